@@ -1,1 +1,0 @@
-//! MQTT 3.1.1 connections over any byte stream.
