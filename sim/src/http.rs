@@ -1,0 +1,221 @@
+//! HTTP/1.1 over TLS, both sides: a small client, and a server loop for an axum router.
+//!
+//! The client opens a connection for each request, as the identity service of IoT Edge does; nothing here is
+//! called often enough to need a pool. Sizes and times are bounded on both sides.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{HOST, HeaderValue};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::tls::{self, Endpoint};
+
+pub use hyper::{Method, Request, Response, StatusCode, header};
+
+/// A request takes at most this long, unless the client is told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest answer that the client reads.
+pub const MAX_RESPONSE: usize = 16 * 1024 * 1024;
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request had no answer. An answer with an error status is not an error here.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// No connection: name, address, or the server's certificate.
+    #[error("failed to connect to {host}:{port}")]
+    Connect {
+        /// The server.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The time limit passed.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The exchange broke off or was not HTTP.
+    #[error("the exchange with the server failed")]
+    Protocol(#[from] hyper::Error),
+    /// The request has no valid head.
+    #[error("the request is malformed")]
+    Request(#[from] hyper::http::Error),
+    /// The answer is larger than [`MAX_RESPONSE`], or broke off.
+    #[error("failed to read the answer")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A client of one server.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    endpoint: Endpoint,
+    tls: Arc<ClientConfig>,
+    limit: Duration,
+}
+
+impl HttpClient {
+    /// A client with the default time limit.
+    pub fn new(endpoint: Endpoint, tls: Arc<ClientConfig>) -> Self {
+        Self { endpoint, tls, limit: DEFAULT_TIMEOUT }
+    }
+
+    /// The same client with another time limit for a whole request.
+    pub fn with_timeout(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// The server.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Sends a request, whose URI is a path with an optional query, and reads the whole answer.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        timeout(self.limit, self.exchange(request)).await.map_err(|_| HttpError::Timeout(self.limit))?
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let stream = tls::connect(&self.endpoint, self.tls.clone()).await.map_err(|source| {
+            HttpError::Connect { host: self.endpoint.host.clone(), port: self.endpoint.port, source }
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let mut request = request.map(Full::new);
+        request.headers_mut().insert(HOST, self.host_header()?);
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_RESPONSE).collect().await.map_err(HttpError::Body)?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        };
+        // The connection is driven here, not by a task of its own, so that nothing outlives a cancelled request.
+        tokio::pin!(answer, connection);
+        tokio::select! {
+            answer = &mut answer => answer,
+            closed = &mut connection => {
+                closed?;
+                answer.await
+            }
+        }
+    }
+
+    fn host_header(&self) -> Result<HeaderValue, HttpError> {
+        let Endpoint { host, port, .. } = &self.endpoint;
+        let text = if *port == 443 { host.clone() } else { format!("{host}:{port}") };
+        HeaderValue::try_from(text).map_err(|error| HttpError::Request(error.into()))
+    }
+}
+
+/// Serves `router` over TLS until `shutdown`, with at most `limit` connections.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    limit: usize,
+    shutdown: CancellationToken,
+    router: axum::Router,
+) {
+    tls::serve(listener, tls, limit, shutdown, move |stream, peer| {
+        let service = TowerToHyperService::new(router.clone());
+        async move {
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_headers(MAX_HEADERS)
+                .max_buf_size(MAX_HEAD_BYTES);
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%peer, %error, "HTTP connection ended");
+            }
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::{get, post};
+    use http_body_util::LengthLimitError;
+
+    use super::*;
+    use crate::pki::CertificateAuthority;
+    use crate::tls::{Trust, client_config, server_config};
+
+    async fn start() -> (HttpClient, CancellationToken) {
+        let authority = CertificateAuthority::generate("test CA").unwrap();
+        let issued = authority.issue_server(&["server.test"], Duration::from_secs(3600)).unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let endpoint = Endpoint::at("server.test", listener.local_addr().unwrap());
+        let router = Router::new()
+            .route("/echo", post(|body: String| async move { body }))
+            .route(
+                "/host",
+                get(|headers: header::HeaderMap| async move { headers[HOST].as_bytes().to_vec() }),
+            )
+            .route("/large", get(|| async { vec![0_u8; MAX_RESPONSE + 1] }))
+            .route("/never", get(std::future::pending::<()>));
+        let (shutdown, tls) = (CancellationToken::new(), server_config(&issued.chain_pem, &issued.key_pem));
+        tokio::spawn(serve(listener, tls.unwrap(), 8, shutdown.clone(), router));
+        let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
+        (HttpClient::new(endpoint, tls), shutdown)
+    }
+
+    fn request(method: Method, path: &str, body: &'static str) -> Request<Bytes> {
+        Request::builder().method(method).uri(path).body(Bytes::from(body)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_and_an_error_status_is_an_answer() {
+        let (client, _shutdown) = start().await;
+        let response = client.send(request(Method::POST, "/echo", "hello")).await.unwrap();
+        assert_eq!((response.status(), response.body().as_ref()), (StatusCode::OK, b"hello".as_slice()));
+        let response = client.send(request(Method::GET, "/missing", "")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let host = client.send(request(Method::GET, "/host", "")).await.unwrap().into_body();
+        assert_eq!(host, format!("server.test:{}", client.endpoint().port));
+    }
+
+    #[tokio::test]
+    async fn a_slow_or_too_large_answer_is_an_error() {
+        let (client, _shutdown) = start().await;
+        let large = client.send(request(Method::GET, "/large", "")).await;
+        assert!(matches!(large, Err(HttpError::Body(source)) if source.is::<LengthLimitError>()));
+        let client = client.with_timeout(Duration::from_millis(50));
+        let slow = client.send(request(Method::GET, "/never", "")).await;
+        assert!(matches!(slow, Err(HttpError::Timeout(_))));
+    }
+
+    #[tokio::test]
+    async fn no_listener_or_an_untrusted_server_is_a_connect_error() {
+        let (client, _shutdown) = start().await;
+        let stranger = CertificateAuthority::generate("stranger").unwrap();
+        let tls = client_config(Trust::Only(stranger.certificate_pem())).unwrap();
+        let untrusting = HttpClient::new(client.endpoint().clone(), tls.clone());
+        let error = untrusting.send(request(Method::GET, "/host", "")).await.unwrap_err();
+        assert!(matches!(error, HttpError::Connect { .. }));
+        let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+        let nobody = HttpClient::new(Endpoint::at("server.test", free), tls);
+        assert!(matches!(nobody.send(request(Method::GET, "/", "")).await, Err(HttpError::Connect { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused() {
+        let (client, _shutdown) = start().await;
+        let mut large = request(Method::GET, "/host", "");
+        let value = HeaderValue::try_from("x".repeat(4 * MAX_HEAD_BYTES)).unwrap();
+        large.headers_mut().insert("x-large", value);
+        // The server closes without reading the rest, so the answer may be lost while the head is still sent.
+        let answer = client.send(large).await.map(|response| response.status());
+        assert!(matches!(answer, Err(_) | Ok(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)), "{answer:?}");
+    }
+}

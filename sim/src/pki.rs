@@ -1,0 +1,145 @@
+//! Certificates that KEdge issues itself: a certificate authority, and server certificates under it.
+//!
+//! The tool makes one for the hub and the simulated edge one for its gateway. Keys are ECDSA P-256; everything
+//! goes in and out as PEM, and private keys are [`Secret`]s.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+
+use crate::secret::Secret;
+
+const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Certificates begin a little in the past, since the clock of a client may be slow.
+const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// A certificate could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A server certificate without a name proves nothing.
+    #[error("a server certificate needs at least one name")]
+    NoNames,
+    /// The validity does not fit a calendar.
+    #[error("the validity of a certificate is out of range")]
+    Validity,
+    /// The library refused a name, a certificate or a key.
+    #[error("failed to make a certificate")]
+    Certificate(#[from] rcgen::Error),
+}
+
+/// A certificate authority that issues server certificates.
+pub struct CertificateAuthority {
+    certificate_pem: String,
+    key_pem: Secret,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its private key.
+#[derive(Debug, Clone)]
+pub struct IssuedCertificate {
+    /// The certificate, followed by that of the authority.
+    pub chain_pem: String,
+    /// PKCS #8.
+    pub key_pem: Secret,
+}
+
+impl CertificateAuthority {
+    /// Makes a self-signed authority, good for ten years.
+    pub fn generate(common_name: &str) -> Result<Self, PkiError> {
+        let mut params = new_params(Vec::new(), common_name, AUTHORITY_VALIDITY)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate()?;
+        let certificate_pem = params.self_signed(&key)?.pem();
+        let key_pem = Secret::new(key.serialize_pem());
+        Ok(Self { certificate_pem, key_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Takes up an authority that was made before.
+    pub fn load(certificate_pem: &str, key_pem: &Secret) -> Result<Self, PkiError> {
+        let key = KeyPair::from_pem(key_pem.expose())?;
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.clone(), issuer })
+    }
+
+    /// The authority's certificate, for the trust store of clients.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The authority's private key.
+    pub fn key_pem(&self) -> &Secret {
+        &self.key_pem
+    }
+
+    /// Issues a server certificate for DNS names and IP addresses; the first is also the common name.
+    pub fn issue_server(&self, names: &[&str], validity: Duration) -> Result<IssuedCertificate, PkiError> {
+        let first = names.first().ok_or(PkiError::NoNames)?;
+        let alternative_names = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = new_params(alternative_names, first, validity)?;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(IssuedCertificate {
+            chain_pem: format!("{leaf}{}", self.certificate_pem),
+            key_pem: Secret::new(key.serialize_pem()),
+        })
+    }
+}
+
+fn new_params(
+    names: Vec<String>,
+    common_name: &str,
+    validity: Duration,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let now = SystemTime::now();
+    let (begin, end) = (now.checked_sub(BACKDATED), now.checked_add(validity));
+    params.not_before = begin.ok_or(PkiError::Validity)?.into();
+    params.not_after = end.ok_or(PkiError::Validity)?.into();
+    Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Trust, client_config, server_config};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn an_authority_that_was_loaded_issues_under_the_same_certificate() {
+        let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
+        let loaded = CertificateAuthority::load(authority.certificate_pem(), authority.key_pem()).unwrap();
+        assert_eq!(loaded.certificate_pem(), authority.certificate_pem());
+        let issued = loaded.issue_server(&["hub.kedge.test", "127.0.0.1"], DAY).unwrap();
+        assert_eq!(issued.chain_pem.matches("BEGIN CERTIFICATE").count(), 2);
+        assert!(issued.chain_pem.ends_with(authority.certificate_pem()));
+        server_config(&issued.chain_pem, &issued.key_pem).unwrap();
+        client_config(Trust::Only(authority.certificate_pem())).unwrap();
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
+        let issued = authority.issue_server(&["a.test"], DAY).unwrap();
+        assert!(!format!("{issued:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn what_cannot_be_issued_is_refused() {
+        let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
+        assert!(matches!(authority.issue_server(&[], DAY), Err(PkiError::NoNames)));
+        assert!(matches!(authority.issue_server(&["ä.test"], DAY), Err(PkiError::Certificate(_))));
+        assert!(matches!(authority.issue_server(&["a.test"], Duration::MAX), Err(PkiError::Validity)));
+        assert!(CertificateAuthority::load("not PEM", authority.key_pem()).is_err());
+        assert!(CertificateAuthority::load(authority.certificate_pem(), &Secret::new("")).is_err());
+    }
+}

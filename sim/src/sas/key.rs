@@ -1,0 +1,107 @@
+//! The symmetric key of an identity or of an access policy.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::SasError;
+use crate::secret::Secret;
+
+const GENERATED_KEY_BYTES: usize = 32;
+const MAX_KEY_TEXT: usize = 1024;
+
+/// A key that signs and verifies. It is written as base64 and never printed.
+#[derive(Clone)]
+pub struct SharedAccessKey {
+    bytes: Vec<u8>,
+    mac: Hmac<Sha256>,
+}
+
+impl SharedAccessKey {
+    /// Reads the base64 text of a connection string or an identity.
+    pub fn from_base64(text: &str) -> Result<Self, SasError> {
+        if text.len() > MAX_KEY_TEXT {
+            return Err(SasError::InvalidKey);
+        }
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| SasError::InvalidKey)?;
+        Self::from_bytes(bytes)
+    }
+
+    /// Takes the raw bytes, for a key that was derived.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, SasError> {
+        if bytes.is_empty() {
+            return Err(SasError::InvalidKey);
+        }
+        let mac = Hmac::<Sha256>::new_from_slice(&bytes).map_err(|_| SasError::InvalidKey)?;
+        Ok(Self { bytes, mac })
+    }
+
+    /// Makes a new random key of 32 bytes.
+    pub fn generate() -> Result<Self, SasError> {
+        let mut bytes = vec![0; GENERATED_KEY_BYTES];
+        getrandom::fill(&mut bytes).map_err(|_| SasError::NoRandomness)?;
+        Self::from_bytes(bytes)
+    }
+
+    /// The text form, as it stands in connection strings.
+    pub fn to_base64(&self) -> Secret {
+        Secret::new(STANDARD.encode(&self.bytes))
+    }
+
+    /// HMAC-SHA256 of `data`: a signature, or the bytes of a derived key.
+    pub fn hmac(&self, data: &[u8]) -> [u8; 32] {
+        self.mac.clone().chain_update(data).finalize().into_bytes().into()
+    }
+
+    /// Compares in constant time.
+    pub(super) fn verifies(&self, data: &[u8], signature: &[u8]) -> bool {
+        self.mac.clone().chain_update(data).verify_slice(signature).is_ok()
+    }
+}
+
+impl PartialEq for SharedAccessKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for SharedAccessKey {}
+
+impl fmt::Debug for SharedAccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hmac_is_that_of_rfc_4231_case_2() {
+        let key = SharedAccessKey::from_bytes(b"Jefe".to_vec()).unwrap();
+        let data = b"what do ya want for nothing?";
+        let hex: String = key.hmac(data).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert!(key.verifies(data, &key.hmac(data)));
+        assert!(!key.verifies(data, &key.hmac(data)[..31]));
+    }
+
+    #[test]
+    fn a_key_that_is_empty_or_not_base64_or_too_long_is_refused() {
+        for text in ["", "   ", "not base64!", "YQ", &"QUFB".repeat(400)] {
+            assert_eq!(SharedAccessKey::from_base64(text).unwrap_err(), SasError::InvalidKey, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn generated_keys_differ_and_are_never_printed() {
+        let (one, two) = (SharedAccessKey::generate().unwrap(), SharedAccessKey::generate().unwrap());
+        assert_ne!(one, two);
+        assert_eq!(SharedAccessKey::from_base64(one.to_base64().expose()).unwrap(), one);
+        assert_eq!(format!("{one:?}"), "[redacted]");
+    }
+}

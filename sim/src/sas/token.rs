@@ -1,0 +1,245 @@
+//! Tokens: made, read and verified.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::{SasError, SharedAccessKey};
+
+/// A token is still accepted this long after its expiry, since a device's clock may be slow.
+pub const CLOCK_SKEW_SECS: u64 = 60;
+
+const SCHEME: &str = "SharedAccessSignature ";
+const MAX_TOKEN_TEXT: usize = 4096;
+/// What Python's `quote(…, safe="")` leaves alone, so that our tokens look like those of the SDKs.
+const ESCAPED: &percent_encoding::AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Signs a token for `resource` (`{hub}/devices/{d}[/modules/{m}]`, or `{hub}` for a service), in the form of
+/// the SDKs. `policy` is the name of a shared access policy, for service keys only.
+pub fn sign(resource: &str, key: &SharedAccessKey, expiry_unix: u64, policy: Option<&str>) -> String {
+    let resource = utf8_percent_encode(resource, ESCAPED).to_string();
+    let signature = STANDARD.encode(key.hmac(format!("{resource}\n{expiry_unix}").as_bytes()));
+    let signature = utf8_percent_encode(&signature, ESCAPED);
+    let policy = match policy {
+        Some(name) => format!("&skn={}", utf8_percent_encode(name, ESCAPED)),
+        None => String::new(),
+    };
+    format!("{SCHEME}sr={resource}&sig={signature}&se={expiry_unix}{policy}")
+}
+
+/// A token that was read, and proves nothing before [`Token::verify`].
+#[derive(Clone)]
+pub struct Token {
+    signed_text: String,
+    audience: String,
+    signature: Vec<u8>,
+    expiry: u64,
+    policy: Option<String>,
+}
+
+impl Token {
+    /// Reads a password or an `Authorization` header. The parts may come in any order; unknown ones are ignored.
+    pub fn parse(text: &str) -> Result<Self, SasError> {
+        if text.len() > MAX_TOKEN_TEXT {
+            return Err(SasError::Malformed("it is too long"));
+        }
+        let parts = text.strip_prefix(SCHEME).ok_or(SasError::Malformed("the scheme is missing"))?;
+        let (mut resource, mut signature, mut expiry, mut policy) = (None, None, None, None);
+        for part in parts.split('&') {
+            let (name, value) = part.split_once('=').ok_or(SasError::Malformed("a part has no value"))?;
+            let slot = match name {
+                "sr" => &mut resource,
+                "sig" => &mut signature,
+                "se" => &mut expiry,
+                "skn" => &mut policy,
+                _ => continue,
+            };
+            if slot.replace(value).is_some() {
+                return Err(SasError::Malformed("a part stands twice"));
+            }
+        }
+        let resource = resource.ok_or(SasError::Malformed("sr is missing"))?;
+        let signature = decode(signature.ok_or(SasError::Malformed("sig is missing"))?)?;
+        let expiry_text = expiry.ok_or(SasError::Malformed("se is missing"))?;
+        Ok(Self {
+            signed_text: format!("{resource}\n{expiry_text}"),
+            audience: decode(resource)?,
+            signature: STANDARD.decode(signature).map_err(|_| SasError::Malformed("sig is not base64"))?,
+            expiry: parse_expiry(expiry_text)?,
+            policy: policy.map(decode).transpose()?.filter(|name| !name.is_empty()),
+        })
+    }
+
+    /// The shared access policy that the token claims, when it is a service's token.
+    pub fn policy(&self) -> Option<&str> {
+        self.policy.as_deref()
+    }
+
+    /// Verifies the token against the keys of the identity that it claims. A token for a parent of the expected
+    /// resource is good for the resource too, as at the real hub.
+    pub fn verify(
+        &self,
+        keys: &[SharedAccessKey],
+        expected_resource: &str,
+        now_unix: u64,
+    ) -> Result<(), SasError> {
+        if !covers(&self.audience, expected_resource) {
+            return Err(SasError::WrongAudience);
+        }
+        if now_unix > self.expiry.saturating_add(CLOCK_SKEW_SECS) {
+            return Err(SasError::Expired);
+        }
+        let signed = self.signed_text.as_bytes();
+        if keys.iter().any(|key| key.verifies(signed, &self.signature)) {
+            Ok(())
+        } else {
+            Err(SasError::WrongSignature)
+        }
+    }
+}
+
+/// True when `audience` is `resource` or one of its parents, by whole segments.
+fn covers(audience: &str, resource: &str) -> bool {
+    let audience = audience.trim_end_matches('/');
+    !audience.is_empty()
+        && resource.get(..audience.len()).is_some_and(|head| head.eq_ignore_ascii_case(audience))
+        && matches!(resource.as_bytes().get(audience.len()), None | Some(b'/'))
+}
+
+fn decode(text: &str) -> Result<String, SasError> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| SasError::Malformed("a part is not UTF-8"))
+}
+
+/// `str::parse` would accept a plus sign.
+fn parse_expiry(text: &str) -> Result<u64, SasError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let expiry = if digits { text.parse().ok() } else { None };
+    expiry.ok_or(SasError::Malformed("se is not a time in Unix seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000;
+    const RESOURCE: &str = "hub.kedge.test/devices/Kedge-Device/modules/$edgeHub";
+
+    fn key() -> SharedAccessKey {
+        SharedAccessKey::from_base64("a2VkZ2UgdGVzdCBrZXkgb2YgMzIgYnl0ZXMgbGVuZ3Ro").unwrap()
+    }
+
+    fn verify(token: &str, resource: &str) -> Result<(), SasError> {
+        Token::parse(token)?.verify(&[key()], resource, NOW)
+    }
+
+    /// The identity service's form: `/` literal, lower case, only `+ / =` of the signature escaped.
+    fn identity_service_token(audience: &str, expiry: u64) -> String {
+        let signature = STANDARD.encode(key().hmac(format!("{audience}\n{expiry}").as_bytes()));
+        let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        format!("SharedAccessSignature sr={audience}&sig={signature}&se={expiry}")
+    }
+
+    #[test]
+    fn the_forms_of_both_sdk_and_identity_service_verify() {
+        let sdk = sign(RESOURCE, &key(), NOW + 3600, None);
+        assert!(sdk.contains("sr=hub.kedge.test%2Fdevices%2FKedge-Device%2Fmodules%2F%24edgeHub&sig="));
+        assert_eq!(verify(&sdk, RESOURCE), Ok(()));
+        let daemon = identity_service_token("hub.kedge.test/devices/kedge-device", NOW + 30);
+        assert_eq!(verify(&daemon, "Hub.kedge.test/devices/kedge-device/modules"), Ok(()));
+    }
+
+    #[test]
+    fn parts_may_come_in_any_order_and_unknown_ones_are_ignored() {
+        let token = sign(RESOURCE, &key(), NOW, Some("iothubowner"));
+        let mut parts: Vec<_> = token.strip_prefix(SCHEME).unwrap().split('&').collect();
+        parts.reverse();
+        let token = format!("{SCHEME}x=1&{}", parts.join("&"));
+        assert_eq!(Token::parse(&token).unwrap().policy(), Some("iothubowner"));
+        assert_eq!(verify(&token, RESOURCE), Ok(()));
+    }
+
+    #[test]
+    fn an_expired_token_is_refused_after_the_allowed_skew() {
+        let expired = sign(RESOURCE, &key(), NOW - CLOCK_SKEW_SECS - 1, None);
+        assert_eq!(verify(&expired, RESOURCE), Err(SasError::Expired));
+        assert_eq!(verify(&sign(RESOURCE, &key(), NOW - CLOCK_SKEW_SECS, None), RESOURCE), Ok(()));
+    }
+
+    #[test]
+    fn a_token_made_with_another_key_or_changed_afterwards_is_refused() {
+        let other = SharedAccessKey::from_bytes(vec![7; 32]).unwrap();
+        assert_eq!(verify(&sign(RESOURCE, &other, NOW, None), RESOURCE), Err(SasError::WrongSignature));
+        let extended = sign(RESOURCE, &key(), NOW, None).replace(&NOW.to_string(), &(NOW + 9).to_string());
+        assert_eq!(verify(&extended, RESOURCE), Err(SasError::WrongSignature));
+        let token = Token::parse(&sign(RESOURCE, &key(), NOW, None)).unwrap();
+        assert_eq!(token.verify(&[], RESOURCE, NOW), Err(SasError::WrongSignature));
+        assert_eq!(token.verify(&[other, key()], RESOURCE, NOW), Ok(()));
+    }
+
+    #[test]
+    fn only_the_resource_and_its_parents_are_accepted_as_audience() {
+        let cases = [
+            ("hub/devices/d/modules/m", true),
+            ("HUB/Devices/D/", true),
+            ("hub/devices/d", true),
+            ("hub", true),
+            ("hu", false),
+            ("hub/devices/d2", false),
+            ("hub/devices/d/modules/m2", false),
+            ("hub/devices/d/modules/m/x", false),
+            ("other/devices/d/modules/m", false),
+            ("/", false),
+            ("", false),
+        ];
+        for (audience, accepted) in cases {
+            let result = verify(&sign(audience, &key(), NOW, None), "hub/devices/d/modules/m");
+            let expected = if accepted { Ok(()) } else { Err(SasError::WrongAudience) };
+            assert_eq!(result, expected, "{audience:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_tokens_are_refused_without_a_panic() {
+        let cases = [
+            "",
+            "SharedAccessSignature",
+            "SharedAccessSignature ",
+            "Bearer sr=a&sig=b&se=1",
+            "SharedAccessSignature sr",
+            "SharedAccessSignature sr=a&sr=b&sig=YQ&se=1",
+            "SharedAccessSignature sig=YQ==&se=1",
+            "SharedAccessSignature sr=a&se=1",
+            "SharedAccessSignature sr=a&sig=YQ==",
+            "SharedAccessSignature sr=a&sig=%&se=1",
+            "SharedAccessSignature sr=a&sig=!!&se=1",
+            "SharedAccessSignature sr=%ff&sig=YQ==&se=1",
+            "SharedAccessSignature sr=a&sig=YQ==&se=",
+            "SharedAccessSignature sr=a&sig=YQ==&se=+1",
+            "SharedAccessSignature sr=a&sig=YQ==&se=-1",
+            "SharedAccessSignature sr=a&sig=YQ==&se=1.5",
+            "SharedAccessSignature sr=a&sig=YQ==&se=99999999999999999999",
+            "SharedAccessSignature sr=a&sig=YQ==&se=1&skn=%fe",
+            "SharedAccessSignature &&&",
+            "SharedAccessSignature 🦀=1",
+        ];
+        for text in cases {
+            assert!(matches!(Token::parse(text), Err(SasError::Malformed(_))), "{text:?}");
+        }
+        assert!(Token::parse(&format!("{SCHEME}sr={}", "a".repeat(5000))).is_err());
+    }
+
+    #[test]
+    fn no_prefix_of_a_token_and_no_audience_outside_ascii_makes_the_parser_panic() {
+        let token = sign("hüb/devices/日本", &key(), NOW, None);
+        for end in (0..token.len()).filter(|&end| token.is_char_boundary(end)) {
+            if let Ok(token) = Token::parse(&token[..end]) {
+                assert!(token.verify(&[key()], "hüb/devices/日x", NOW).is_err());
+            }
+        }
+        assert_eq!(verify(&token, "hüb/devices/日本/modules"), Ok(()));
+    }
+}

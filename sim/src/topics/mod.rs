@@ -1,0 +1,69 @@
+//! The MQTT topics of IoT Hub, in both directions, shared by the hub and the gateway.
+//!
+//! Clients publish [`ClientTopic`]s and subscribe to [`Subscription`]s; the hub publishes [`HubTopic`]s. All
+//! three are read with `parse` and written with `Display`; `parse` accepts any text and never panics.
+
+mod client;
+mod hub;
+mod properties;
+mod subscription;
+
+pub use client::ClientTopic;
+pub use hub::HubTopic;
+pub use properties::{PropertyBag, system};
+pub use subscription::Subscription;
+
+use crate::identity::Identity;
+
+/// The longest topic that is read; MQTT itself allows 65535 bytes.
+pub const MAX_TOPIC_LEN: usize = 16 * 1024;
+/// The longest request id that is read. Clients choose a number or a UUID.
+const MAX_REQUEST_ID_LEN: usize = 256;
+
+/// Why a topic was not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// No topic of IoT Hub has this form.
+    #[error("the topic is not one of IoT Hub")]
+    Unknown,
+    /// The topic or one of its parts is too long.
+    #[error("the topic is too long")]
+    TooLong,
+    /// The property bag is not `name=value` pairs in percent-encoded UTF-8.
+    #[error("the property bag is malformed: {0}")]
+    Properties(&'static str),
+    /// The `?$rid=…` part is malformed.
+    #[error("the request id is missing or malformed")]
+    RequestId,
+}
+
+fn bounded(topic: &str) -> Result<&str, TopicError> {
+    if topic.len() <= MAX_TOPIC_LEN { Ok(topic) } else { Err(TopicError::TooLong) }
+}
+
+/// Splits `devices/{d}[/modules/{m}]/{rest}`.
+fn split_identity(topic: &str) -> Option<(Identity, &str)> {
+    let (device, rest) = topic.strip_prefix("devices/")?.split_once('/')?;
+    match rest.strip_prefix("modules/") {
+        Some(rest) => {
+            let (module, rest) = rest.split_once('/')?;
+            Some((Identity::module(device, module).ok()?, rest))
+        }
+        None => Some((Identity::device(device).ok()?, rest)),
+    }
+}
+
+/// Reads the `name=value` parts after the `?` of a `$iothub` topic.
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .filter_map(|part| part.split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+fn request_id(query: &str) -> Result<String, TopicError> {
+    match query_value(query, "$rid") {
+        Some(rid) if !rid.is_empty() && rid.len() <= MAX_REQUEST_ID_LEN => Ok(rid.to_owned()),
+        _ => Err(TopicError::RequestId),
+    }
+}
