@@ -1,10 +1,12 @@
 //! Everything that KEdge needs to prove a deployment without an Azure account: a local IoT Hub that
 //! verifies its clients, a small edge runtime, and the simulated temperature sensor.
 
+pub mod edge;
 pub mod http;
 pub mod identity;
 pub mod mqtt;
 pub mod pki;
+pub mod retry;
 pub mod sas;
 pub mod secret;
 pub mod tls;

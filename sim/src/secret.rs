@@ -43,6 +43,16 @@ impl From<String> for Secret {
     }
 }
 
+/// The message of a parser without the values that it quotes, which may be secrets in a wrong place.
+pub fn without_quoted_text(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}\"…\"{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +69,14 @@ mod tests {
     fn a_secret_is_read_from_plain_text() {
         let secret: Secret = serde_json::from_str(r#""a key""#).unwrap();
         assert_eq!(secret.expose(), "a key");
+    }
+
+    #[test]
+    fn what_a_parser_quotes_is_left_out() {
+        let cleaned = without_quoted_text("invalid type: string \"a \"key\"\", expected a table");
+        assert_eq!(cleaned, "invalid type: string \"…\", expected a table");
+        for unchanged in ["missing field `source`", "one \" only", ""] {
+            assert_eq!(without_quoted_text(unchanged), unchanged);
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! MQTT 3.1.1, as the hub, the gateway and the clients of this crate speak it.
 //!
 //! The packet codec is `rumqttc`'s; [`Connection`] puts it on any byte stream with a size limit and
-//! typed errors.
+//! typed errors, and [`Client`] is the client side of a connection.
 
+mod client;
 mod connection;
+mod driver;
 
+pub use client::{Client, ClientError, Incoming, Options};
 pub use connection::{Connection, Error, Reader, Writer};
 pub use rumqttc::mqttbytes::QoS;
 pub use rumqttc::mqttbytes::v4 as packet;

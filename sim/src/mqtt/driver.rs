@@ -1,0 +1,170 @@
+//! The task that owns a client's connection.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rumqttc::mqttbytes::v4::{SubAck, SubscribeFilter, SubscribeReasonCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::client::ClientError;
+use super::{Connection, Packet, QoS, packet};
+
+/// Requests that may wait for the server's answer at once.
+const MAX_IN_FLIGHT: usize = 64;
+
+type Reply = oneshot::Sender<Result<(), ClientError>>;
+
+/// What a handle asks of the driver.
+#[derive(Debug)]
+pub(super) enum Command {
+    Publish(packet::Publish, Reply),
+    Subscribe(Vec<String>, Reply),
+}
+
+/// State of one connection.
+pub(super) struct Driver<S> {
+    connection: Connection<S>,
+    commands: mpsc::Receiver<Command>,
+    publishes: mpsc::Sender<packet::Publish>,
+    keep_alive: Duration,
+    in_flight: BTreeMap<u16, Reply>,
+    last_packet_id: u16,
+    last_received: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(super) fn new(
+        connection: Connection<S>,
+        commands: mpsc::Receiver<Command>,
+        publishes: mpsc::Sender<packet::Publish>,
+        keep_alive: Duration,
+    ) -> Self {
+        Self {
+            connection,
+            commands,
+            publishes,
+            keep_alive,
+            in_flight: BTreeMap::new(),
+            last_packet_id: 0,
+            last_received: Instant::now(),
+        }
+    }
+
+    /// Runs until the connection ends, and says why. Requests without an answer fail with
+    /// [`ClientError::Closed`], because their reply channels are dropped here.
+    pub(super) async fn run(mut self) -> ClientError {
+        match self.exchange().await {
+            Ok(()) => ClientError::Closed,
+            Err(error) => error,
+        }
+    }
+
+    async fn exchange(&mut self) -> Result<(), ClientError> {
+        let mut ping = interval(self.keep_alive / 2);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_room = self.in_flight.len() < MAX_IN_FLIGHT;
+            tokio::select! {
+                packet = self.connection.read() => match packet? {
+                    Some(packet) => self.received(packet).await?,
+                    None => return Ok(()),
+                },
+                command = self.commands.recv(), if has_room => match command {
+                    Some(command) => self.requested(command).await?,
+                    None => return self.write(&Packet::Disconnect).await,
+                },
+                _ = ping.tick() => {
+                    if self.last_received.elapsed() > self.keep_alive + self.keep_alive / 2 {
+                        return Err(ClientError::Silent);
+                    }
+                    self.write(&Packet::PingReq).await?;
+                }
+            }
+        }
+    }
+
+    async fn requested(&mut self, command: Command) -> Result<(), ClientError> {
+        let id = self.next_packet_id();
+        let (packet, reply) = match command {
+            Command::Publish(mut publish, reply) => {
+                publish.pkid = id;
+                (Packet::Publish(publish), reply)
+            }
+            Command::Subscribe(filters, reply) => {
+                let filters = filters.into_iter().map(|path| SubscribeFilter::new(path, QoS::AtLeastOnce));
+                let mut subscribe = packet::Subscribe::new_many(filters);
+                subscribe.pkid = id;
+                (Packet::Subscribe(subscribe), reply)
+            }
+        };
+        match self.write(&packet).await {
+            // The request cannot be sent on any connection; this one is unharmed.
+            Err(ClientError::Connection(
+                error @ (super::Error::TooLarge { .. } | super::Error::Unencodable(_)),
+            )) => {
+                let _ = reply.send(Err(error.into()));
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {
+                self.in_flight.insert(id, reply);
+            }
+        }
+        Ok(())
+    }
+
+    async fn received(&mut self, packet: Packet) -> Result<(), ClientError> {
+        self.last_received = Instant::now();
+        match packet {
+            Packet::Publish(publish) => self.deliver(publish).await,
+            Packet::PubAck(ack) => {
+                self.answer(ack.pkid, Ok(()));
+                Ok(())
+            }
+            Packet::SubAck(SubAck { pkid, return_codes }) => {
+                let refused = return_codes.contains(&SubscribeReasonCode::Failure);
+                self.answer(pkid, if refused { Err(ClientError::SubscriptionRefused) } else { Ok(()) });
+                Ok(())
+            }
+            Packet::PingResp => Ok(()),
+            _ => Err(ClientError::Unexpected("a packet that only clients send")),
+        }
+    }
+
+    /// An answer to an unknown request is harmless: the caller may have gone.
+    fn answer(&mut self, id: u16, result: Result<(), ClientError>) {
+        if let Some(reply) = self.in_flight.remove(&id) {
+            let _ = reply.send(result);
+        }
+    }
+
+    async fn deliver(&mut self, publish: packet::Publish) -> Result<(), ClientError> {
+        let (qos, id) = (publish.qos, publish.pkid);
+        match self.publishes.try_send(publish) {
+            // Without a receiver nobody wants to know.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(ClientError::Overflow),
+        }
+        match qos {
+            QoS::AtMostOnce => Ok(()),
+            QoS::AtLeastOnce => self.write(&Packet::PubAck(packet::PubAck::new(id))).await,
+            QoS::ExactlyOnce => Err(ClientError::Unexpected("a publish with QoS 2")),
+        }
+    }
+
+    /// A peer that stopped reading must not block the driver for ever.
+    async fn write(&mut self, packet: &Packet) -> Result<(), ClientError> {
+        timeout(self.keep_alive, self.connection.write(packet)).await.map_err(|_| ClientError::Silent)??;
+        Ok(())
+    }
+
+    fn next_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id.wrapping_add(1);
+            if self.last_packet_id != 0 && !self.in_flight.contains_key(&self.last_packet_id) {
+                return self.last_packet_id;
+            }
+        }
+    }
+}
