@@ -4,6 +4,7 @@
 pub mod edge;
 pub mod http;
 pub mod identity;
+pub mod module_client;
 pub mod mqtt;
 pub mod pki;
 pub mod retry;
@@ -11,3 +12,4 @@ pub mod sas;
 pub mod secret;
 pub mod tls;
 pub mod topics;
+pub mod unix_http;

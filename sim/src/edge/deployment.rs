@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::identity::{EDGE_AGENT, EDGE_HUB, MAX_ID_LEN};
@@ -85,7 +85,7 @@ pub struct ModuleSpec {
 }
 
 /// Whether a module shall run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DesiredStatus {
     /// Start it, and start it again by its restart policy.
@@ -96,7 +96,7 @@ pub enum DesiredStatus {
 }
 
 /// When a module is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Never.
@@ -111,7 +111,7 @@ pub enum RestartPolicy {
 }
 
 /// When an image is pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PullPolicy {
     /// Whenever the container is created.
@@ -119,6 +119,41 @@ pub enum PullPolicy {
     OnCreate,
     /// Never: it must be there.
     Never,
+}
+
+impl DesiredStatus {
+    /// As it is written in a deployment.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl RestartPolicy {
+    /// As it is written in a deployment.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::OnFailure => "on-failure",
+            Self::OnUnhealthy => "on-unhealthy",
+            Self::Always => "always",
+        }
+    }
+}
+
+impl PullPolicy {
+    /// As it is written in a deployment.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnCreate => "on-create",
+            Self::Never => "never",
+        }
+    }
 }
 
 impl Deployment {

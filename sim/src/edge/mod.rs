@@ -3,4 +3,10 @@
 
 pub mod config;
 mod connection_string;
+pub mod container;
 pub mod deployment;
+pub mod docker;
+pub mod engine;
+pub mod identity;
+pub mod planner;
+pub mod state;

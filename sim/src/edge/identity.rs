@@ -1,0 +1,239 @@
+//! The identity service's part: module identities in the hub and their keys.
+//!
+//! Keys are derived from the master key and the generation id that the hub gave the module, and are
+//! uploaded; hub and gateway verify the same tokens with them. No private key leaves this module but
+//! through signatures.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::http::{HttpClient, HttpError, Method, Request, StatusCode, header};
+use crate::identity::Identity;
+use crate::module_client::unix_now;
+use crate::sas::{SasError, SharedAccessKey, Token, sign};
+use crate::secret::Secret;
+
+const API_VERSION: &str = "2017-11-08-preview";
+/// Long enough for one request and a clock that is a little off.
+const REQUEST_TOKEN_SECS: u64 = 60;
+/// Lifetime of the tokens that open MQTT sessions.
+const SESSION_TOKEN_SECS: u64 = 3600;
+/// The identity service sends `$` as it is; what a path cannot hold is escaped.
+const PATH_ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
+
+/// Why the hub gave no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityServiceError {
+    /// The hub cannot be reached.
+    #[error("Hub client error caused by: {}", with_causes(.0))]
+    Unreachable(#[from] HttpError),
+    /// The hub answered with an error.
+    #[error("Hub client error caused by: {message} ({status})")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The hub's own text.
+        message: String,
+    },
+    /// The hub's answer is not a module identity.
+    #[error("Hub client error caused by: the answer cannot be read: {0}")]
+    Malformed(String),
+    /// A key cannot be derived.
+    #[error(transparent)]
+    Key(#[from] SasError),
+}
+
+impl IdentityServiceError {
+    /// True when the hub refuses the credentials of the device.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status: 401 | 403, .. })
+    }
+}
+
+/// The status line of the device has room for one text: the error with what caused it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A module identity with its keys.
+#[derive(Debug)]
+pub struct ModuleIdentity {
+    /// Device and module id.
+    pub identity: Identity,
+    /// Changes when the module is made anew under the same name.
+    pub generation_id: String,
+    keys: [SharedAccessKey; 2],
+}
+
+impl ModuleIdentity {
+    /// HMAC of `data` with the primary key.
+    #[must_use]
+    pub fn sign(&self, data: &[u8]) -> [u8; 32] {
+        self.keys[0].hmac(data)
+    }
+
+    /// As [`ModuleIdentity::sign`], with the secondary key.
+    #[must_use]
+    pub fn sign_with_secondary(&self, data: &[u8]) -> [u8; 32] {
+        self.keys[1].hmac(data)
+    }
+
+    /// A token for an MQTT session of this identity.
+    #[must_use]
+    pub fn token(&self, hub_name: &str) -> Secret {
+        let expiry = unix_now() + SESSION_TOKEN_SECS;
+        Secret::new(sign(&self.identity.resource(hub_name), &self.keys[0], expiry, None))
+    }
+
+    /// Verifies a token that a client of this identity presents.
+    pub fn verify(&self, token: &str, hub_name: &str, now: u64) -> Result<(), SasError> {
+        Token::parse(token)?.verify(&self.keys, &self.identity.resource(hub_name), now)
+    }
+}
+
+/// All module identities of the device that this process knows.
+pub struct IdentityService {
+    http: HttpClient,
+    hub_name: String,
+    device_id: String,
+    device_key: SharedAccessKey,
+    master_key: SharedAccessKey,
+    known: RwLock<HashMap<String, Arc<ModuleIdentity>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HubModule {
+    generation_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HubError {
+    #[serde(rename = "Message", alias = "errorMessage")]
+    message: String,
+}
+
+impl IdentityService {
+    /// A service for the device whose key is given.
+    #[must_use]
+    pub fn new(
+        http: HttpClient,
+        hub_name: String,
+        device_id: String,
+        device_key: SharedAccessKey,
+        master_key: SharedAccessKey,
+    ) -> Self {
+        Self { http, hub_name, device_id, device_key, master_key, known: RwLock::default() }
+    }
+
+    /// The identity, when it was provisioned before.
+    #[must_use]
+    pub fn get(&self, module_id: &str) -> Option<Arc<ModuleIdentity>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(module_id).cloned()
+    }
+
+    /// Forgets what the hub said, so that it is asked again.
+    pub fn forget(&self, module_id: &str) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(module_id);
+    }
+
+    /// The identity; made in the hub when it is missing there, with its keys uploaded.
+    pub async fn provision(&self, module_id: &str) -> Result<Arc<ModuleIdentity>, IdentityServiceError> {
+        if let Some(known) = self.get(module_id) {
+            return Ok(known);
+        }
+        let module = match self.call(Method::GET, module_id, Bytes::new(), false).await {
+            Err(IdentityServiceError::Refused { status: 404, .. }) => {
+                let body = json!({"moduleId": module_id, "deviceId": self.device_id});
+                self.call(Method::PUT, module_id, body.to_string().into(), false).await?
+            }
+            other => other?,
+        };
+        let identity = Arc::new(self.derive(module_id, &module)?);
+        let [primary, secondary] = identity.keys.each_ref().map(SharedAccessKey::to_base64);
+        let body = json!({
+            "moduleId": module_id,
+            "deviceId": self.device_id,
+            "authentication": {
+                "symmetricKey": {"primaryKey": primary.expose(), "secondaryKey": secondary.expose()},
+                "type": "sas",
+            },
+        });
+        self.call(Method::PUT, module_id, body.to_string().into(), true).await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(module_id.to_owned(), identity.clone());
+        Ok(identity)
+    }
+
+    /// Removes the identity from the hub; one that is gone already is fine.
+    pub async fn delete(&self, module_id: &str) -> Result<(), IdentityServiceError> {
+        self.forget(module_id);
+        match self.call(Method::DELETE, module_id, Bytes::new(), true).await {
+            Ok(_) | Err(IdentityServiceError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn derive(&self, module_id: &str, answer: &[u8]) -> Result<ModuleIdentity, IdentityServiceError> {
+        let malformed = |error: &dyn std::fmt::Display| IdentityServiceError::Malformed(error.to_string());
+        let module: HubModule = serde_json::from_slice(answer).map_err(|error| malformed(&error))?;
+        let generation_id = module.generation_id.ok_or_else(|| malformed(&"module identity not found"))?;
+        let derived = |use_: &str| {
+            let data = format!("{module_id}:{generation_id}:{use_}");
+            SharedAccessKey::from_bytes(self.master_key.hmac(data.as_bytes()).to_vec())
+        };
+        let keys = [derived("primary")?, derived("secondary")?];
+        let identity = Identity::module(&self.device_id, module_id).map_err(|error| malformed(&error))?;
+        Ok(ModuleIdentity { identity, generation_id, keys })
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        module_id: &str,
+        body: Bytes,
+        if_match: bool,
+    ) -> Result<Bytes, IdentityServiceError> {
+        let path = format!(
+            "/devices/{}/modules/{}?api-version={API_VERSION}",
+            utf8_percent_encode(&self.device_id, PATH_ESCAPED),
+            utf8_percent_encode(module_id, PATH_ESCAPED)
+        );
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(header::AUTHORIZATION, self.device_token().expose());
+        if if_match {
+            request = request.header(header::IF_MATCH, "*");
+        }
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let response = self.http.send(request.body(body).map_err(HttpError::from)?).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(response.into_body()),
+            status => Err(IdentityServiceError::Refused {
+                status: status.as_u16(),
+                message: serde_json::from_slice(response.body())
+                    .map_or_else(|_| "no message".to_owned(), |error: HubError| error.message),
+            }),
+        }
+    }
+
+    /// The hub compares the audience without regard to case; the real service sends lower case.
+    fn device_token(&self) -> Secret {
+        let resource = format!("{}/devices/{}", self.hub_name, self.device_id).to_lowercase();
+        Secret::new(sign(&resource, &self.device_key, unix_now() + REQUEST_TOKEN_SECS, None))
+    }
+}
