@@ -2,10 +2,10 @@
 # Last touches inside the common root: leaves out what the pod never uses, and fixes which units start.
 set -eu
 
-rm -f /usr/bin/containerd-stress /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/ctr
+rm -f /usr/bin/containerd-stress /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/ctr /usr/bin/dnet
 rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/perl5/Debian /usr/share/bash-completion \
     /usr/share/zsh /usr/share/fish /usr/share/docker.io /usr/share/zoneinfo/right /usr/share/zoneinfo/posix \
-    /var/log/* /var/cache/apt/*.bin /var/cache/ldconfig /tmp/*
+    /var/log/* /var/cache/* /tmp/*
 
 # A pod has no devices, consoles or disks of its own to look after, and no packages to keep up to date.
 systemctl mask \
@@ -16,11 +16,13 @@ systemctl mask \
     modprobe@.service systemd-binfmt.service systemd-firstboot.service systemd-journal-flush.service \
     systemd-logind.service systemd-modules-load.service systemd-networkd.service \
     systemd-pcrphase-sysinit.service systemd-pcrphase.service systemd-random-seed.service \
-    systemd-remount-fs.service systemd-sysusers.service systemd-timesyncd.service systemd-udev-trigger.service \
+    systemd-remount-fs.service systemd-sysctl.service systemd-sysusers.service systemd-timesyncd.service systemd-udev-trigger.service \
     systemd-udevd.service systemd-update-utmp.service systemd-update-utmp-runlevel.service >/dev/null 2>&1
 systemctl enable containerd.service docker.service docker.socket
 systemctl set-default multi-user.target
 
+# apt looks for its folder when another target installs packages.
+mkdir -p /var/cache/apt/archives/partial /var/cache/debconf
 mkdir -p /etc/aziot /var/lib/aziot /var/lib/docker /run/kedge/credentials
 # Empty rather than absent: every pod gets its own at start, and none takes it for the first boot of an installation.
 : >/etc/machine-id

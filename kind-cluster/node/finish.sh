@@ -19,7 +19,7 @@ systemctl mask \
     sys-kernel-tracing.mount dev-mqueue.mount proc-sys-fs-binfmt_misc.automount \
     systemd-binfmt.service systemd-firstboot.service systemd-journal-flush.service systemd-logind.service \
     systemd-modules-load.service systemd-pcrphase-sysinit.service systemd-pcrphase.service \
-    systemd-random-seed.service systemd-remount-fs.service systemd-sysusers.service \
+    systemd-random-seed.service systemd-remount-fs.service systemd-sysctl.service systemd-sysusers.service \
     systemd-timesyncd.service systemd-udev-trigger.service systemd-udevd.service \
     systemd-update-utmp.service systemd-update-utmp-runlevel.service modprobe@.service >/dev/null 2>&1
 systemctl enable containerd.service kubelet.service
