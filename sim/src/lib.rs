@@ -3,6 +3,7 @@
 
 pub mod edge;
 pub mod http;
+pub mod hub;
 pub mod identity;
 pub mod module_client;
 pub mod mqtt;

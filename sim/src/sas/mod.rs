@@ -11,6 +11,9 @@ mod token;
 pub use key::SharedAccessKey;
 pub use token::{CLOCK_SKEW_SECS, Token, sign};
 
+/// The shared access policy with all permissions; its key is the one that service clients use.
+pub const OWNER_POLICY: &str = "iothubowner";
+
 /// Why a key or a token was refused. No variant carries any part of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SasError {

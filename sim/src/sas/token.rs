@@ -78,6 +78,11 @@ impl Token {
         self.policy.as_deref()
     }
 
+    /// When the token expires, in Unix seconds.
+    pub fn expiry(&self) -> u64 {
+        self.expiry
+    }
+
     /// Verifies the token against the keys of the identity that it claims. A token for a parent of the expected
     /// resource is good for the resource too, as at the real hub.
     pub fn verify(

@@ -1,0 +1,62 @@
+//! The local IoT Hub as a program: configuration from a file, logs on stdout, SIGTERM ends it at once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use kedge_sim::hub::{self, ConfigFile, Listeners};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// A local IoT Hub that verifies its clients.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration
+    #[arg(long, default_value = "/etc/kedge-hub/hub.toml")]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("KEDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).init();
+    match run(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    // Signals are caught from the start: as PID 1 of a container the process would otherwise ignore them.
+    let shutdown = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signal, shutdown) = (signal(kind)?, shutdown.clone());
+        tokio::spawn(async move {
+            signal.recv().await;
+            shutdown.cancel();
+        });
+    }
+    let file = ConfigFile::read(&args.config)?;
+    let config = file.load()?;
+    let bind = async |address| {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    };
+    let listeners = Listeners { https: bind(file.https).await?, mqtt: bind(file.mqtt).await? };
+    tracing::info!(
+        host_name = %config.host_name,
+        https = %listeners.https.local_addr()?,
+        mqtt = %listeners.mqtt.local_addr()?,
+        "listening"
+    );
+    hub::run(listeners, config, shutdown).await;
+    tracing::info!("stopped");
+    Ok(())
+}

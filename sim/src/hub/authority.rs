@@ -1,0 +1,163 @@
+//! Who may do what: tokens are verified here, for HTTPS and MQTT alike.
+
+use jiff::Timestamp;
+
+use super::store::{Status, Store, StoreError};
+use crate::identity::Identity;
+use crate::sas::{OWNER_POLICY, SasError, SharedAccessKey, Token};
+
+/// Why a caller is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AuthError {
+    #[error("there is no token")]
+    Missing,
+    #[error(transparent)]
+    Token(#[from] SasError),
+    #[error(transparent)]
+    Unknown(#[from] StoreError),
+    #[error("the device is disabled")]
+    Disabled,
+    #[error("the shared access policy does not exist or gives no access here")]
+    Policy,
+}
+
+/// The hub's own name and key, which every decision needs.
+pub(super) struct Authority {
+    hub_name: String,
+    owner_keys: [SharedAccessKey; 1],
+}
+
+impl Authority {
+    pub(super) fn new(hub_name: &str, owner_key: SharedAccessKey) -> Self {
+        Self { hub_name: hub_name.to_owned(), owner_keys: [owner_key] }
+    }
+
+    pub(super) fn hub_name(&self) -> &str {
+        &self.hub_name
+    }
+
+    /// Verifies the token of a service, which names the owner policy.
+    pub(super) fn verify_service(&self, token: Option<&str>, now: Timestamp) -> Result<(), AuthError> {
+        let token = Token::parse(token.ok_or(AuthError::Missing)?)?;
+        if token.policy() != Some(OWNER_POLICY) {
+            return Err(AuthError::Policy);
+        }
+        Ok(token.verify(&self.owner_keys, &self.hub_name, unix(now))?)
+    }
+
+    /// Verifies the token of a device or module against its own keys.
+    pub(super) fn verify_identity(
+        &self,
+        store: &Store,
+        identity: &Identity,
+        token: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Token, AuthError> {
+        let token = Token::parse(token.ok_or(AuthError::Missing)?)?;
+        if token.policy().is_some() {
+            return Err(AuthError::Policy);
+        }
+        let device = store.device(identity.device_id())?;
+        let keys = store.record(identity)?.authentication.keys();
+        token.verify(&keys, &identity.resource(&self.hub_name), unix(now))?;
+        // Told last, so that only the device itself learns that it is disabled.
+        match device.status {
+            Status::Enabled => Ok(token),
+            Status::Disabled => Err(AuthError::Disabled),
+        }
+    }
+}
+
+fn unix(now: Timestamp) -> u64 {
+    u64::try_from(now.as_second()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec};
+    use crate::sas::sign;
+
+    const HUB: &str = "hub.test";
+
+    fn key(byte: u8) -> SharedAccessKey {
+        SharedAccessKey::from_bytes(vec![byte; 32]).unwrap()
+    }
+
+    /// A hub with the devices `d` (keys 1 and 2, module `m` with keys 3 and 4) and `off` (keys 5 and 6).
+    fn hub() -> (Authority, Store, Timestamp) {
+        let now = Timestamp::from_second(1_790_000_000).unwrap();
+        let keys = |one, two| Some(Authentication::Sas { primary: key(one), secondary: key(two) });
+        let mut store = Store::default();
+        let device = DeviceSpec { authentication: keys(1, 2), ..DeviceSpec::default() };
+        store.create_device("d", device, now).unwrap();
+        let module = ModuleSpec { authentication: keys(3, 4), ..ModuleSpec::default() };
+        store.create_module("d", "m", module, now).unwrap();
+        let disabled = DeviceSpec {
+            authentication: keys(5, 6),
+            status: Some(Status::Disabled),
+            ..DeviceSpec::default()
+        };
+        store.create_device("off", disabled, now).unwrap();
+        (Authority::new(HUB, key(9)), store, now)
+    }
+
+    fn verify(
+        client_id: &str,
+        resource: &str,
+        signing_key: u8,
+        policy: Option<&str>,
+    ) -> Result<(), AuthError> {
+        let (authority, store, now) = hub();
+        let identity = Identity::from_client_id(client_id).unwrap();
+        let token = sign(resource, &key(signing_key), unix(now) + 60, policy);
+        authority.verify_identity(&store, &identity, Some(&token), now).map(|_| ())
+    }
+
+    #[test]
+    fn devices_and_modules_are_let_in_with_either_of_their_own_keys() {
+        for signing_key in [1, 2] {
+            assert_eq!(verify("d", "hub.test/devices/d", signing_key, None), Ok(()));
+        }
+        for signing_key in [3, 4] {
+            assert_eq!(verify("d/m", "hub.test/devices/d/modules/m", signing_key, None), Ok(()));
+        }
+    }
+
+    #[test]
+    fn everybody_else_is_refused() {
+        let wrong_key = Err(AuthError::Token(SasError::WrongSignature));
+        let wrong_audience = Err(AuthError::Token(SasError::WrongAudience));
+        let device_key_for_module = verify("d/m", "hub.test/devices/d/modules/m", 1, None);
+        assert_eq!(device_key_for_module, wrong_key);
+        assert_eq!(verify("d", "hub.test/devices/d", 9, None), wrong_key);
+        assert_eq!(verify("d", "hub.test/devices/off", 5, None), wrong_audience);
+        assert_eq!(verify("d", "hub.test/devices/d/modules/m", 3, None), wrong_audience);
+        assert_eq!(verify("d", "other.test/devices/d", 1, None), wrong_audience);
+        assert_eq!(verify("off", "hub.test/devices/off", 5, None), Err(AuthError::Disabled));
+        assert_eq!(verify("off", "hub.test/devices/off", 1, None), wrong_key);
+        assert_eq!(verify("d", "hub.test/devices/d", 9, Some(OWNER_POLICY)), Err(AuthError::Policy));
+        assert!(matches!(verify("x", "hub.test/devices/x", 1, None), Err(AuthError::Unknown(_))));
+        assert!(matches!(verify("d/x", "hub.test/devices/d", 1, None), Err(AuthError::Unknown(_))));
+        let (authority, store, now) = hub();
+        let missing = authority.verify_identity(&store, &Identity::device("d").unwrap(), None, now);
+        assert_eq!(missing.err(), Some(AuthError::Missing));
+    }
+
+    #[test]
+    fn a_service_needs_the_owner_policy_and_its_key_for_this_hub() {
+        let (authority, _, now) = hub();
+        let verify = |resource: &str, signing_key, expiry, policy| {
+            let token = sign(resource, &key(signing_key), expiry, policy);
+            authority.verify_service(Some(&token), now)
+        };
+        let (good, owner) = (unix(now) + 60, Some(OWNER_POLICY));
+        assert_eq!(verify("HUB.test", 9, good, owner), Ok(()));
+        assert_eq!(verify(HUB, 1, good, owner), Err(AuthError::Token(SasError::WrongSignature)));
+        assert_eq!(verify("other.test", 9, good, owner), Err(AuthError::Token(SasError::WrongAudience)));
+        assert_eq!(verify(HUB, 9, unix(now) - 3600, owner), Err(AuthError::Token(SasError::Expired)));
+        assert_eq!(verify(HUB, 9, good, Some("device")), Err(AuthError::Policy));
+        assert_eq!(verify(HUB, 9, good, None), Err(AuthError::Policy));
+        assert_eq!(authority.verify_service(None, now), Err(AuthError::Missing));
+    }
+}

@@ -1,0 +1,124 @@
+//! The configuration of the hub: a small file, and the secrets that it names.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::ServerConfig;
+use serde::Deserialize;
+
+use crate::identity::validate_id;
+use crate::sas::SharedAccessKey;
+use crate::secret::Secret;
+use crate::tls;
+
+/// What the hub needs to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name that tokens are for and that clients connect to.
+    pub host_name: String,
+    /// Certificate and key of that name.
+    pub tls: Arc<ServerConfig>,
+    /// The key of the `iothubowner` policy.
+    pub owner_key: SharedAccessKey,
+}
+
+/// `hub.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The name that tokens are for and that clients connect to.
+    pub host_name: String,
+    /// Where HTTPS listens.
+    #[serde(default = "default_https")]
+    pub https: SocketAddr,
+    /// Where MQTT over TLS listens.
+    #[serde(default = "default_mqtt")]
+    pub mqtt: SocketAddr,
+    /// PEM file with the certificate of `host_name`, followed by its issuers.
+    pub certificate_file: PathBuf,
+    /// PEM file with the key of the certificate.
+    pub key_file: PathBuf,
+    /// File with the base64 key of the `iothubowner` policy.
+    pub owner_key_file: PathBuf,
+}
+
+fn default_https() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 443))
+}
+
+fn default_mqtt() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8883))
+}
+
+impl ConfigFile {
+    /// Reads the file.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs_err::read_to_string(path)?;
+        toml::from_str(&text).with_context(|| format!("{} is not a hub configuration", path.display()))
+    }
+
+    /// Reads the files that it names.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        validate_id(&self.host_name).context("host_name is not a host name")?;
+        let chain = fs_err::read_to_string(&self.certificate_file)?;
+        let key = Secret::new(fs_err::read_to_string(&self.key_file)?);
+        let tls = tls::server_config(&chain, &key)
+            .with_context(|| format!("cannot use the certificate {}", self.certificate_file.display()))?;
+        let owner_key = SharedAccessKey::from_base64(&fs_err::read_to_string(&self.owner_key_file)?)
+            .with_context(|| format!("cannot use the key in {}", self.owner_key_file.display()))?;
+        Ok(Config { host_name: self.host_name.clone(), tls, owner_key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pki::CertificateAuthority;
+
+    fn write_files(folder: &Path, extra: &str) -> PathBuf {
+        let authority = CertificateAuthority::generate("test CA").unwrap();
+        let issued = authority.issue_server(&["hub.test"], Duration::from_secs(3600)).unwrap();
+        let file = |name: &str, text: &str| {
+            fs_err::write(folder.join(name), text).unwrap();
+            folder.join(name)
+        };
+        let (certificate, key) = (file("c.pem", &issued.chain_pem), file("k.pem", issued.key_pem.expose()));
+        let owner = file("owner.key", "b3duZXIga2V5\n");
+        let text = format!(
+            "host_name = \"hub.test\"\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n\
+             owner_key_file = {owner:?}\n{extra}"
+        );
+        file("hub.toml", &text)
+    }
+
+    #[test]
+    fn a_file_is_read_with_the_ports_of_iot_hub_as_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = ConfigFile::read(&write_files(folder.path(), "")).unwrap();
+        assert_eq!((file.https.port(), file.mqtt.port()), (443, 8883));
+        assert_eq!(file.load().unwrap().host_name, "hub.test");
+        let file = ConfigFile::read(&write_files(folder.path(), "mqtt = \"127.0.0.1:0\"")).unwrap();
+        assert_eq!(file.mqtt, "127.0.0.1:0".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", ConfigFile::read(&write_files(folder.path(), "typo = 1")).unwrap_err());
+        assert!(error.contains("hub.toml") && error.contains("typo"), "{error}");
+        let file = ConfigFile::read(&write_files(folder.path(), "")).unwrap();
+        let load = |file: ConfigFile| format!("{:#}", file.load().unwrap_err());
+        assert!(load(ConfigFile { host_name: "a/b".into(), ..file.clone() }).contains("host_name"));
+        let missing = folder.path().join("missing");
+        assert!(load(ConfigFile { key_file: missing.clone(), ..file.clone() }).contains("missing"));
+        let swapped = ConfigFile { certificate_file: file.owner_key_file.clone(), ..file.clone() };
+        assert!(load(swapped).contains("owner.key"));
+        let swapped = ConfigFile { owner_key_file: file.key_file.clone(), ..file };
+        let error = load(swapped);
+        assert!(error.contains("k.pem") && !error.contains("PRIVATE"), "{error}");
+    }
+}

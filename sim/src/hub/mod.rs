@@ -1,0 +1,117 @@
+//! A local IoT Hub: real clients connect to it, and it verifies them.
+//!
+//! [`run`] takes sockets that the caller has bound, so that tests use free ports. Underneath are a synchronous
+//! [`store`], the HTTPS interface in [`rest`] and the MQTT interface in [`mqtt`]; all state is behind one lock, so
+//! that what is stored and what connected clients are told always have the same order.
+
+mod authority;
+mod config;
+mod connections;
+mod mqtt;
+mod rest;
+mod store;
+
+pub use config::{Config, ConfigFile};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::authority::Authority;
+use self::connections::{Connections, Ticket};
+use self::store::{DesiredChange, Store};
+use crate::identity::Identity;
+use crate::{http, tls};
+
+/// Connections that each listener holds at once; further clients wait.
+const MAX_CONNECTIONS: usize = 1000;
+
+/// The sockets of the hub.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The identity and the service interface.
+    pub https: TcpListener,
+    /// MQTT over TLS.
+    pub mqtt: TcpListener,
+}
+
+/// Runs the hub until `shutdown`; open connections are dropped then.
+pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) {
+    let hub = Arc::new(Hub::new(&config));
+    let https = http::serve(
+        listeners.https,
+        config.tls.clone(),
+        MAX_CONNECTIONS,
+        shutdown.clone(),
+        rest::router(hub.clone()),
+    );
+    let mqtt = tls::serve(listeners.mqtt, config.tls, MAX_CONNECTIONS, shutdown, move |stream, peer| {
+        mqtt::serve(hub.clone(), stream, peer)
+    });
+    tokio::join!(https, mqtt);
+}
+
+/// What both interfaces share.
+struct Hub {
+    authority: Authority,
+    state: Mutex<State>,
+    /// The offset of the newest message, for readers that wait.
+    newest_message: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    store: Store,
+    connections: Connections,
+}
+
+impl Hub {
+    fn new(config: &Config) -> Self {
+        Self {
+            authority: Authority::new(&config.host_name, config.owner_key.clone()),
+            state: Mutex::default(),
+            newest_message: watch::Sender::new(0),
+        }
+    }
+
+    /// The lock is held for moments and never across an await. A panic while it is held would leave plain data
+    /// behind, so the data is used on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes a client's connection into the books; an older one of the same identity is closed.
+    fn connect(&mut self, identity: &Identity, now: Timestamp) -> Ticket {
+        let ticket = self.connections.open(identity);
+        self.store.set_connected(identity, true, now);
+        ticket
+    }
+
+    /// The reverse, unless a newer connection has taken over.
+    fn disconnect(&mut self, identity: &Identity, connection_id: u64, now: Timestamp) {
+        if self.connections.close(identity, connection_id) {
+            self.store.set_connected(identity, false, now);
+        }
+    }
+
+    /// Closes a client's connection because it may not be connected any longer.
+    fn evict(&mut self, identity: &Identity, now: Timestamp) {
+        if self.connections.evict(identity) {
+            self.store.set_connected(identity, false, now);
+        }
+    }
+
+    /// Tells a client, when it is connected, what has changed for it.
+    fn announce(&mut self, change: DesiredChange, now: Timestamp) {
+        let identity = change.identity.clone();
+        if self.connections.notify(&identity, change).is_err() {
+            tracing::warn!(client = %identity, "closed a connection that does not take its messages");
+            self.evict(&identity, now);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The MQTT interface: the life of one connection, with its timers.
+//!
+//! Decisions are made by [`connect`] and [`session`], which know no socket; here packets are carried between them
+//! and the client. A connection ends when the client leaves, is silent for one and a half times its keep-alive,
+//! or breaks a rule, when its token expires, and when a newer connection takes over or the identity is removed.
+
+mod connect;
+mod message;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::connect::{Accepted, ConnectError};
+use self::message::{MAX_MESSAGE, Refusal};
+use self::session::{Reaction, Session};
+use super::connections::Ticket;
+use super::{Hub, State};
+use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
+use crate::mqtt::{Connection, Error, Packet};
+use crate::sas::CLOCK_SKEW_SECS;
+
+/// A message, and the few bytes of its header beside topic and body.
+const MAX_PACKET: usize = MAX_MESSAGE + 16;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timers reach about two years ahead; a client with a longer token proves itself anew each year.
+const MAX_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the client closed it")]
+    Closed,
+    #[error("no CONNECT in time")]
+    NoConnect,
+    #[error("the client was silent for longer than its keep-alive time")]
+    Silent,
+    #[error("the client does not read")]
+    NotReading,
+    #[error("the token expired")]
+    TokenExpired,
+    #[error("a newer connection took over, or the identity was removed or disabled")]
+    Evicted,
+    #[error("refused: {0}")]
+    ConnectRefused(#[from] ConnectError),
+    #[error("refused: {0}")]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Connection(#[from] Error),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve<S>(hub: Arc<Hub>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut connection = Connection::new(stream, MAX_PACKET);
+    let (accepted, ticket) = match open(&hub, &mut connection).await {
+        Ok(opened) => opened,
+        Err(end) => {
+            tracing::info!(%peer, %end, "no MQTT session");
+            return;
+        }
+    };
+    let identity = accepted.identity.clone();
+    tracing::info!(client = %identity, %peer, "connected");
+    let mut client = Client::new(&hub, connection, &accepted, ticket);
+    let end = client.run().await;
+    tracing::info!(client = %identity, reason = %end, "disconnected");
+
+    let (mut state, now) = (hub.state(), Timestamp::now());
+    if let (Some(will), false) = (accepted.will, client.said_goodbye) {
+        match will.store(&mut state.store, now) {
+            Ok(offset) => drop(hub.newest_message.send_replace(offset)),
+            Err(error) => tracing::warn!(client = %identity, %error, "lost a last will"),
+        }
+    }
+    state.disconnect(&identity, client.ticket.connection_id, now);
+}
+
+/// Reads the CONNECT, decides, and answers it.
+async fn open<S>(hub: &Hub, connection: &mut Connection<S>) -> Result<(Accepted, Ticket), End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let first = timeout(CONNECT_TIMEOUT, connection.read()).await.map_err(|_| End::NoConnect)??;
+    let connect = match first {
+        Some(Packet::Connect(connect)) => connect,
+        Some(_) => return Err(Refusal::UnexpectedPacket.into()),
+        None => return Err(End::Closed),
+    };
+    let decision = {
+        let (mut state, now) = (hub.state(), Timestamp::now());
+        let accepted = connect::accept(&connect, &hub.authority, &state.store, now);
+        accepted.map(|accepted| (state.connect(&accepted.identity, now), accepted))
+    };
+    let code = decision.as_ref().map_or_else(ConnectError::code, |_| ConnectReturnCode::Success);
+    let answered = write(connection, &Packet::ConnAck(ConnAck::new(code, false))).await;
+    let (ticket, accepted) = decision?;
+    if let Err(end) = answered {
+        hub.state().disconnect(&accepted.identity, ticket.connection_id, Timestamp::now());
+        return Err(end);
+    }
+    Ok((accepted, ticket))
+}
+
+async fn write<S>(connection: &mut Connection<S>, packet: &Packet) -> Result<(), End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    timeout(WRITE_TIMEOUT, connection.write(packet)).await.map_err(|_| End::NotReading)??;
+    Ok(())
+}
+
+/// A client that is connected.
+struct Client<'a, S> {
+    hub: &'a Hub,
+    connection: Connection<S>,
+    session: Session,
+    ticket: Ticket,
+    silence_limit: Duration,
+    token_end: Instant,
+    said_goodbye: bool,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
+    fn new(hub: &'a Hub, connection: Connection<S>, accepted: &Accepted, ticket: Ticket) -> Self {
+        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+        let token_life = accepted.token_expiry.saturating_add(CLOCK_SKEW_SECS).saturating_sub(now);
+        Self {
+            hub,
+            connection,
+            session: Session::new(accepted.identity.clone()),
+            ticket,
+            silence_limit: Duration::from_secs(accepted.keep_alive_secs.into()) * 3 / 2,
+            token_end: Instant::now() + Duration::from_secs(token_life).min(MAX_TOKEN_LIFE),
+            said_goodbye: false,
+        }
+    }
+
+    async fn run(&mut self) -> End {
+        let mut silence_end = Instant::now() + self.silence_limit;
+        loop {
+            let step = tokio::select! {
+                change = self.ticket.changes.recv() => match change {
+                    Some(change) => self.session.on_change(change).map(Vec::from_iter).map_err(End::from),
+                    None => Err(End::Evicted),
+                },
+                () = tokio::time::sleep_until(self.token_end) => Err(End::TokenExpired),
+                packet = timeout_at(silence_end, self.connection.read()) => {
+                    silence_end = Instant::now() + self.silence_limit;
+                    self.on_read(packet.map_err(|_| End::Silent))
+                }
+            };
+            let replies = match step {
+                Ok(replies) => replies,
+                Err(end) => return end,
+            };
+            for packet in &replies {
+                if let Err(end) = write(&mut self.connection, packet).await {
+                    return end;
+                }
+            }
+        }
+    }
+
+    fn on_read(&mut self, read: Result<Result<Option<Packet>, Error>, End>) -> Result<Vec<Packet>, End> {
+        let packet = read??.ok_or(End::Closed)?;
+        let mut guard = self.hub.state();
+        let State { store, .. } = &mut *guard;
+        let Reaction { replies, stored, disconnected } =
+            self.session.on_packet(packet, store, Timestamp::now())?;
+        if let Some(offset) = stored {
+            self.hub.newest_message.send_replace(offset);
+        }
+        if disconnected {
+            self.said_goodbye = true;
+            return Err(End::Closed);
+        }
+        Ok(replies)
+    }
+}

@@ -1,0 +1,83 @@
+//! `/devices`: registering devices and applying deployments, for services.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::request::{DeviceBody, IfMatch, JsonBody};
+use super::{SharedHub, view};
+use crate::hub::store::{ConfigurationContent, Device, Precondition, Status};
+use crate::identity::Identity;
+
+pub(super) async fn list(State(hub): State<SharedHub>) -> Json<Value> {
+    Json(hub.state().store.devices().map(view::device).collect())
+}
+
+pub(super) async fn read(
+    State(hub): State<SharedHub>,
+    Path(device): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(view::device(hub.state().store.device(&device)?)))
+}
+
+/// Creates the device, or updates it when there is an `If-Match`.
+pub(super) async fn write(
+    State(hub): State<SharedHub>,
+    Path(device): Path<String>,
+    IfMatch(precondition): IfMatch,
+    JsonBody(body): JsonBody<DeviceBody>,
+) -> Result<Json<Value>, ApiError> {
+    let (spec, now) = (body.into_spec(&device)?, Timestamp::now());
+    let mut state = hub.state();
+    let written = match precondition {
+        Some(precondition) => state.store.update_device(&device, &precondition, spec, now)?,
+        None => state.store.create_device(&device, spec, now)?,
+    };
+    let view = view::device(written);
+    if written.status == Status::Disabled {
+        for identity in identities(written) {
+            state.evict(&identity, now);
+        }
+    }
+    Ok(Json(view))
+}
+
+pub(super) async fn delete(
+    State(hub): State<SharedHub>,
+    Path(device): Path<String>,
+    IfMatch(precondition): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    let mut state = hub.state();
+    let deleted = state.store.delete_device(&device, &precondition.unwrap_or(Precondition::Any))?;
+    for identity in identities(&deleted) {
+        state.evict(&identity, Timestamp::now());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the modules of a device and their desired properties those of a deployment manifest.
+pub(super) async fn apply_configuration(
+    State(hub): State<SharedHub>,
+    Path(device): Path<String>,
+    JsonBody(content): JsonBody<Value>,
+) -> Result<StatusCode, ApiError> {
+    let (content, now) = (ConfigurationContent::parse(&content)?, Timestamp::now());
+    let mut state = hub.state();
+    let applied = state.store.apply_configuration(&device, &content, now)?;
+    for identity in &applied.removed {
+        state.evict(identity, now);
+    }
+    for change in applied.changes {
+        state.announce(change, now);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The device and all its modules. What is registered has valid ids.
+fn identities(device: &Device) -> Vec<Identity> {
+    let modules = device.modules.keys().map(|module| Identity::module(&device.id, module));
+    modules.chain([Identity::device(&device.id)]).filter_map(Result::ok).collect()
+}

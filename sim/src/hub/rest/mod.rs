@@ -1,0 +1,110 @@
+//! The HTTPS interface: identities for devices, and everything else for services.
+//!
+//! Authorization is a layer of each router, so that no route can be added without it: [`service`] routes ask for
+//! the owner's token, [`modules`] routes also take the token of the device that they are about. Every error is
+//! JSON with a `Message`, because the identity service of IoT Edge reads nothing else.
+
+mod devices;
+mod error;
+mod modules;
+mod request;
+mod telemetry;
+mod twins;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use self::error::ApiError;
+use super::Hub;
+use crate::identity::Identity;
+
+/// The largest request body; a deployment manifest is a few tens of kilobytes.
+const MAX_BODY: usize = 1024 * 1024;
+
+type SharedHub = Arc<Hub>;
+
+/// All routes of the hub.
+pub(super) fn router(hub: SharedHub) -> Router {
+    let service = Router::new()
+        .route("/devices", get(devices::list))
+        .route("/devices/{device}", get(devices::read).put(devices::write).delete(devices::delete))
+        .route("/devices/{device}/applyConfigurationContent", post(devices::apply_configuration))
+        .route("/twins/{device}", get(twins::read_device).patch(twins::patch_device))
+        .route("/twins/{device}/modules/{module}", get(twins::read_module).patch(twins::patch_module))
+        .route("/kedge/telemetry", get(telemetry::read))
+        .route_layer(from_fn_with_state(hub.clone(), require_service));
+    let modules = Router::new()
+        .route("/devices/{device}/modules", get(modules::list))
+        .route(
+            "/devices/{device}/modules/{module}",
+            get(modules::read).put(modules::write).delete(modules::delete),
+        )
+        .route_layer(from_fn_with_state(hub.clone(), require_service_or_device));
+    Router::new()
+        .route("/kedge/health", get(health))
+        .merge(service)
+        .merge(modules)
+        .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(json_error))
+        .with_state(hub)
+}
+
+async fn require_service(
+    State(hub): State<SharedHub>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    hub.authority.verify_service(authorization(request.headers()), Timestamp::now())?;
+    Ok(next.run(request).await)
+}
+
+async fn require_service_or_device(
+    State(hub): State<SharedHub>,
+    Path(path): Path<HashMap<String, String>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (token, now) = (authorization(request.headers()), Timestamp::now());
+    if let Err(not_a_service) = hub.authority.verify_service(token, now) {
+        let device = path.get("device").map(String::as_str).unwrap_or_default();
+        // A token that names a policy was meant as a service's, so that is the error to tell.
+        let device = Identity::device(device).map_err(|_| not_a_service.clone())?;
+        match hub.authority.verify_identity(&hub.state().store, &device, token, now) {
+            Ok(_) => {}
+            Err(super::authority::AuthError::Policy) => return Err(not_a_service.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+/// Gives the errors that the framework makes itself the form of all others.
+async fn json_error(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    ApiError::with_status(status).into_response()
+}
+
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()
+}
+
+async fn health(State(hub): State<SharedHub>) -> Json<Value> {
+    let host_name = hub.authority.hub_name();
+    Json(json!({"status": "running", "hostName": host_name, "version": env!("CARGO_PKG_VERSION")}))
+}

@@ -1,0 +1,145 @@
+//! Requests as they are read: bodies, `If-Match`, and the identities in them.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::IntoResponse;
+use hyper::StatusCode;
+use hyper::header::IF_MATCH;
+use hyper::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Precondition, Status};
+use crate::sas::SharedAccessKey;
+use crate::secret::Secret;
+
+/// A JSON body. The content type is not looked at, and errors are JSON too.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        let value = serde_json::from_slice(&body);
+        value.map(Self).map_err(|error| ApiError::bad_request(format!("the body is invalid: {error}")))
+    }
+}
+
+fn unreadable(rejection: BytesRejection) -> ApiError {
+    let message = rejection.body_text();
+    match rejection.into_response().status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(message),
+        _ => ApiError::bad_request(message),
+    }
+}
+
+/// The `If-Match` header, when there is one.
+pub(super) struct IfMatch(pub(super) Option<Precondition>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let header = parts.headers.get(IF_MATCH).map(|value| value.to_str());
+        let text = header.transpose().map_err(|_| ApiError::bad_request("If-Match is not text"))?;
+        Ok(Self(text.map(Precondition::parse)))
+    }
+}
+
+/// The body of `PUT /devices/{device}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceBody {
+    device_id: Option<String>,
+    authentication: Option<AuthenticationBody>,
+    status: Option<Status>,
+    status_reason: Option<String>,
+    capabilities: Option<Capabilities>,
+}
+
+/// The body of `PUT /devices/{device}/modules/{module}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ModuleBody {
+    device_id: Option<String>,
+    module_id: Option<String>,
+    managed_by: Option<String>,
+    authentication: Option<AuthenticationBody>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Capabilities {
+    iot_edge: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthenticationBody {
+    r#type: Option<String>,
+    symmetric_key: Option<SymmetricKey>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SymmetricKey {
+    primary_key: Option<Secret>,
+    secondary_key: Option<Secret>,
+}
+
+impl DeviceBody {
+    /// Checks the body against the path.
+    pub(super) fn into_spec(self, device: &str) -> Result<DeviceSpec, ApiError> {
+        same_id("deviceId", self.device_id.as_deref(), device)?;
+        Ok(DeviceSpec {
+            authentication: self.authentication.map(AuthenticationBody::into_authentication).transpose()?,
+            status: self.status,
+            status_reason: self.status_reason,
+            iot_edge: self.capabilities.and_then(|capabilities| capabilities.iot_edge),
+        })
+    }
+}
+
+impl ModuleBody {
+    /// Checks the body against the path.
+    pub(super) fn into_spec(self, device: &str, module: &str) -> Result<ModuleSpec, ApiError> {
+        same_id("deviceId", self.device_id.as_deref(), device)?;
+        same_id("moduleId", self.module_id.as_deref(), module)?;
+        Ok(ModuleSpec {
+            authentication: self.authentication.map(AuthenticationBody::into_authentication).transpose()?,
+            managed_by: self.managed_by,
+        })
+    }
+}
+
+impl AuthenticationBody {
+    fn into_authentication(self) -> Result<Authentication, ApiError> {
+        match self.r#type.as_deref() {
+            None | Some("sas") => {}
+            Some(other) => {
+                return Err(ApiError::bad_request(format!(
+                    "authentication of type {other:?} is not supported"
+                )));
+            }
+        }
+        let SymmetricKey { primary_key, secondary_key } = self.symmetric_key.unwrap_or_default();
+        Ok(Authentication::sas(read_key(primary_key)?, read_key(secondary_key)?)?)
+    }
+}
+
+/// An empty key is what a caller sends who has read `null` before.
+fn read_key(key: Option<Secret>) -> Result<Option<SharedAccessKey>, ApiError> {
+    let key = key.filter(|key| !key.expose().is_empty());
+    let key = key.map(|key| SharedAccessKey::from_base64(key.expose())).transpose();
+    key.map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn same_id(name: &str, in_body: Option<&str>, in_path: &str) -> Result<(), ApiError> {
+    match in_body {
+        Some(id) if id != in_path => Err(ApiError::bad_request(format!("{name} differs from the path"))),
+        _ => Ok(()),
+    }
+}

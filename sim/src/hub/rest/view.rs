@@ -1,0 +1,78 @@
+//! Devices, modules and twins as JSON, with the field names of IoT Hub.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::hub::store::{Authentication, Device, Module, Properties, Record, Twin};
+use crate::identity::Identity;
+
+/// A device with its keys, for those who may see them.
+pub(super) fn device(device: &Device) -> Value {
+    let mut view = record(&device.record);
+    view["deviceId"] = json!(device.id);
+    view["status"] = json!(device.status);
+    view["statusReason"] = json!(device.status_reason);
+    view["capabilities"] = json!({"iotEdge": device.iot_edge});
+    view
+}
+
+/// A module with its keys, for those who may see them.
+pub(super) fn module(module: &Module) -> Value {
+    let mut view = record(&module.record);
+    view["moduleId"] = json!(module.id);
+    view["deviceId"] = json!(module.device_id);
+    view["managedBy"] = json!(module.managed_by);
+    view
+}
+
+/// The twin of a device or module.
+pub(super) fn twin(identity: &Identity, record: &Record) -> Value {
+    let Twin { desired, reported } = &record.twin;
+    let mut view = json!({
+        "deviceId": identity.device_id(),
+        "etag": record.twin.etag().to_string(),
+        "version": desired.version() + reported.version(),
+        "connectionState": connection_state(record),
+        "lastActivityTime": time(record.last_activity),
+        "properties": {"desired": section(desired), "reported": section(reported)},
+    });
+    if let Some(module) = identity.module_id() {
+        view["moduleId"] = json!(module);
+    }
+    view
+}
+
+fn record(record: &Record) -> Value {
+    let Authentication::Sas { primary, secondary } = &record.authentication;
+    json!({
+        "generationId": record.generation_id,
+        "etag": record.etag.to_string(),
+        "connectionState": connection_state(record),
+        "connectionStateUpdatedTime": time(record.connection_state_updated),
+        "lastActivityTime": time(record.last_activity),
+        "cloudToDeviceMessageCount": 0,
+        "authentication": {
+            "type": "sas",
+            "symmetricKey": {
+                "primaryKey": primary.to_base64().expose(),
+                "secondaryKey": secondary.to_base64().expose(),
+            },
+            "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+        },
+    })
+}
+
+fn section(properties: &Properties) -> Value {
+    let mut section = properties.to_object();
+    section.insert("$metadata".to_owned(), json!({"$lastUpdated": properties.updated().to_string()}));
+    Value::Object(section)
+}
+
+fn connection_state(record: &Record) -> &'static str {
+    if record.connected { "Connected" } else { "Disconnected" }
+}
+
+/// What never happened has the first day of the calendar, as in IoT Hub.
+fn time(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
+}

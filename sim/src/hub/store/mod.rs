@@ -1,0 +1,148 @@
+//! The state of the hub: identities, twins and telemetry.
+//!
+//! Everything here is synchronous, takes the time from its caller, and knows nothing of HTTP or MQTT, so that it
+//! can be tested as plain values and replaced by an embedded store. What a change means for connected clients is
+//! returned ([`DesiredChange`], [`Applied`]) and carried out by the hub.
+
+mod configuration;
+mod record;
+mod registry;
+mod telemetry;
+mod twin;
+
+pub(super) use configuration::ConfigurationContent;
+pub(super) use record::{Authentication, Device, DeviceSpec, Module, ModuleSpec, Record, Status};
+pub(super) use registry::Precondition;
+pub(super) use telemetry::{Page, StoredMessage, TelemetryQuery};
+pub(super) use twin::{Properties, Twin, TwinError, with_version};
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use self::telemetry::TelemetryLog;
+use crate::identity::{Identity, IdentityError};
+use crate::sas::SasError;
+use crate::topics::PropertyBag;
+
+/// A JSON object.
+pub(super) type Object = Map<String, Value>;
+
+/// Devices that the registry holds at most.
+const MAX_DEVICES: usize = 1000;
+/// Modules that a device has at most, as in IoT Hub.
+const MAX_MODULES: usize = 50;
+
+/// Why the store refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("there is no device {0}")]
+    DeviceNotFound(String),
+    #[error("there is no module {1} on device {0}")]
+    ModuleNotFound(String, String),
+    #[error("device {0} exists already")]
+    DeviceAlreadyExists(String),
+    #[error("module {1} exists already on device {0}")]
+    ModuleAlreadyExists(String, String),
+    #[error("the identity was changed meanwhile: If-Match names another etag")]
+    PreconditionFailed,
+    #[error("the registry is full: {MAX_DEVICES} devices")]
+    TooManyDevices,
+    #[error("device {0} has {MAX_MODULES} modules already")]
+    TooManyModules(String),
+    #[error("{0} belongs to the device and cannot be deleted")]
+    SystemModule(String),
+    #[error("{0}")]
+    Configuration(String),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Key(#[from] SasError),
+    #[error(transparent)]
+    Twin(#[from] TwinError),
+}
+
+/// Desired properties that changed, for the client when it is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DesiredChange {
+    pub(super) identity: Identity,
+    pub(super) version: u64,
+    /// The changed part alone; `null` stands for a property that is gone.
+    pub(super) patch: Object,
+}
+
+/// Everything that the hub remembers.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    devices: BTreeMap<String, Device>,
+    telemetry: TelemetryLog,
+    /// The last number given to a generation id or an etag.
+    last_number: u64,
+}
+
+impl Store {
+    /// The twin of a device or module.
+    pub(super) fn twin(&self, identity: &Identity) -> Result<&Twin, StoreError> {
+        Ok(&self.record(identity)?.twin)
+    }
+
+    /// Merges a patch into the desired properties.
+    pub(super) fn patch_desired(
+        &mut self,
+        identity: &Identity,
+        patch: Object,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<DesiredChange, StoreError> {
+        let twin = &mut self.record_mut(identity)?.twin;
+        precondition.check(twin.etag())?;
+        let patch = twin.desired.patch(patch, now)?;
+        Ok(DesiredChange { identity: identity.clone(), version: twin.desired.version(), patch })
+    }
+
+    /// Merges a patch that the client sent into its reported properties; gives their new version.
+    pub(super) fn patch_reported(
+        &mut self,
+        identity: &Identity,
+        patch: Object,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let twin = &mut self.record_mut(identity)?.twin;
+        twin.reported.patch(patch, now)?;
+        Ok(twin.reported.version())
+    }
+
+    /// Keeps a message from `origin`, which must be registered; gives its offset.
+    pub(super) fn append_telemetry(
+        &mut self,
+        origin: &Identity,
+        properties: PropertyBag,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let generation_id = self.record(origin)?.generation_id.clone();
+        Ok(self.telemetry.append(origin.clone(), generation_id, properties, body, now))
+    }
+
+    /// A page of messages after an offset.
+    pub(super) fn telemetry(&self, query: &TelemetryQuery) -> Page<'_> {
+        self.telemetry.page(query)
+    }
+
+    /// Notes that a client connected or went away. An identity that is gone is not an error.
+    pub(super) fn set_connected(&mut self, identity: &Identity, connected: bool, now: Timestamp) {
+        if let Ok(record) = self.record_mut(identity) {
+            record.connected = connected;
+            record.connection_state_updated = Some(now);
+            record.last_activity = Some(now);
+        }
+    }
+
+    /// A number that was never given before, and whose order is that of time even after a restart.
+    fn next_number(&mut self, now: Timestamp) -> u64 {
+        let micros = u64::try_from(now.as_microsecond()).unwrap_or_default();
+        self.last_number = micros.max(self.last_number.saturating_add(1));
+        self.last_number
+    }
+}

@@ -1,0 +1,103 @@
+//! What the registry holds about a device and a module.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{StoreError, Twin};
+use crate::sas::SharedAccessKey;
+
+/// The part that devices and modules have in common.
+#[derive(Debug, Clone)]
+pub(in crate::hub) struct Record {
+    pub(in crate::hub) generation_id: String,
+    pub(in crate::hub) etag: u64,
+    pub(in crate::hub) authentication: Authentication,
+    pub(in crate::hub) connected: bool,
+    pub(in crate::hub) connection_state_updated: Option<Timestamp>,
+    pub(in crate::hub) last_activity: Option<Timestamp>,
+    pub(in crate::hub) twin: Twin,
+}
+
+impl Record {
+    pub(super) fn new(number: u64, authentication: Authentication, now: Timestamp) -> Self {
+        Self {
+            generation_id: number.to_string(),
+            etag: number,
+            authentication,
+            connected: false,
+            connection_state_updated: None,
+            last_activity: None,
+            twin: Twin::new(now),
+        }
+    }
+}
+
+/// How an identity proves itself. Certificates will be a second variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::hub) enum Authentication {
+    /// Either key is good.
+    Sas { primary: SharedAccessKey, secondary: SharedAccessKey },
+}
+
+impl Authentication {
+    /// Takes the given keys, and makes those that are missing.
+    pub(in crate::hub) fn sas(
+        primary: Option<SharedAccessKey>,
+        secondary: Option<SharedAccessKey>,
+    ) -> Result<Self, StoreError> {
+        let or_generate = |key: Option<_>| key.map_or_else(SharedAccessKey::generate, Ok);
+        Ok(Self::Sas { primary: or_generate(primary)?, secondary: or_generate(secondary)? })
+    }
+
+    /// The keys to verify a token with.
+    pub(in crate::hub) fn keys(&self) -> [SharedAccessKey; 2] {
+        let Self::Sas { primary, secondary } = self;
+        [primary.clone(), secondary.clone()]
+    }
+}
+
+/// Whether a device may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::hub) enum Status {
+    #[default]
+    Enabled,
+    Disabled,
+}
+
+/// A device with its modules.
+#[derive(Debug, Clone)]
+pub(in crate::hub) struct Device {
+    pub(in crate::hub) id: String,
+    pub(in crate::hub) record: Record,
+    pub(in crate::hub) status: Status,
+    pub(in crate::hub) status_reason: Option<String>,
+    pub(in crate::hub) iot_edge: bool,
+    pub(in crate::hub) modules: BTreeMap<String, Module>,
+}
+
+/// A module of a device.
+#[derive(Debug, Clone)]
+pub(in crate::hub) struct Module {
+    pub(in crate::hub) id: String,
+    pub(in crate::hub) device_id: String,
+    pub(in crate::hub) record: Record,
+    pub(in crate::hub) managed_by: Option<String>,
+}
+
+/// What a caller asks a device to be. What is `None` is made, or kept on update.
+#[derive(Debug, Clone, Default)]
+pub(in crate::hub) struct DeviceSpec {
+    pub(in crate::hub) authentication: Option<Authentication>,
+    pub(in crate::hub) status: Option<Status>,
+    pub(in crate::hub) status_reason: Option<String>,
+    pub(in crate::hub) iot_edge: Option<bool>,
+}
+
+/// What a caller asks a module to be. What is `None` is made, or kept on update.
+#[derive(Debug, Clone, Default)]
+pub(in crate::hub) struct ModuleSpec {
+    pub(in crate::hub) authentication: Option<Authentication>,
+    pub(in crate::hub) managed_by: Option<String>,
+}

@@ -1,0 +1,259 @@
+//! Twins: desired and reported properties with versions, merged and compared as IoT Hub does it.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Object;
+
+/// The size of a section, as JSON.
+const MAX_SECTION_BYTES: usize = 32 * 1024;
+const MAX_DEPTH: usize = 10;
+const MAX_KEY_BYTES: usize = 1024;
+const MAX_STRING_BYTES: usize = 4096;
+
+/// Why a change of a twin was refused. The limits are those of IoT Hub.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(in crate::hub) enum TwinError {
+    #[error("the section would be larger than {MAX_SECTION_BYTES} bytes")]
+    TooLarge,
+    #[error("the properties are nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    #[error(
+        "the property name {0:?} is empty, too long, or has a dot, a space, a dollar or a control character"
+    )]
+    Key(String),
+    #[error("the value of {0:?} is longer than {MAX_STRING_BYTES} bytes")]
+    StringTooLong(String),
+}
+
+/// The twin of a device or module. Tags are not kept: nothing here selects devices by them.
+#[derive(Debug, Clone)]
+pub(in crate::hub) struct Twin {
+    pub(in crate::hub) desired: Properties,
+    pub(in crate::hub) reported: Properties,
+}
+
+impl Twin {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { desired: Properties::new(now), reported: Properties::new(now) }
+    }
+
+    /// Changes with each change of the desired properties.
+    pub(in crate::hub) fn etag(&self) -> u64 {
+        self.desired.version
+    }
+}
+
+/// One section of a twin.
+#[derive(Debug, Clone)]
+pub(in crate::hub) struct Properties {
+    values: Object,
+    version: u64,
+    updated: Timestamp,
+}
+
+impl Properties {
+    fn new(now: Timestamp) -> Self {
+        Self { values: Object::new(), version: 1, updated: now }
+    }
+
+    /// Rises by one with each accepted change.
+    pub(in crate::hub) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// When the section last changed.
+    pub(in crate::hub) fn updated(&self) -> Timestamp {
+        self.updated
+    }
+
+    /// The properties with `$version`, as clients see them.
+    pub(in crate::hub) fn to_object(&self) -> Object {
+        with_version(self.values.clone(), self.version)
+    }
+
+    /// Merges a patch, in which `null` deletes; gives back what is to be told to a client.
+    pub(super) fn patch(&mut self, mut patch: Object, now: Timestamp) -> Result<Object, TwinError> {
+        strip_metadata(&mut patch);
+        validate(&patch, 1)?;
+        let mut merged = self.values.clone();
+        merge(&mut merged, &patch);
+        self.accept(merged, now)?;
+        Ok(patch)
+    }
+
+    /// Replaces everything; gives back the difference as a patch.
+    pub(super) fn replace(&mut self, mut values: Object, now: Timestamp) -> Result<Object, TwinError> {
+        strip_metadata(&mut values);
+        validate(&values, 1)?;
+        let mut replaced = Object::new();
+        merge(&mut replaced, &values);
+        let patch = difference(&self.values, &replaced);
+        self.accept(replaced, now)?;
+        Ok(patch)
+    }
+
+    fn accept(&mut self, values: Object, now: Timestamp) -> Result<(), TwinError> {
+        if serde_json::to_vec(&values).map_or(usize::MAX, |text| text.len()) > MAX_SECTION_BYTES {
+            return Err(TwinError::TooLarge);
+        }
+        self.values = values;
+        self.version = self.version.saturating_add(1);
+        self.updated = now;
+        Ok(())
+    }
+}
+
+/// Adds the `$version` that clients look for.
+pub(in crate::hub) fn with_version(mut values: Object, version: u64) -> Object {
+    values.insert("$version".to_owned(), version.into());
+    values
+}
+
+/// Clients send back what they once received.
+fn strip_metadata(values: &mut Object) {
+    values.remove("$version");
+    values.remove("$metadata");
+}
+
+fn validate(values: &Object, depth: usize) -> Result<(), TwinError> {
+    if depth > MAX_DEPTH {
+        return Err(TwinError::TooDeep);
+    }
+    for (key, value) in values {
+        let forbidden = |c: char| matches!(c, '.' | ' ' | '$') || c.is_control();
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || key.contains(forbidden) {
+            return Err(TwinError::Key(key.chars().take(64).collect()));
+        }
+        validate_value(key, value, depth)?;
+    }
+    Ok(())
+}
+
+fn validate_value(key: &str, value: &Value, depth: usize) -> Result<(), TwinError> {
+    match value {
+        Value::String(text) if text.len() > MAX_STRING_BYTES => Err(TwinError::StringTooLong(key.to_owned())),
+        Value::Object(values) => validate(values, depth + 1),
+        Value::Array(_) if depth >= MAX_DEPTH => Err(TwinError::TooDeep),
+        Value::Array(items) => items.iter().try_for_each(|item| validate_value(key, item, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 7396, except that an array is replaced as a whole, which the RFC says too. The depth was validated.
+fn merge(target: &mut Object, patch: &Object) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.remove(key);
+            }
+            Value::Object(patch) => {
+                let entry = target.entry(key.clone()).or_insert_with(|| Value::Object(Object::new()));
+                if !entry.is_object() {
+                    *entry = Value::Object(Object::new());
+                }
+                if let Value::Object(entry) = entry {
+                    merge(entry, patch);
+                }
+            }
+            value => {
+                target.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The patch that makes `new` of `old`.
+fn difference(old: &Object, new: &Object) -> Object {
+    let mut patch = Object::new();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in new {
+        match (old.get(key), value) {
+            (Some(old), new) if old == new => {}
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                patch.insert(key.clone(), Value::Object(difference(old, new)));
+            }
+            (_, new) => {
+                patch.insert(key.clone(), new.clone());
+            }
+        }
+    }
+    patch
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn object(value: &Value) -> Object {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_patch_merges_deletes_by_null_and_raises_the_version_by_one() {
+        let mut properties = Properties::new(NOW);
+        properties
+            .patch(object(&json!({"a": {"b": 1, "c": [1, 2]}, "d": "x", "$version": 99})), NOW)
+            .unwrap();
+        let told =
+            properties.patch(object(&json!({"a": {"b": null, "c": [3]}, "d": {"e": null}})), NOW).unwrap();
+        assert_eq!(properties.to_object(), object(&json!({"a": {"c": [3]}, "d": {}, "$version": 3})));
+        assert_eq!(told, object(&json!({"a": {"b": null, "c": [3]}, "d": {"e": null}})));
+    }
+
+    #[test]
+    fn the_difference_of_a_replacement_makes_the_new_from_the_old() {
+        let (old, new) = (
+            object(&json!({"same": 1, "gone": {"x": 1}, "inner": {"keep": 1, "drop": 2}, "kind": {"a": 1}})),
+            object(&json!({"same": 1, "inner": {"keep": 1, "add": 3}, "kind": 7, "fresh": {"y": [1]}})),
+        );
+        let mut properties = Properties::new(NOW);
+        properties.replace(old.clone(), NOW).unwrap();
+        let patch = properties.replace(new.clone(), NOW).unwrap();
+        let expected =
+            json!({"gone": null, "inner": {"drop": null, "add": 3}, "kind": 7, "fresh": {"y": [1]}});
+        assert_eq!(Value::Object(patch.clone()), expected);
+        let mut client = old;
+        merge(&mut client, &patch);
+        assert_eq!(client, new);
+        assert!(properties.replace(new, NOW).unwrap().is_empty());
+        assert_eq!(properties.version(), 4);
+    }
+
+    #[test]
+    fn a_replacement_keeps_no_null() {
+        let mut properties = Properties::new(NOW);
+        properties.replace(object(&json!({"a": null, "b": {"c": null}})), NOW).unwrap();
+        assert_eq!(properties.to_object(), object(&json!({"b": {}, "$version": 2})));
+    }
+
+    #[test]
+    fn what_breaks_a_limit_is_refused_and_changes_nothing() {
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!({ "a": inner }));
+        let arrays = (0..20).fold(json!(1), |inner, _| json!([inner]));
+        let large: Object = (0..9).map(|n| (format!("k{n}"), json!("x".repeat(MAX_STRING_BYTES)))).collect();
+        let cases = [
+            (nested(MAX_DEPTH + 1), TwinError::TooDeep),
+            (json!({ "a": arrays }), TwinError::TooDeep),
+            (json!({"a": {"b.c": 1}}), TwinError::Key("b.c".into())),
+            (json!({"$op": 1}), TwinError::Key("$op".into())),
+            (json!({"a b": 1}), TwinError::Key("a b".into())),
+            (json!({"": 1}), TwinError::Key(String::new())),
+            (json!({"a": ["x".repeat(MAX_STRING_BYTES + 1)]}), TwinError::StringTooLong("a".into())),
+            (Value::Object(large), TwinError::TooLarge),
+        ];
+        for (patch, error) in cases {
+            let mut properties = Properties::new(NOW);
+            assert_eq!(properties.patch(object(&patch), NOW), Err(error.clone()));
+            assert_eq!(properties.replace(object(&patch), NOW), Err(error));
+            assert_eq!(properties.version(), 1);
+        }
+        assert!(Properties::new(NOW).patch(object(&nested(MAX_DEPTH)), NOW).is_ok());
+    }
+}
