@@ -12,12 +12,11 @@ mkdir -p "$archive" "$work/packages"
 for package in /packages/*.deb; do dpkg-deb -x "$package" "$work/packages"; done
 for name in kubeadm kubectl kubelet; do ln -s kubernetes "/usr/bin/$name"; done
 
-# layer NAME: packs $work/NAME as a layer, and leaves the digest of its plain tar in NAME.digest.
+# layer NAME: packs $work/NAME as a layer. It stays uncompressed: every new cluster unpacks it, and has two cores or
+# so to do that with, while it starts everything else.
 layer() {
-    tar -C "$work/$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$work/$1.tar" .
-    sha256sum "$work/$1.tar" | cut -d' ' -f1 >"$work/$1.digest"
-    gzip -1 -n -c "$work/$1.tar" >"$archive/$1.tar.gz"
-    rm "$work/$1.tar"
+    tar -C "$work/$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$archive/$1.tar" .
+    sha256sum "$archive/$1.tar" | cut -d' ' -f1 >"$work/$1.digest"
 }
 
 # image NAME:TAG LAYER...: adds an image to the archive's list.
@@ -28,7 +27,7 @@ image() {
     digests= layers=
     for name in "$@"; do
         digests="$digests${digests:+,}\"sha256:$(cat "$work/$name.digest")\""
-        layers="$layers${layers:+,}\"$name.tar.gz\""
+        layers="$layers${layers:+,}\"$name.tar\""
     done
     cat >"$archive/$config" <<END
 {"architecture":"$(dpkg --print-architecture)","os":"linux","created":"1970-01-01T00:00:00Z",
