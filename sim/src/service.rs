@@ -1,0 +1,353 @@
+//! The typed client of the hub's service interface: what the orchestrator and the tests do with a hub.
+//!
+//! All calls but [`ServiceClient::telemetry`] and [`ServiceClient::health`] are those of IoT Hub. Each request is
+//! signed anew with the owner's key, so a client may be kept for as long as one likes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
+use crate::http::{DEFAULT_TIMEOUT, HttpClient, HttpError, Method, Request, StatusCode};
+use crate::sas::{OWNER_POLICY, SharedAccessKey, sign};
+use crate::secret::Secret;
+use crate::tls::{Endpoint, TlsError, Trust, client_config};
+
+/// The longest that the hub lets a reader of telemetry wait.
+pub const MAX_TELEMETRY_WAIT: Duration = Duration::from_secs(30);
+const API_VERSION: &str = "2021-04-12";
+const TOKEN_LIFE_SECS: u64 = 300;
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A call of the service interface failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// There was no answer.
+    #[error("no answer from the hub")]
+    Http(#[from] HttpError),
+    /// The hub refused.
+    #[error("the hub answered {status}: {message}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// The hub's text, `ErrorCode:…;…`.
+        message: String,
+    },
+    /// The answer was not what was expected.
+    #[error("the answer of the hub is not what was expected")]
+    Answer(#[from] serde_json::Error),
+}
+
+impl ServiceError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Http(_) | Self::Answer(_) => None,
+        }
+    }
+}
+
+/// Whether a client has a connection to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ConnectionState {
+    /// It has one now.
+    Connected,
+    /// It has none.
+    Disconnected,
+}
+
+/// What the hub says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// `running`.
+    pub status: String,
+    /// The name that tokens are for.
+    pub host_name: String,
+    /// The hub's version.
+    pub version: String,
+}
+
+/// A device, without its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Its id.
+    pub device_id: String,
+    /// `enabled` or `disabled`.
+    pub status: String,
+    /// Whether it is connected as itself.
+    pub connection_state: ConnectionState,
+    /// Which of the devices that had this id it is.
+    pub generation_id: String,
+    /// For `If-Match`.
+    pub etag: String,
+}
+
+/// A module, without its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Module {
+    /// Its id.
+    pub module_id: String,
+    /// The device that it belongs to.
+    pub device_id: String,
+    /// Whether it is connected to the hub as itself; behind a gateway it need not be.
+    pub connection_state: ConnectionState,
+    /// Which of the modules that had this id it is.
+    pub generation_id: String,
+    /// `iotEdge` for the modules of a deployment.
+    pub managed_by: Option<String>,
+}
+
+/// Which telemetry to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TelemetryFilter {
+    /// Of this device alone.
+    pub device_id: Option<String>,
+    /// Of modules with this id alone.
+    pub module_id: Option<String>,
+}
+
+/// Some telemetry, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TelemetryPage {
+    /// In the order of arrival.
+    pub messages: Vec<TelemetryMessage>,
+    /// To be given as `after` the next time.
+    pub next: u64,
+}
+
+/// A message that arrived at the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TelemetryMessage {
+    /// Its place in the order of arrival, from 1.
+    pub offset: u64,
+    /// When it arrived.
+    pub enqueued_time_utc: Timestamp,
+    /// The device that it is from.
+    pub device_id: String,
+    /// The module that it is from.
+    pub module_id: Option<String>,
+    /// What the hub, the gateway and the client library said about it.
+    pub system_properties: BTreeMap<String, String>,
+    /// What the application said about it.
+    pub properties: BTreeMap<String, String>,
+    /// The body, when it is text.
+    pub body: Option<String>,
+    /// The body, when it is not.
+    pub body_base64: Option<String>,
+}
+
+/// A client of the service interface of one hub.
+#[derive(Debug, Clone)]
+pub struct ServiceClient {
+    http: HttpClient,
+    hub_name: String,
+    owner_key: SharedAccessKey,
+}
+
+impl ServiceClient {
+    /// A client of the hub at `endpoint`, whose tokens are for `hub_name`. `ca_pem` is trusted beside the
+    /// authorities of the system.
+    pub fn new(
+        endpoint: Endpoint,
+        hub_name: impl Into<String>,
+        owner_key: SharedAccessKey,
+        ca_pem: Option<&str>,
+    ) -> Result<Self, TlsError> {
+        let http = HttpClient::new(endpoint, client_config(Trust::SystemAnd(ca_pem))?);
+        Ok(Self { http, hub_name: hub_name.into(), owner_key })
+    }
+
+    /// Asks the hub whether it runs. No token is sent.
+    pub async fn health(&self) -> Result<Health, ServiceError> {
+        let request = Request::get("/kedge/health").body(Bytes::new()).map_err(HttpError::from)?;
+        Ok(serde_json::from_slice(&self.send(request, DEFAULT_TIMEOUT).await?)?)
+    }
+
+    /// Makes sure that the edge device exists, and gives its connection string. Keys that it has are kept.
+    pub async fn register_edge_device(&self, device: &str) -> Result<Secret, ServiceError> {
+        let path = device_path(device);
+        let body = json!({"deviceId": device, "capabilities": {"iotEdge": true}});
+        let created = self.call(Method::PUT, &path, None, Some(&body)).await;
+        let answer = match created {
+            Err(error) if error.status() == Some(StatusCode::CONFLICT) => {
+                self.call(Method::PUT, &path, Some("*"), Some(&body)).await?
+            }
+            created => created?,
+        };
+        let keys: DeviceKeys = serde_json::from_slice(&answer)?;
+        let key = keys.authentication.symmetric_key.primary_key;
+        let hub = &self.hub_name;
+        Ok(Secret::new(format!("HostName={hub};DeviceId={device};SharedAccessKey={}", key.expose())))
+    }
+
+    /// Enables or disables a device; a disabled one is disconnected.
+    pub async fn set_device_enabled(&self, device: &str, enabled: bool) -> Result<(), ServiceError> {
+        let body = json!({"deviceId": device, "status": if enabled { "enabled" } else { "disabled" }});
+        self.call(Method::PUT, &device_path(device), Some("*"), Some(&body)).await.map(|_| ())
+    }
+
+    /// Deletes a device with its modules.
+    pub async fn delete_device(&self, device: &str) -> Result<(), ServiceError> {
+        self.call(Method::DELETE, &device_path(device), Some("*"), None).await.map(|_| ())
+    }
+
+    /// Reads a device.
+    pub async fn device(&self, device: &str) -> Result<Device, ServiceError> {
+        self.get(&device_path(device)).await
+    }
+
+    /// Lists the modules of a device.
+    pub async fn modules(&self, device: &str) -> Result<Vec<Module>, ServiceError> {
+        self.get(&format!("{}/modules", device_path(device))).await
+    }
+
+    /// Reads a module.
+    pub async fn module(&self, device: &str, module: &str) -> Result<Module, ServiceError> {
+        self.get(&format!("{}/modules/{}", device_path(device), segment(module))).await
+    }
+
+    /// Makes the modules of an edge device those of a deployment manifest.
+    pub async fn apply_configuration_content(
+        &self,
+        device: &str,
+        content: &Value,
+    ) -> Result<(), ServiceError> {
+        let path = format!("{}/applyConfigurationContent", device_path(device));
+        self.call(Method::POST, &path, None, Some(content)).await.map(|_| ())
+    }
+
+    /// Reads the twin of a device.
+    pub async fn device_twin(&self, device: &str) -> Result<Value, ServiceError> {
+        self.get(&format!("/twins/{}", segment(device))).await
+    }
+
+    /// Reads the twin of a module.
+    pub async fn module_twin(&self, device: &str, module: &str) -> Result<Value, ServiceError> {
+        self.get(&module_twin_path(device, module)).await
+    }
+
+    /// Merges a patch into the desired properties of a module; gives the twin as it is then.
+    pub async fn patch_module_desired(
+        &self,
+        device: &str,
+        module: &str,
+        patch: &Value,
+    ) -> Result<Value, ServiceError> {
+        let body = json!({"properties": {"desired": patch}});
+        let answer = self.call(Method::PATCH, &module_twin_path(device, module), None, Some(&body)).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Reads telemetry after an offset, which is 0 at first. When there is none, waits for some, for at most
+    /// `wait` in whole seconds and [`MAX_TELEMETRY_WAIT`].
+    pub async fn telemetry(
+        &self,
+        filter: &TelemetryFilter,
+        after: u64,
+        wait: Duration,
+    ) -> Result<TelemetryPage, ServiceError> {
+        let wait = wait.min(MAX_TELEMETRY_WAIT);
+        let mut path = format!("/kedge/telemetry?after={after}&wait={}", wait.as_secs());
+        for (name, value) in [("deviceId", &filter.device_id), ("moduleId", &filter.module_id)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", segment(value)));
+            }
+        }
+        let answer = self.send(self.request(Method::GET, &path, None, None)?, DEFAULT_TIMEOUT + wait).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ServiceError> {
+        Ok(serde_json::from_slice(&self.call(Method::GET, path, None, None).await?)?)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Bytes, ServiceError> {
+        let path = format!("{path}?api-version={API_VERSION}");
+        self.send(self.request(method, &path, if_match, body)?, DEFAULT_TIMEOUT).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Request<Bytes>, HttpError> {
+        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+        let token = sign(&self.hub_name, &self.owner_key, now + TOKEN_LIFE_SECS, Some(OWNER_POLICY));
+        let mut request = Request::builder().method(method).uri(path).header(AUTHORIZATION, token);
+        if let Some(etag) = if_match {
+            request = request.header(IF_MATCH, etag);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                body.to_string().into()
+            }
+            None => Bytes::new(),
+        };
+        Ok(request.body(body)?)
+    }
+
+    async fn send(&self, request: Request<Bytes>, limit: Duration) -> Result<Bytes, ServiceError> {
+        let (head, body) = self.http.clone().with_timeout(limit).send(request).await?.into_parts();
+        if head.status.is_success() {
+            return Ok(body);
+        }
+        let message = serde_json::from_slice::<Refusal>(&body).map(|refusal| refusal.message);
+        Err(ServiceError::Refused { status: head.status, message: message.unwrap_or_default() })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Refusal {
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeviceKeys {
+    authentication: Authentication,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Authentication {
+    symmetric_key: SymmetricKey,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SymmetricKey {
+    primary_key: Secret,
+}
+
+fn device_path(device: &str) -> String {
+    format!("/devices/{}", segment(device))
+}
+
+fn module_twin_path(device: &str, module: &str) -> String {
+    format!("/twins/{}/modules/{}", segment(device), segment(module))
+}
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
