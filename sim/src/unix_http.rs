@@ -107,9 +107,8 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: Cancellatio
     let stop = shutdown.clone();
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     // Open connections are dropped on shutdown: a client that holds one must not delay the exit.
-    match shutdown.run_until_cancelled(server.into_future()).await {
-        Some(Err(error)) => tracing::warn!("A local API ended: {error}"),
-        Some(Ok(())) | None => {}
+    if let Some(Err(error)) = shutdown.run_until_cancelled(server.into_future()).await {
+        tracing::warn!("A local API ended: {error}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, EndpointSettings, NetworkingConfig};
+use bollard::models::{ContainerCreateBody, NetworkingConfig};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -84,7 +84,7 @@ pub fn digest_of(body: &ContainerCreateBody) -> Option<String> {
 
 fn join_network(config: &mut NetworkingConfig, network: &str) {
     let endpoints = config.endpoints_config.get_or_insert_default();
-    endpoints.entry(network.to_owned()).or_insert_with(EndpointSettings::default);
+    endpoints.entry(network.to_owned()).or_default();
 }
 
 /// An option that the engine's model does not know would be dropped without a word.

@@ -139,6 +139,12 @@ impl IdentityService {
         Self { http, hub_name, device_id, device_key, master_key, known: RwLock::default() }
     }
 
+    /// The device's id.
+    #[must_use]
+    pub fn device_id(&self) -> &str {
+        &self.device_id
+    }
+
     /// The identity, when it was provisioned before.
     #[must_use]
     pub fn get(&self, module_id: &str) -> Option<Arc<ModuleIdentity>> {

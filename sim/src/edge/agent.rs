@@ -1,0 +1,72 @@
+//! edgeAgent's connection: the deployment comes in, the modules' state goes out.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::board::{ConfigStatus, LinkState, RuntimeState};
+use super::deployment::{Deployment, DeploymentError};
+use super::link::{Session, Upstream};
+use super::reported;
+use crate::identity::EDGE_AGENT;
+use crate::module_client::{ModuleClient, Notices, TwinError};
+
+/// The session of `$edgeAgent`.
+pub struct AgentSession {
+    upstream: Arc<Upstream>,
+    deployments: watch::Sender<Option<Arc<Deployment>>>,
+}
+
+impl AgentSession {
+    /// A session that hands the deployments that it accepts to `deployments`.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, deployments: watch::Sender<Option<Arc<Deployment>>>) -> Self {
+        Self { upstream, deployments }
+    }
+
+    /// Takes up the desired properties; a deployment that is refused leaves the last good one in force.
+    fn apply(&self, desired: &Value) {
+        let outcome = Deployment::parse(desired);
+        let status = config_status(desired, outcome.as_ref().err());
+        if let Ok(deployment) = outcome {
+            self.upstream.board.update(|state| state.system_images.clone_from(&deployment.system_images));
+            self.deployments.send_if_modified(|current| {
+                let is_new = current.as_deref() != Some(&deployment);
+                if is_new {
+                    tracing::info!("Applying deployment version {}", deployment.version);
+                    *current = Some(Arc::new(deployment));
+                }
+                is_new
+            });
+        }
+        self.upstream.board.update(|state| state.deployment = status);
+    }
+}
+
+impl Session for AgentSession {
+    const MODULE_ID: &'static str = EDGE_AGENT;
+
+    fn link_state(state: &mut RuntimeState) -> &mut LinkState {
+        &mut state.agent
+    }
+
+    async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
+        self.upstream.follow_twin(client, notices, |desired| self.apply(desired), reported::edge_agent).await
+    }
+}
+
+/// What is reported of desired properties, and logged when they are refused.
+pub(super) fn config_status(desired: &Value, error: Option<&DeploymentError>) -> ConfigStatus {
+    let version = desired.get("$version").and_then(Value::as_u64).unwrap_or_default();
+    match error {
+        None => ConfigStatus { version, status: 200, description: String::new() },
+        Some(error) => {
+            tracing::warn!(
+                "The desired properties (version {version}) were refused: {} {error}",
+                error.code()
+            );
+            ConfigStatus { version, status: error.code(), description: error.to_string() }
+        }
+    }
+}

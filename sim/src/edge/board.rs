@@ -1,0 +1,134 @@
+//! What every part of the runtime knows of the others: links, deployment, modules, gateway clients.
+//!
+//! One watched value. The parts change their own section; health, the local APIs and the reported
+//! properties are views of the whole.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::deployment::ModuleSpec;
+use super::planner::ObservedModule;
+
+/// The state of the runtime.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuntimeState {
+    /// Connection of `$edgeAgent` to the hub.
+    pub agent: LinkState,
+    /// Connection of `$edgeHub` to the hub.
+    pub edge_hub: LinkState,
+    /// Outcome of the last desired properties of `$edgeAgent`.
+    pub deployment: ConfigStatus,
+    /// Outcome of the last desired properties of `$edgeHub`.
+    pub routes: ConfigStatus,
+    /// Images that the deployment names for the system modules.
+    pub system_images: BTreeMap<String, String>,
+    /// The modules of the deployment.
+    pub modules: BTreeMap<String, ModuleState>,
+    /// Modules that connected to the gateway since the start.
+    pub clients: BTreeMap<String, ClientState>,
+    /// Version of the container engine, when it answered.
+    pub engine_version: Option<String>,
+    /// Why the container engine cannot be used.
+    pub engine_error: Option<String>,
+}
+
+/// A connection to the hub.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LinkState {
+    /// No attempt has ended yet.
+    #[default]
+    Connecting,
+    /// The session is open.
+    Connected,
+    /// The last attempt or session failed.
+    Disconnected(String),
+}
+
+/// Outcome of desired properties, as `lastDesiredVersion` and `lastDesiredStatus` show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// Version of the desired properties; 0 before the first.
+    pub version: u64,
+    /// 200, or a code of the real runtime; 0 before the first.
+    pub status: u16,
+    /// What is wrong.
+    pub description: String,
+}
+
+/// A module of the deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleState {
+    /// What the deployment says.
+    pub spec: ModuleSpec,
+    /// `runtimeStatus` in the words of the real agent.
+    pub status: &'static str,
+    /// `statusDescription`.
+    pub description: String,
+    /// Why the last step for it failed.
+    pub error: Option<String>,
+    /// What the engine shows.
+    pub observed: Option<ObservedModule>,
+    /// Restarts since it was last stable.
+    pub restarts: u32,
+}
+
+/// A client of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientState {
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// When that began.
+    pub since: Timestamp,
+}
+
+/// The shared state.
+#[derive(Debug)]
+pub struct Board(watch::Sender<RuntimeState>);
+
+impl Default for Board {
+    fn default() -> Self {
+        Self(watch::Sender::new(RuntimeState::default()))
+    }
+}
+
+impl Board {
+    /// Changes the state; watchers are told only when it became another.
+    pub fn update(&self, change: impl FnOnce(&mut RuntimeState)) {
+        self.0.send_if_modified(|state| {
+            let before = state.clone();
+            change(state);
+            *state != before
+        });
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> RuntimeState {
+        self.0.borrow().clone()
+    }
+
+    /// Follows the state.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<RuntimeState> {
+        self.0.subscribe()
+    }
+}
+
+impl RuntimeState {
+    /// Status of the deployment as reported: 500 when a module cannot be brought up.
+    #[must_use]
+    pub fn deployment_status(&self) -> ConfigStatus {
+        let failed = self.modules.iter().find_map(|(name, module)| Some((name, module.error.as_ref()?)));
+        match failed {
+            Some((name, error)) if self.deployment.status == 200 => ConfigStatus {
+                status: 500,
+                description: format!("module {name}: {error}"),
+                version: self.deployment.version,
+            },
+            _ => self.deployment.clone(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The parts of the runtime, put together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::AgentSession;
+use super::board::Board;
+use super::config::Settings;
+use super::engine::Engine;
+use super::forwarder::EdgeHubSession;
+use super::gateway::Gateway;
+use super::identity::IdentityService;
+use super::link::Upstream;
+use super::management;
+use super::state::StateFolder;
+use super::steps::{Host, Steps};
+use super::supervisor::Supervisor;
+use super::workload::{Services, Workloads};
+use crate::http::HttpClient;
+use crate::identity::{EDGE_HUB, Identity};
+use crate::module_client::Link;
+use crate::pki::CertificateAuthority;
+use crate::tls::{self, Endpoint};
+use crate::unix_http;
+
+const HTTPS_PORT: u16 = 443;
+/// MQTT over TLS, at the hub and at the gateway.
+pub const MQTT_PORT: u16 = 8883;
+/// The certificate is issued anew at every start of the daemon.
+const GATEWAY_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
+/// Where the hub is, and whom to trust there.
+#[derive(Debug, Clone)]
+pub struct HubAddress {
+    /// Identity REST.
+    pub https: Endpoint,
+    /// MQTT over TLS.
+    pub mqtt: Endpoint,
+    /// Trust and versions of both.
+    pub tls: Arc<ClientConfig>,
+}
+
+impl HubAddress {
+    /// The usual ports of a hub; its name may carry another port for HTTPS.
+    #[must_use]
+    pub fn of(hub_hostname: &str, tls: Arc<ClientConfig>) -> Self {
+        let (host, port) = hub_hostname
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+            .unwrap_or((hub_hostname, HTTPS_PORT));
+        Self { https: Endpoint::new(host, port), mqtt: Endpoint::new(host, MQTT_PORT), tls }
+    }
+}
+
+/// What the daemon works with.
+pub struct Options {
+    /// From `config.toml`.
+    pub settings: Settings,
+    /// Keys and sockets.
+    pub state: StateFolder,
+    /// The management socket.
+    pub management_socket: PathBuf,
+    /// Where the gateway listens.
+    pub gateway: SocketAddr,
+    /// The hub.
+    pub hub: HubAddress,
+}
+
+/// The daemon with its sockets open: clients can connect, and will be answered when it runs.
+pub struct Daemon {
+    options: Options,
+    edge_ca: Arc<CertificateAuthority>,
+    gateway: TcpListener,
+    gateway_tls: Arc<ServerConfig>,
+    management: UnixListener,
+    upstream: Arc<Upstream>,
+}
+
+impl Daemon {
+    /// Prepares keys and sockets.
+    pub async fn bind(options: Options, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let Settings { hostname, hub_hostname, device_id, device_key, .. } = &options.settings;
+        let edge_ca = Arc::new(options.state.edge_ca(device_id)?);
+        let certificate = edge_ca
+            .issue_server(&[hostname], GATEWAY_VALIDITY)
+            .with_context(|| format!("no certificate can be issued for the hostname \"{hostname}\""))?;
+        let gateway_tls = tls::server_config(&certificate.chain_pem, &certificate.key_pem)?;
+        let gateway = TcpListener::bind(options.gateway)
+            .await
+            .with_context(|| format!("the gateway cannot listen on {}", options.gateway))?;
+        let management = unix_http::listen(&options.management_socket, management::SOCKET_MODE).await?;
+        let http = HttpClient::new(options.hub.https.clone(), options.hub.tls.clone());
+        let identities = IdentityService::new(
+            http,
+            hub_hostname.clone(),
+            device_id.clone(),
+            device_key.clone(),
+            options.state.master_key()?,
+        );
+        let link = Link {
+            endpoint: options.hub.mqtt.clone(),
+            tls: options.hub.tls.clone(),
+            hub_name: hub_hostname.clone(),
+        };
+        let upstream = Arc::new(Upstream { link, identities, board: Arc::default(), shutdown });
+        Ok(Self { options, edge_ca, gateway, gateway_tls, management, upstream })
+    }
+
+    /// Where the gateway listens.
+    pub fn gateway_address(&self) -> std::io::Result<SocketAddr> {
+        self.gateway.local_addr()
+    }
+
+    /// The state of the runtime.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        self.upstream.board.clone()
+    }
+
+    /// Works until the shutdown, and then stops the modules.
+    pub async fn run<E: Engine>(self, engine: E) -> anyhow::Result<()> {
+        let Self { options, edge_ca, gateway, gateway_tls, management, upstream } = self;
+        let shutdown = upstream.shutdown.clone();
+        let (deployments, _) = watch::channel(None);
+        let (routes, _) = watch::channel(None);
+        let services = Services {
+            upstream: upstream.clone(),
+            trust_bundle: trust_bundle(&edge_ca, options.settings.trust_bundle.as_deref()),
+            edge_ca,
+        };
+        let steps = Steps {
+            engine,
+            upstream: upstream.clone(),
+            workloads: Workloads::new(options.state.workload_sockets(), services),
+            host: Host { hostname: options.settings.hostname, network: options.settings.network },
+        };
+        let supervisor = Supervisor::new(steps, deployments.subscribe());
+        let (edge_hub_session, outbox) = EdgeHubSession::new(upstream.clone(), routes.clone());
+        let edge_hub = Identity::module(&options.settings.device_id, EDGE_HUB)?;
+        let (routes, known) = (routes.subscribe(), deployments.subscribe());
+        let gateway_service = Arc::new(Gateway::new(upstream.clone(), edge_hub, outbox, routes, known));
+        let agent = AgentSession::new(upstream.clone(), deployments);
+        let management_api = management::router(upstream.board.clone());
+
+        // Everything runs in one task tree: the supervisor is waited for, the others end with the shutdown.
+        tokio::join!(
+            supervisor.run(),
+            upstream.keep_connected(agent),
+            upstream.keep_connected(edge_hub_session),
+            gateway_service.serve(gateway, gateway_tls),
+            unix_http::serve(management, management_api, shutdown),
+        );
+        Ok(())
+    }
+}
+
+/// What modules trust: the Edge CA, and what the user added.
+fn trust_bundle(edge_ca: &CertificateAuthority, added: Option<&str>) -> String {
+    format!("{}{}", edge_ca.certificate_pem(), added.unwrap_or_default())
+}

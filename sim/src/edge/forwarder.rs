@@ -1,0 +1,162 @@
+//! edgeHub's connection: messages of modules go up, in order, and are acknowledged when the hub has them.
+//!
+//! A message that the hub has not acknowledged is sent again on the next connection. One whose
+//! sender has gone is not: its sender never got an acknowledgement and will send it again itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::agent::config_status;
+use super::board::{ConfigStatus, LinkState, RuntimeState};
+use super::link::{Session, Upstream};
+use super::reported;
+use super::routes::Routes;
+use crate::identity::{EDGE_HUB, Identity};
+use crate::module_client::{ModuleClient, Notices, TwinError};
+use crate::mqtt::{Client, ClientError, Error};
+use crate::topics::{ClientTopic, PropertyBag};
+
+/// Messages that wait for the forwarder; further senders wait for room.
+const QUEUE: usize = 64;
+/// Messages that may be without the hub's acknowledgement at once.
+const WINDOW: usize = 32;
+
+/// The hub cannot take this message, now or later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the message cannot be forwarded: {0}")]
+pub struct Undeliverable(String);
+
+/// Completes when the hub has acknowledged the message.
+pub type Delivery = oneshot::Receiver<Result<(), Undeliverable>>;
+
+#[derive(Debug)]
+struct Message {
+    topic: String,
+    body: Bytes,
+    done: oneshot::Sender<Result<(), Undeliverable>>,
+}
+
+/// Takes messages for the hub.
+#[derive(Debug, Clone)]
+pub struct Outbox(mpsc::Sender<Message>);
+
+impl Outbox {
+    /// Queues a message; messages leave in the order in which this method returned. `None` after the shutdown.
+    pub async fn put(&self, properties: PropertyBag, body: Bytes, edge_hub: &Identity) -> Option<Delivery> {
+        let topic = ClientTopic::Telemetry { identity: edge_hub.clone(), properties }.to_string();
+        let (done, delivery) = oneshot::channel();
+        self.0.send(Message { topic, body, done }).await.ok()?;
+        Some(delivery)
+    }
+}
+
+/// The session of `$edgeHub`.
+pub struct EdgeHubSession {
+    upstream: Arc<Upstream>,
+    routes: watch::Sender<Option<Arc<Routes>>>,
+    queue: Queue,
+}
+
+impl EdgeHubSession {
+    /// A session that hands the routes to `routes`, and the outbox that it empties.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, routes: watch::Sender<Option<Arc<Routes>>>) -> (Self, Outbox) {
+        let (sender, incoming) = mpsc::channel(QUEUE);
+        let queue = Queue { incoming, unacknowledged: VecDeque::new() };
+        (Self { upstream, routes, queue }, Outbox(sender))
+    }
+}
+
+impl Session for EdgeHubSession {
+    const MODULE_ID: &'static str = EDGE_HUB;
+
+    fn link_state(state: &mut RuntimeState) -> &mut LinkState {
+        &mut state.edge_hub
+    }
+
+    async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
+        let Self { upstream, routes, queue } = self;
+        let apply = |desired: &serde_json::Value| {
+            let outcome = Routes::parse(desired);
+            let mut status = config_status(desired, outcome.as_ref().err());
+            if let Ok(parsed) = outcome {
+                report_problems(&parsed, &mut status);
+                routes.send_replace(Some(Arc::new(parsed)));
+            }
+            upstream.board.update(|state| state.routes = status);
+        };
+        let device_id = upstream.identities.device_id();
+        let report = |state: &RuntimeState| reported::edge_hub(state, device_id);
+        tokio::select! {
+            error = queue.empty_into(client.mqtt()) => error.into(),
+            error = upstream.follow_twin(client, notices, apply, report) => error,
+        }
+    }
+}
+
+fn report_problems(routes: &Routes, status: &mut ConfigStatus) {
+    for problem in &routes.problems {
+        tracing::warn!("{problem}");
+    }
+    if !routes.problems.is_empty() {
+        status.status = 400;
+        status.description = routes.problems.join("; ");
+    }
+}
+
+struct Queue {
+    incoming: mpsc::Receiver<Message>,
+    unacknowledged: VecDeque<Message>,
+}
+
+impl Queue {
+    /// Sends until the connection ends. Safe to cancel: what was taken from the queue and not acknowledged stays.
+    async fn empty_into(&mut self, client: &Client) -> ClientError {
+        match self.exchange(client).await {
+            Ok(()) => ClientError::Closed,
+            Err(error) => error,
+        }
+    }
+
+    async fn exchange(&mut self, client: &Client) -> Result<(), ClientError> {
+        self.unacknowledged.retain(|message| !message.done.is_closed());
+        let mut acknowledgements = FuturesOrdered::new();
+        for message in &self.unacknowledged {
+            acknowledgements
+                .push_back(client.start_publish(message.topic.clone(), message.body.clone()).await?);
+        }
+        loop {
+            let has_room = self.unacknowledged.len() < WINDOW;
+            tokio::select! {
+                Some(acknowledged) = acknowledgements.next() => self.settle(acknowledged)?,
+                message = self.incoming.recv(), if has_room => {
+                    let Some(message) = message else { return Ok(()) };
+                    let (topic, body) = (message.topic.clone(), message.body.clone());
+                    self.unacknowledged.push_back(message);
+                    acknowledgements.push_back(client.start_publish(topic, body).await?);
+                }
+            }
+        }
+    }
+
+    /// Acknowledgements are taken in the order of the messages, so each belongs to the oldest one.
+    fn settle(&mut self, acknowledged: Result<(), ClientError>) -> Result<(), ClientError> {
+        let outcome = match acknowledged {
+            Ok(()) => Ok(()),
+            Err(ClientError::Connection(error @ (Error::TooLarge { .. } | Error::Unencodable(_)))) => {
+                Err(Undeliverable(error.to_string()))
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(message) = self.unacknowledged.pop_front() {
+            // The sender may have gone; the message has arrived all the same.
+            let _ = message.done.send(outcome);
+        }
+        Ok(())
+    }
+}

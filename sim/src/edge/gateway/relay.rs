@@ -1,0 +1,175 @@
+//! A module's own view of its twin, through a connection to the hub as that module.
+//!
+//! The relay connects when the module first asks for its twin. Requests and answers pass unchanged;
+//! while the hub is away, a request is answered with status 503, which SDKs try again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::edge::identity::ModuleIdentity;
+use crate::edge::link::Upstream;
+use crate::mqtt::{Client, ClientError, Incoming, QoS, packet};
+use crate::retry::Backoff;
+use crate::topics::{ClientTopic, HubTopic, Subscription};
+
+/// Requests that wait for the hub, and answers that wait for the module.
+const QUEUE: usize = 16;
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const MAX_RETRY: Duration = Duration::from_secs(30);
+const UNAVAILABLE: u16 = 503;
+
+/// The relay of one client of the gateway.
+pub(super) struct Relay {
+    upstream: Arc<Upstream>,
+    identity: Arc<ModuleIdentity>,
+    open: Option<Open>,
+    /// Answers of the relay itself.
+    own_answers: VecDeque<packet::Publish>,
+}
+
+struct Open {
+    requests: mpsc::Sender<Request>,
+    answers: mpsc::Receiver<packet::Publish>,
+    _ends_with_the_client: DropGuard,
+}
+
+#[derive(Debug)]
+struct Request {
+    topic: String,
+    body: Bytes,
+}
+
+impl Relay {
+    pub(super) fn new(upstream: Arc<Upstream>, identity: Arc<ModuleIdentity>) -> Self {
+        Self { upstream, identity, open: None, own_answers: VecDeque::new() }
+    }
+
+    /// Connects to the hub, unless that was done before.
+    pub(super) fn open(&mut self) {
+        let Self { upstream, identity, open, .. } = self;
+        open.get_or_insert_with(|| {
+            let (requests, request_queue) = mpsc::channel(QUEUE);
+            let (answer, answers) = mpsc::channel(QUEUE);
+            let stop = upstream.shutdown.child_token();
+            let task = Task { upstream: upstream.clone(), identity: identity.clone(), answers: answer };
+            tokio::spawn(task.run(request_queue, stop.clone()));
+            Open { requests, answers, _ends_with_the_client: stop.drop_guard() }
+        });
+    }
+
+    /// Passes a request of the module on. One too many is answered at once.
+    pub(super) fn request(&mut self, topic: String, body: Bytes) {
+        self.open();
+        let Some(open) = &self.open else { return };
+        if let Err(mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request)) =
+            open.requests.try_send(Request { topic, body })
+        {
+            self.own_answers.extend(unavailable(&request.topic));
+        }
+    }
+
+    /// The next publish for the module. Safe to cancel.
+    pub(super) async fn next(&mut self) -> packet::Publish {
+        if let Some(answer) = self.own_answers.pop_front() {
+            return answer;
+        }
+        match &mut self.open {
+            Some(open) => match open.answers.recv().await {
+                Some(publish) => publish,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The side of the relay that talks to the hub.
+struct Task {
+    upstream: Arc<Upstream>,
+    identity: Arc<ModuleIdentity>,
+    answers: mpsc::Sender<packet::Publish>,
+}
+
+impl Task {
+    async fn run(self, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        loop {
+            let attempt = async {
+                let (client, incoming) = self.connect().await?;
+                backoff.reset();
+                self.pass(&client, incoming, &mut requests).await
+            };
+            match stop.run_until_cancelled(attempt).await {
+                Some(Ok(())) | None => return,
+                Some(Err(error)) => {
+                    tracing::debug!("The twin of {} is not reachable: {error}", self.identity.identity);
+                }
+            }
+            let refuse = self.refuse(&mut requests);
+            tokio::select! {
+                () = refuse => return,
+                waited = backoff.pause(&stop) => if !waited { return },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(Client, Incoming), ClientError> {
+        let link = &self.upstream.link;
+        let token = self.identity.token(&link.hub_name);
+        let (client, incoming) = link.open(&self.identity.identity, token).await?;
+        let filters = [Subscription::TwinResponses, Subscription::DesiredPatches];
+        client.subscribe(filters.iter().map(ToString::to_string).collect()).await?;
+        Ok((client, incoming))
+    }
+
+    /// Passes everything on in both directions until one side ends.
+    async fn pass(
+        &self,
+        client: &Client,
+        mut incoming: Incoming,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Result<(), ClientError> {
+        loop {
+            tokio::select! {
+                request = requests.recv() => {
+                    let Some(Request { topic, body }) = request else { return Ok(()) };
+                    client.publish(topic, body).await?;
+                }
+                publish = incoming.next() => {
+                    let publish = publish?;
+                    let copy = packet::Publish::from_bytes(publish.topic, QoS::AtMostOnce, publish.payload);
+                    if self.answers.send(copy).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers requests while there is no connection; returns when the module has gone.
+    async fn refuse(&self, requests: &mut mpsc::Receiver<Request>) {
+        while let Some(request) = requests.recv().await {
+            if let Some(answer) = unavailable(&request.topic)
+                && self.answers.send(answer).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// The answer to a twin request that cannot be passed on.
+fn unavailable(topic: &str) -> Option<packet::Publish> {
+    let (ClientTopic::TwinGet { request_id } | ClientTopic::ReportedPatch { request_id }) =
+        ClientTopic::parse(topic).ok()?
+    else {
+        return None;
+    };
+    let topic = HubTopic::TwinResponse { status: UNAVAILABLE, request_id, version: None };
+    Some(packet::Publish::from_bytes(topic.to_string(), QoS::AtMostOnce, Bytes::new()))
+}

@@ -1,0 +1,254 @@
+//! One client of the gateway, from its CONNECT to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Gateway;
+use super::admission::{Refusal, admit};
+use super::relay::Relay;
+use crate::edge::forwarder::Undeliverable;
+use crate::edge::identity::ModuleIdentity;
+use crate::identity::Identity;
+use crate::module_client::{MAX_PACKET, unix_now};
+use crate::mqtt::packet::{self, ConnAck, ConnectReturnCode, SubAck, SubscribeReasonCode};
+use crate::mqtt::{Connection, Error, Packet, QoS, Writer};
+use crate::topics::{ClientTopic, Subscription, TopicError, system};
+
+/// A stranger may hold a connection this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not take its packets loses the connection.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest keep-alive that is granted, and the one of clients that ask for none.
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(600);
+/// Messages of one client that may wait for the hub; then its packets are left in the transport.
+const WINDOW: usize = 16;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("it said goodbye")]
+    Goodbye,
+    #[error("it closed the connection")]
+    Closed,
+    #[error("it was silent for too long")]
+    Silent,
+    #[error("a newer connection took its place")]
+    Replaced,
+    #[error("the runtime stops")]
+    Shutdown,
+    #[error(transparent)]
+    Transport(#[from] Error),
+    #[error("it sent a {0} packet")]
+    Unexpected(&'static str),
+    #[error("it published on a topic that is not its own: {0}")]
+    ForeignTopic(String),
+    #[error("it published on \"{topic}\": {source}")]
+    BadTopic { topic: String, source: TopicError },
+    #[error(transparent)]
+    Undeliverable(#[from] Undeliverable),
+}
+
+/// An acknowledgement that waits for the hub: the packet to acknowledge, when the client asked for it.
+type Pending = BoxFuture<'static, Result<Option<u16>, End>>;
+
+impl Gateway {
+    /// Talks to a client until it leaves.
+    pub(super) async fn converse<S>(&self, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut connection = Connection::new(stream, MAX_PACKET);
+        let connect = match timeout(CONNECT_TIMEOUT, connection.read()).await {
+            Ok(Ok(Some(Packet::Connect(connect)))) => connect,
+            Ok(Err(error)) => return tracing::debug!("{peer} sent no CONNECT: {error}"),
+            Ok(Ok(_)) | Err(_) => return tracing::debug!("{peer} sent no CONNECT"),
+        };
+        let is_deployed = |module: &str| {
+            let deployment = self.deployments.borrow();
+            deployment.as_ref().map(|deployment| deployment.modules.contains_key(module))
+        };
+        let (identities, hub_name) = (&self.upstream.identities, &self.upstream.link.hub_name);
+        let admitted = admit(&connect, identities, hub_name, is_deployed, unix_now());
+        let code = admitted.as_ref().map_or_else(Refusal::code, |_| ConnectReturnCode::Success);
+        let answer = connection.write(&Packet::ConnAck(ConnAck::new(code, false))).await;
+        match (admitted, answer) {
+            (Err(refusal), _) => tracing::warn!("The gateway refused {peer}: {refusal}"),
+            (Ok(_), Err(error)) => tracing::debug!("{peer} has gone: {error}"),
+            (Ok(identity), Ok(())) => self.serve_module(connection, &connect, identity).await,
+        }
+    }
+
+    async fn serve_module<S>(
+        &self,
+        connection: Connection<S>,
+        connect: &packet::Connect,
+        identity: Arc<ModuleIdentity>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(name) = identity.identity.module_id() else { return };
+        let registration = self.register(name);
+        let keep_alive = match connect.keep_alive {
+            0 => MAX_KEEP_ALIVE,
+            seconds => Duration::from_secs(seconds.into()).min(MAX_KEEP_ALIVE),
+        };
+        let relay = Relay::new(self.upstream.clone(), identity.clone());
+        let session = Session { gateway: self, identity: &identity.identity, relay };
+        let end = tokio::select! {
+            end = session.run(connection, keep_alive + keep_alive / 2) => end,
+            () = registration.replaced.cancelled() => End::Replaced,
+            () = self.upstream.shutdown.cancelled() => End::Shutdown,
+        };
+        match end {
+            End::Goodbye | End::Closed | End::Replaced | End::Shutdown => {
+                tracing::debug!("Client {name}: {end}");
+            }
+            _ => tracing::warn!("The gateway closes the connection of {name}: {end}"),
+        }
+    }
+}
+
+struct Session<'a> {
+    gateway: &'a Gateway,
+    identity: &'a Identity,
+    relay: Relay,
+}
+
+impl Session<'_> {
+    async fn run<S>(mut self, connection: Connection<S>, silence: Duration) -> End
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut reader, mut writer) = connection.split();
+        let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
+        let mut deadline = Instant::now() + silence;
+        loop {
+            let has_room = pending.len() < WINDOW;
+            let step = tokio::select! {
+                Some(done) = pending.next() => match done {
+                    Ok(Some(id)) => self.send(&mut writer, &Packet::PubAck(packet::PubAck::new(id))).await,
+                    Ok(None) => Ok(()),
+                    Err(end) => Err(end),
+                },
+                publish = self.relay.next() => self.send(&mut writer, &Packet::Publish(publish)).await,
+                read = timeout_at(deadline, reader.read()), if has_room => match read {
+                    Err(_) => Err(End::Silent),
+                    Ok(Err(error)) => Err(error.into()),
+                    Ok(Ok(None)) => Err(End::Closed),
+                    Ok(Ok(Some(packet))) => {
+                        deadline = Instant::now() + silence;
+                        self.received(packet, &mut writer, &mut pending).await
+                    }
+                },
+            };
+            // Time in which the client was not read does not count as its silence.
+            if !has_room {
+                deadline = Instant::now() + silence;
+            }
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn received<W: AsyncWrite + Unpin>(
+        &mut self,
+        packet: Packet,
+        writer: &mut Writer<W>,
+        pending: &mut FuturesOrdered<Pending>,
+    ) -> Result<(), End> {
+        match packet {
+            Packet::Publish(publish) => {
+                pending.push_back(self.published(publish).await?);
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => {
+                let codes = subscribe.filters.iter().map(|filter| self.subscribed(&filter.path)).collect();
+                self.send(writer, &Packet::SubAck(SubAck::new(subscribe.pkid, codes))).await
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let answer = packet::UnsubAck { pkid: unsubscribe.pkid };
+                self.send(writer, &Packet::UnsubAck(answer)).await
+            }
+            Packet::PingReq => self.send(writer, &Packet::PingResp).await,
+            // What the relay delivers is not kept, so its acknowledgement means nothing.
+            Packet::PubAck(_) => Ok(()),
+            Packet::Disconnect => Err(End::Goodbye),
+            Packet::Connect(_) => Err(End::Unexpected("second CONNECT")),
+            _ => Err(End::Unexpected("packet that only servers send, or a QoS 2")),
+        }
+    }
+
+    /// Takes a message over; the result completes when it may be acknowledged.
+    async fn published(&mut self, publish: packet::Publish) -> Result<Pending, End> {
+        let id = match publish.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(publish.pkid),
+            QoS::ExactlyOnce => return Err(End::Unexpected("QoS 2")),
+        };
+        let taken = |id| -> Pending { Box::pin(async move { Ok(id) }) };
+        let topic = ClientTopic::parse(&publish.topic);
+        match topic.map_err(|source| End::BadTopic { topic: publish.topic.clone(), source })? {
+            ClientTopic::Telemetry { identity, .. } if identity != *self.identity => {
+                Err(End::ForeignTopic(publish.topic))
+            }
+            ClientTopic::Telemetry { mut properties, .. } => {
+                let module = self.identity.module_id().unwrap_or_default();
+                if !self.is_routed(module, properties.get(system::OUTPUT_NAME)).await? {
+                    tracing::debug!("No route takes the message of {module}; it is dropped");
+                    return Ok(taken(id));
+                }
+                // Overwritten, not only added: a module cannot speak for another.
+                properties.set(system::CONNECTION_DEVICE_ID, self.identity.device_id());
+                properties.set(system::CONNECTION_MODULE_ID, module);
+                let edge_hub = &self.gateway.edge_hub;
+                let delivery = self
+                    .gateway
+                    .outbox
+                    .put(properties, publish.payload, edge_hub)
+                    .await
+                    .ok_or(End::Shutdown)?;
+                Ok(Box::pin(async move {
+                    delivery.await.map_err(|_| End::Shutdown)??;
+                    Ok(id)
+                }))
+            }
+            ClientTopic::TwinGet { .. } | ClientTopic::ReportedPatch { .. } => {
+                self.relay.request(publish.topic, publish.payload);
+                Ok(taken(id))
+            }
+            ClientTopic::MethodResponse { .. } => Ok(taken(id)),
+        }
+    }
+
+    /// Waits for the routes, which come with the first twin of `$edgeHub`.
+    async fn is_routed(&self, module: &str, output: Option<&str>) -> Result<bool, End> {
+        let mut routes = self.gateway.routes.clone();
+        let routes = routes.wait_for(Option::is_some).await.map_err(|_| End::Shutdown)?;
+        Ok(routes.as_ref().is_some_and(|routes| routes.lead_upstream(module, output)))
+    }
+
+    fn subscribed(&mut self, filter: &str) -> SubscribeReasonCode {
+        match Subscription::parse(filter) {
+            Ok(subscription) if subscription.is_open_to(self.identity) => {
+                match subscription {
+                    Subscription::TwinResponses | Subscription::DesiredPatches => self.relay.open(),
+                    other => tracing::debug!("{other} is granted, but nothing is delivered there"),
+                }
+                SubscribeReasonCode::Success(QoS::AtLeastOnce)
+            }
+            _ => SubscribeReasonCode::Failure,
+        }
+    }
+
+    async fn send<W: AsyncWrite + Unpin>(&self, writer: &mut Writer<W>, packet: &Packet) -> Result<(), End> {
+        timeout(WRITE_TIMEOUT, writer.write(packet)).await.map_err(|_| End::Silent)?.map_err(End::from)
+    }
+}

@@ -1,0 +1,135 @@
+//! Staying connected to the hub as one of the system modules, and following its twin.
+//!
+//! `$edgeAgent` and `$edgeHub` share this loop: provision the identity, connect, run a session until
+//! it ends, say why, try again. An unreachable hub is an expected state, not an error of the daemon.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, LinkState, RuntimeState};
+use super::identity::{IdentityService, IdentityServiceError};
+use super::reported;
+use crate::module_client::{Link, ModuleClient, Notices, TwinError};
+use crate::mqtt::ClientError;
+use crate::retry::Backoff;
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const MAX_RETRY: Duration = Duration::from_secs(10);
+
+/// Everything that connections to the hub need.
+pub struct Upstream {
+    /// The hub's MQTT endpoint.
+    pub link: Link,
+    /// The identities of this device.
+    pub identities: IdentityService,
+    /// The state of the runtime.
+    pub board: Arc<Board>,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+}
+
+/// What a system module does while it is connected.
+pub trait Session: Send {
+    /// The module's id.
+    const MODULE_ID: &'static str;
+
+    /// Where its link stands on the board.
+    fn link_state(state: &mut RuntimeState) -> &mut LinkState;
+
+    /// Works until the connection ends, and says why.
+    fn run(&mut self, client: &ModuleClient, notices: Notices) -> impl Future<Output = TwinError> + Send;
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("Failed to update {module} identity: {source}")]
+    Identity { module: &'static str, source: IdentityServiceError },
+    #[error("{module}: {source}")]
+    Connect { module: &'static str, source: ClientError },
+}
+
+impl Upstream {
+    /// Runs sessions of a system module until the shutdown.
+    pub async fn keep_connected<S: Session>(&self, mut session: S) {
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        loop {
+            let module = S::MODULE_ID;
+            let attempt = async {
+                let (client, notices) = self.connect(module).await?;
+                self.board.update(|state| *S::link_state(state) = LinkState::Connected);
+                tracing::info!("{module} is connected to {}", self.link.hub_name);
+                backoff.reset();
+                Ok::<_, ConnectError>(session.run(&client, notices).await)
+            };
+            let reason = match self.shutdown.run_until_cancelled(attempt).await {
+                None => return,
+                Some(Ok(end)) => format!("{module}: the connection to the hub ended: {end}"),
+                Some(Err(error)) => error.to_string(),
+            };
+            tracing::warn!("{reason}");
+            self.board.update(|state| *S::link_state(state) = LinkState::Disconnected(reason));
+            if !backoff.pause(&self.shutdown).await {
+                return;
+            }
+        }
+    }
+
+    async fn connect(&self, module: &'static str) -> Result<(ModuleClient, Notices), ConnectError> {
+        let identity = self
+            .identities
+            .provision(module)
+            .await
+            .map_err(|source| ConnectError::Identity { module, source })?;
+        let token = identity.token(&self.link.hub_name);
+        let connected = ModuleClient::connect(&self.link, &identity.identity, token).await;
+        connected.map_err(|source| {
+            if source.is_refusal() {
+                // The module may have been made anew in the hub, with another generation and other keys.
+                self.identities.forget(module);
+            }
+            ConnectError::Connect { module, source }
+        })
+    }
+
+    /// Gives the desired properties to `apply`, whenever they change, and reports what `report` sees in the
+    /// state, whenever that changes. Ends with the connection.
+    pub async fn follow_twin(
+        &self,
+        client: &ModuleClient,
+        mut notices: Notices,
+        mut apply: impl FnMut(&Value) + Send,
+        report: impl Fn(&RuntimeState) -> Value + Send,
+    ) -> TwinError {
+        let mut state = self.board.watch();
+        let mut sent = None;
+        loop {
+            let twin = match client.twin().await {
+                Ok(twin) => twin,
+                Err(error) => return error,
+            };
+            apply(&twin.desired);
+            let sent = sent.get_or_insert(twin.reported);
+            loop {
+                let current = report(&state.borrow_and_update());
+                if let Some(patch) = reported::patch(sent, &current) {
+                    if let Err(error) = client.report(&patch).await {
+                        return error;
+                    }
+                    *sent = current;
+                }
+                tokio::select! {
+                    changed = notices.desired_changed() => match changed {
+                        Ok(()) => break,
+                        Err(error) => return error.into(),
+                    },
+                    Ok(()) = state.changed() => {}
+                }
+            }
+        }
+    }
+}

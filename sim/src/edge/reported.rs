@@ -1,0 +1,164 @@
+//! The reported properties of `$edgeAgent` and `$edgeHub`, as views of the runtime's state.
+
+use serde_json::{Map, Value, json};
+
+use super::board::{ConfigStatus, ModuleState, RuntimeState};
+
+/// Version of the schema of the reported properties, of both modules.
+const SCHEMA_VERSION: &str = "1.1";
+/// Names the simulated runtime in every report, so that nobody takes it for the real one.
+const PRODUCT: &str = concat!("kedge-simulated ", env!("CARGO_PKG_VERSION"));
+
+/// What `$edgeAgent` reports.
+#[must_use]
+pub fn edge_agent(state: &RuntimeState) -> Value {
+    let mut reported = common(&state.deployment_status());
+    reported["runtime"] = json!({
+        "type": "docker",
+        "platform": {
+            "os": std::env::consts::OS,
+            "architecture": std::env::consts::ARCH,
+            "version": state.engine_version,
+        },
+    });
+    // The daemon itself does the work of both, so both run whenever this is reported.
+    let system: Map<String, Value> = state
+        .system_images
+        .iter()
+        .map(|(name, image)| {
+            let module = json!({"type": "docker", "runtimeStatus": "running", "settings": {"image": image}});
+            (name.clone(), module)
+        })
+        .collect();
+    reported["systemModules"] = Value::Object(system);
+    let modules: Map<String, Value> =
+        state.modules.iter().map(|(name, state)| (name.clone(), module(state))).collect();
+    reported["modules"] = Value::Object(modules);
+    reported
+}
+
+/// What `$edgeHub` reports.
+#[must_use]
+pub fn edge_hub(state: &RuntimeState, device_id: &str) -> Value {
+    let mut reported = common(&state.routes);
+    let clients: Map<String, Value> = state
+        .clients
+        .iter()
+        .map(|(name, client)| {
+            let (status, time) = match client.connected {
+                true => ("Connected", "lastConnectedTimeUtc"),
+                false => ("Disconnected", "lastDisconnectedTimeUtc"),
+            };
+            (format!("{device_id}/{name}"), json!({"status": status, time: client.since.to_string()}))
+        })
+        .collect();
+    reported["clients"] = Value::Object(clients);
+    reported
+}
+
+fn common(status: &ConfigStatus) -> Value {
+    json!({
+        "schemaVersion": SCHEMA_VERSION,
+        "version": {"version": PRODUCT},
+        "lastDesiredVersion": status.version,
+        "lastDesiredStatus": {
+            "code": if status.status == 0 { 406 } else { status.status },
+            "description": status.description,
+        },
+    })
+}
+
+fn module(state: &ModuleState) -> Value {
+    let observed = state.observed.as_ref();
+    json!({
+        "type": "docker",
+        "version": state.spec.version,
+        "status": state.spec.status.name(),
+        "restartPolicy": state.spec.restart_policy.name(),
+        "imagePullPolicy": state.spec.pull_policy.name(),
+        "settings": {
+            "image": state.spec.image,
+            "imageHash": observed.map(|module| module.image_id.clone()),
+        },
+        "runtimeStatus": state.status,
+        "statusDescription": state.description,
+        "exitCode": observed.and_then(|module| module.exit_code).unwrap_or_default(),
+        "lastStartTimeUtc": observed.and_then(|module| module.started_at.clone()),
+        "lastExitTimeUtc": observed.and_then(|module| module.finished_at.clone()),
+        "restartCount": state.restarts,
+    })
+}
+
+/// The patch that makes `new` of `old`; `None` when there is nothing to do. `$` keys are the hub's.
+#[must_use]
+pub fn patch(old: &Value, new: &Value) -> Option<Value> {
+    let (Some(old_map), Some(new_map)) = (old.as_object(), new.as_object()) else {
+        return (old != new).then(|| new.clone());
+    };
+    let mut changed = Map::new();
+    for (key, value) in new_map {
+        match old_map.get(key) {
+            None if value.is_null() => {}
+            None => {
+                changed.insert(key.clone(), without_nulls(value));
+            }
+            Some(old) => changed.extend(patch(old, value).map(|patch| (key.clone(), patch))),
+        }
+    }
+    for key in old_map.keys().filter(|key| !key.starts_with('$') && !new_map.contains_key(*key)) {
+        changed.insert(key.clone(), Value::Null);
+    }
+    (!changed.is_empty()).then_some(Value::Object(changed))
+}
+
+/// In a new section `null` has no meaning.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::board::ClientState;
+
+    #[test]
+    fn nothing_deployed_is_code_406_and_a_refusal_keeps_its_code() {
+        let fresh = edge_agent(&RuntimeState::default());
+        assert_eq!(fresh["lastDesiredStatus"]["code"], 406);
+        let deployment = ConfigStatus { version: 7, status: 412, description: "schema".to_owned() };
+        let refused = edge_agent(&RuntimeState { deployment, ..RuntimeState::default() });
+        assert_eq!(refused["lastDesiredStatus"], json!({"code": 412, "description": "schema"}));
+        assert_eq!(refused["lastDesiredVersion"], 7);
+    }
+
+    #[test]
+    fn the_gateways_clients_are_reported_by_device_and_module() {
+        let mut state = RuntimeState::default();
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        state.clients.insert("a".to_owned(), ClientState { connected: true, since });
+        state.clients.insert("b".to_owned(), ClientState { connected: false, since });
+        let clients = &edge_hub(&state, "d")["clients"];
+        assert_eq!(
+            clients["d/a"],
+            json!({"status": "Connected", "lastConnectedTimeUtc": "1970-01-01T00:00:00Z"})
+        );
+        assert_eq!(clients["d/b"]["status"], "Disconnected");
+    }
+
+    #[test]
+    fn a_patch_holds_the_difference_only() {
+        let old = json!({"a": 1, "b": {"x": 1, "y": 2}, "gone": true, "$version": 4});
+        let new = json!({"a": 1, "b": {"x": 3, "y": 2}, "new": {"z": 1, "n": null}, "none": null});
+        let expected = json!({"b": {"x": 3}, "gone": null, "new": {"z": 1}});
+        assert_eq!(patch(&old, &new), Some(expected));
+        assert_eq!(patch(&new, &new), None);
+        assert_eq!(patch(&json!({"a": 1, "$version": 1}), &json!({"a": 1})), None);
+        assert_eq!(patch(&json!({"a": 1}), &json!({"a": null})), Some(json!({"a": null})));
+        assert_eq!(patch(&json!({"a": {}}), &json!({"a": [1]})), Some(json!({"a": [1]})));
+    }
+}
