@@ -1,0 +1,231 @@
+//! A hub of its own for each test, and the clients to talk to it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use kedge_sim::http::{HttpClient, HttpError, Method, Request, StatusCode};
+use kedge_sim::hub::{self, Config, Listeners};
+use kedge_sim::identity::Identity;
+use kedge_sim::mqtt::{Client, ClientError, Connection, Incoming, Options, Packet, packet};
+use kedge_sim::pki::CertificateAuthority;
+use kedge_sim::sas::{SharedAccessKey, sign};
+use kedge_sim::secret::Secret;
+use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
+use kedge_sim::tls::{self, ClientStream, Endpoint, Trust};
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) const HUB: &str = "hub.kedge.test";
+pub(crate) const DEVICE: &str = "kedge-device";
+const API: &str = "api-version=2017-11-08-preview";
+/// Nothing here takes long; a test that waits this long has failed.
+const LIMIT: Duration = Duration::from_secs(20);
+const MAX_PACKET: usize = 1024 * 1024;
+
+pub(crate) struct TestHub {
+    https: SocketAddr,
+    mqtt: SocketAddr,
+    ca_pem: String,
+    tls: Arc<ClientConfig>,
+    pub(crate) owner_key: SharedAccessKey,
+    _stop: DropGuard,
+}
+
+/// What a request was answered with.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn message(&self) -> &str {
+        self.body["Message"].as_str().unwrap_or_default()
+    }
+}
+
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(LIMIT, future).await.expect("it takes too long")
+}
+
+pub(crate) fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap()
+}
+
+/// A token for the next ten minutes.
+pub(crate) fn token(resource: &str, key: &SharedAccessKey) -> String {
+    sign(resource, key, now() + 600, None)
+}
+
+/// The smallest deployment with these modules.
+pub(crate) fn manifest(modules: &Value) -> Value {
+    json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": modules}},
+        "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {"up": "FROM /* INTO $upstream"}}},
+    }})
+}
+
+impl TestHub {
+    pub(crate) async fn start() -> Self {
+        let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
+        let issued = authority.issue_server(&[HUB], Duration::from_secs(3600)).unwrap();
+        let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let listeners = Listeners { https: bind().await, mqtt: bind().await };
+        let (https, mqtt) = (listeners.https.local_addr().unwrap(), listeners.mqtt.local_addr().unwrap());
+        let owner_key = SharedAccessKey::generate().unwrap();
+        let config = Config {
+            host_name: HUB.to_owned(),
+            tls: tls::server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
+            owner_key: owner_key.clone(),
+        };
+        let shutdown = CancellationToken::new();
+        tokio::spawn(hub::run(listeners, config, shutdown.clone()));
+        let ca_pem = authority.certificate_pem().to_owned();
+        let tls = tls::client_config(Trust::Only(&ca_pem)).unwrap();
+        Self { https, mqtt, ca_pem, tls, owner_key, _stop: shutdown.drop_guard() }
+    }
+
+    /// A hub with the edge device, and the device's key.
+    pub(crate) async fn with_device() -> (Self, SharedAccessKey) {
+        let hub = Self::start().await;
+        let key = hub.register(DEVICE).await;
+        (hub, key)
+    }
+
+    /// Registers an edge device and reads its key from the connection string.
+    pub(crate) async fn register(&self, device: &str) -> SharedAccessKey {
+        let connection_string = self.service().register_edge_device(device).await.unwrap();
+        let prefix = format!("HostName={HUB};DeviceId={device};SharedAccessKey=");
+        let key = connection_string.expose().strip_prefix(&prefix).expect("a connection string");
+        SharedAccessKey::from_base64(key).unwrap()
+    }
+
+    pub(crate) fn service(&self) -> ServiceClient {
+        let endpoint = Endpoint::at(HUB, self.https);
+        ServiceClient::new(endpoint, HUB, self.owner_key.clone(), Some(&self.ca_pem)).unwrap()
+    }
+
+    /// Sends a request as the identity service does: with a token, and `If-Match` for an update.
+    pub(crate) async fn rest(
+        &self,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        if_match: Option<&str>,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        self.try_rest(method, path, authorization, if_match, body).await.unwrap()
+    }
+
+    pub(crate) async fn try_rest(
+        &self,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        if_match: Option<&str>,
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, HttpError> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut request = Request::builder().method(method).uri(format!("{path}{separator}{API}"));
+        if let Some(token) = authorization {
+            request = request.header("authorization", token);
+        }
+        if let Some(etag) = if_match {
+            request = request.header("if-match", etag);
+        }
+        let client = HttpClient::new(Endpoint::at(HUB, self.https), self.tls.clone());
+        let response = within(client.send(request.body(body.into())?)).await?;
+        let status = response.status();
+        let body = response.into_body();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("JSON") };
+        Ok(Answer { status, body })
+    }
+
+    /// Uploads a key for a module, as the edge device does for those that it derives.
+    pub(crate) async fn upload_key(&self, device_key: &SharedAccessKey, module: &str) -> SharedAccessKey {
+        let key = SharedAccessKey::generate().unwrap();
+        let body = module_with_key(module, &key).to_string();
+        let path = format!("/devices/{DEVICE}/modules/{module}");
+        let token = token(&format!("{HUB}/devices/{DEVICE}"), device_key);
+        let answer = self.rest(Method::PUT, &path, Some(&token), Some("*"), body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        key
+    }
+
+    pub(crate) async fn tls_to_mqtt(&self) -> ClientStream {
+        within(tls::connect(&Endpoint::at(HUB, self.mqtt), self.tls.clone())).await.unwrap()
+    }
+
+    /// Connects a client with a password of one's own choice.
+    pub(crate) async fn connect_with(
+        &self,
+        client_id: &str,
+        username: &str,
+        password: &str,
+    ) -> Result<(Client, Incoming), ClientError> {
+        let options = Options {
+            client_id: client_id.to_owned(),
+            username: username.to_owned(),
+            password: Secret::new(password),
+            keep_alive: Duration::from_secs(60),
+            max_packet: MAX_PACKET,
+        };
+        within(Client::connect(self.tls_to_mqtt().await, &options)).await
+    }
+
+    /// Connects a client in the regular way.
+    pub(crate) async fn connect(
+        &self,
+        client_id: &str,
+        key: &SharedAccessKey,
+    ) -> Result<(Client, Incoming), ClientError> {
+        let identity = Identity::from_client_id(client_id).unwrap();
+        let password = token(&identity.resource(HUB), key);
+        self.connect_with(client_id, &identity.username(HUB), &password).await
+    }
+
+    /// A connection of packets, for clients that break the rules.
+    pub(crate) async fn raw(&self, client_id: &str, key: &SharedAccessKey) -> Connection<ClientStream> {
+        let identity = Identity::from_client_id(client_id).unwrap();
+        let mut connect = packet::Connect::new(client_id);
+        connect.keep_alive = 60;
+        connect.set_login(identity.username(HUB), token(&identity.resource(HUB), key));
+        self.raw_with(connect).await
+    }
+
+    pub(crate) async fn raw_with(&self, connect: packet::Connect) -> Connection<ClientStream> {
+        let mut connection = Connection::new(self.tls_to_mqtt().await, MAX_PACKET);
+        connection.write(&Packet::Connect(connect)).await.unwrap();
+        let answer = within(connection.read()).await.unwrap();
+        assert!(matches!(answer, Some(Packet::ConnAck(ref ack)) if ack.code as u8 == 0), "{answer:?}");
+        connection
+    }
+
+    /// The telemetry after an offset that is there now, or the next that arrives.
+    pub(crate) async fn telemetry_after(&self, after: u64) -> Vec<TelemetryMessage> {
+        let filter = TelemetryFilter { device_id: Some(DEVICE.to_owned()), module_id: None };
+        within(self.service().telemetry(&filter, after, LIMIT)).await.unwrap().messages
+    }
+
+    pub(crate) async fn assert_no_telemetry(&self) {
+        let page = self.service().telemetry(&TelemetryFilter::default(), 0, Duration::ZERO).await.unwrap();
+        assert_eq!(page.messages, []);
+    }
+}
+
+pub(crate) fn module_with_key(module: &str, key: &SharedAccessKey) -> Value {
+    let text = key.to_base64();
+    json!({
+        "moduleId": module,
+        "deviceId": DEVICE,
+        "authentication": {
+            "symmetricKey": {"primaryKey": text.expose(), "secondaryKey": text.expose()},
+            "type": "sas",
+        },
+    })
+}

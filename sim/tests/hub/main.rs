@@ -1,0 +1,12 @@
+//! The hub over real TLS: a hub on free ports, and clients that know nothing of its inside.
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod identity_rest;
+#[cfg(test)]
+mod mqtt_refusals;
+#[cfg(test)]
+mod mqtt_session;
+#[cfg(test)]
+mod service_rest;
