@@ -12,6 +12,7 @@ pub mod process;
 pub mod retry;
 pub mod sas;
 pub mod secret;
+pub mod sensor;
 pub mod service;
 pub mod tls;
 pub mod topics;

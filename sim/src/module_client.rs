@@ -186,7 +186,11 @@ impl Notices {
     /// Completes when the desired properties changed; an error says why the connection ended.
     pub async fn desired_changed(&mut self) -> Result<(), ClientError> {
         match self.desired.recv().await {
-            Some(()) => Ok(()),
+            Some(()) => {
+                // Several changes are one reason to look.
+                while self.desired.try_recv().is_ok() {}
+                Ok(())
+            }
             None => Err((&mut self.outcome).await.unwrap_or(ClientError::Closed)),
         }
     }

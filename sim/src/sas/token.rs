@@ -20,14 +20,38 @@ const ESCAPED: &percent_encoding::AsciiSet =
 /// Signs a token for `resource` (`{hub}/devices/{d}[/modules/{m}]`, or `{hub}` for a service), in the form of
 /// the SDKs. `policy` is the name of a shared access policy, for service keys only.
 pub fn sign(resource: &str, key: &SharedAccessKey, expiry_unix: u64, policy: Option<&str>) -> String {
-    let resource = utf8_percent_encode(resource, ESCAPED).to_string();
-    let signature = STANDARD.encode(key.hmac(format!("{resource}\n{expiry_unix}").as_bytes()));
-    let signature = utf8_percent_encode(&signature, ESCAPED);
-    let policy = match policy {
-        Some(name) => format!("&skn={}", utf8_percent_encode(name, ESCAPED)),
-        None => String::new(),
-    };
-    format!("{SCHEME}sr={resource}&sig={signature}&se={expiry_unix}{policy}")
+    let unsigned = Unsigned::new(resource, expiry_unix);
+    let token = unsigned.with_signature(&key.hmac(unsigned.text().as_bytes()));
+    match policy {
+        Some(name) => format!("{token}&skn={}", utf8_percent_encode(name, ESCAPED)),
+        None => token,
+    }
+}
+
+/// A token whose signature is made by somebody else: a module asks the runtime, which holds its key.
+#[derive(Debug, Clone)]
+pub struct Unsigned {
+    resource: String,
+    expiry: u64,
+}
+
+impl Unsigned {
+    /// A token for `resource`.
+    pub fn new(resource: &str, expiry_unix: u64) -> Self {
+        Self { resource: utf8_percent_encode(resource, ESCAPED).to_string(), expiry: expiry_unix }
+    }
+
+    /// What is to be signed with HMAC-SHA256.
+    pub fn text(&self) -> String {
+        format!("{}\n{}", self.resource, self.expiry)
+    }
+
+    /// The token.
+    pub fn with_signature(&self, signature: &[u8]) -> String {
+        let signature = STANDARD.encode(signature);
+        let signature = utf8_percent_encode(&signature, ESCAPED);
+        format!("{SCHEME}sr={}&sig={signature}&se={}", self.resource, self.expiry)
+    }
 }
 
 /// A token that was read, and proves nothing before [`Token::verify`].
