@@ -24,7 +24,7 @@ image() {
     reference=$1
     shift
     config=$(printf '%s' "$reference" | tr -c 'a-z0-9.' '-').json
-    digests= layers=
+    digests='' layers=''
     for name in "$@"; do
         digests="$digests${digests:+,}\"sha256:$(cat "$work/$name.digest")\""
         layers="$layers${layers:+,}\"$name.tar\""
@@ -76,7 +76,7 @@ cp "$work/packages/usr/bin/catatonit" "$work/pause/pause"
 for name in kubernetes netfilter etcd pause; do layer "$name"; done
 
 # The names are those that kubeadm will ask for; CoreDNS has no Debian package, so there is no image of it.
-manifest=
+manifest=''
 kubeadm config images list --kubernetes-version "$(kubelet --version | sed 's/^Kubernetes //')" >"$work/names"
 while read -r reference; do
     entrypoint=null

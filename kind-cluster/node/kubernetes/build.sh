@@ -61,12 +61,12 @@ for package in client-go/pkg/version component-base/version; do
     flags="$flags -X $package.gitTreeState=archive"
 done
 (
-    # go build -v names each package when it is done; a count every 100 of them is enough to follow.
+    # go build -v names each package as it comes to it; a count every 100 of them is enough to follow.
     go build -v -trimpath -tags providerless,dockerless -gcflags=all=-dwarf=false \
         -ldflags "$flags" -o "$output/kubernetes" ./cmd/node 2>&1 && echo 'build finished'
 ) | awk -v out=/go/build.log '
     { print >out; last = $0 }
-    /^[a-z0-9.\/_-]+$/ { if (++n % 100 == 0) { printf "    %d packages compiled\n", n; fflush() } next }
+    /^[A-Za-z0-9.\/_-]+$/ { if (++n % 100 == 0) { printf "    %d of about 2200 packages compiled\n", n; fflush() } next }
     { print; fflush() }
     END { exit last != "build finished" }'
 ls -l "$output/kubernetes"
