@@ -13,6 +13,7 @@ use hyper::header::{HOST, HeaderValue};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -125,15 +126,9 @@ pub async fn serve(
     router: axum::Router,
 ) {
     tls::serve(listener, tls, limit, shutdown, move |stream, peer| {
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone();
         async move {
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_headers(MAX_HEADERS)
-                .max_buf_size(MAX_HEAD_BYTES);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) = serve_connection(stream, router).await {
                 tracing::debug!(%peer, %error, "HTTP connection ended");
             }
         }
@@ -141,11 +136,25 @@ pub async fn serve(
     .await;
 }
 
+async fn serve_connection<S>(stream: S, router: axum::Router) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
+}
+
 #[cfg(test)]
 mod tests {
     use axum::Router;
     use axum::routing::{get, post};
     use http_body_util::LengthLimitError;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::pki::CertificateAuthority;
@@ -206,6 +215,18 @@ mod tests {
         let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
         let nobody = HttpClient::new(Endpoint::at("server.test", free), tls);
         assert!(matches!(nobody.send(request(Method::GET, "/", "")).await, Err(HttpError::Connect { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_request_or_half_of_one_is_dropped() {
+        for sent in ["", "GET / HTTP/1.1\r\nHost: x"] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let started = tokio::time::Instant::now();
+            let serving = tokio::spawn(serve_connection(server, Router::new()));
+            client.write_all(sent.as_bytes()).await.unwrap();
+            assert!(serving.await.unwrap().is_err(), "{sent:?}");
+            assert_eq!(started.elapsed().as_secs(), HEAD_TIMEOUT.as_secs(), "{sent:?}");
+        }
     }
 
     #[tokio::test]

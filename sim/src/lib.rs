@@ -7,6 +7,7 @@ pub mod hub;
 pub mod identity;
 pub mod module_client;
 pub mod mqtt;
+mod percent;
 pub mod pki;
 pub mod process;
 pub mod retry;

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
 use crate::http::{DEFAULT_TIMEOUT, HttpClient, HttpError, Method, Request, StatusCode};
-use crate::sas::{OWNER_POLICY, SharedAccessKey, sign};
+use crate::percent;
+use crate::sas::{OWNER_POLICY, SharedAccessKey, sign, unix_seconds};
 use crate::secret::Secret;
 use crate::tls::{Endpoint, TlsError, Trust, client_config};
 
@@ -23,7 +23,6 @@ use crate::tls::{Endpoint, TlsError, Trust, client_config};
 pub const MAX_TELEMETRY_WAIT: Duration = Duration::from_secs(30);
 const API_VERSION: &str = "2021-04-12";
 const TOKEN_LIFE_SECS: u64 = 300;
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A call of the service interface failed.
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +213,7 @@ impl ServiceClient {
 
     /// Reads a module.
     pub async fn module(&self, device: &str, module: &str) -> Result<Module, ServiceError> {
-        self.get(&format!("{}/modules/{}", device_path(device), segment(module))).await
+        self.get(&format!("{}/modules/{}", device_path(device), percent::encode(module))).await
     }
 
     /// Makes the modules of an edge device those of a deployment manifest.
@@ -229,7 +228,7 @@ impl ServiceClient {
 
     /// Reads the twin of a device.
     pub async fn device_twin(&self, device: &str) -> Result<Value, ServiceError> {
-        self.get(&format!("/twins/{}", segment(device))).await
+        self.get(&format!("/twins/{}", percent::encode(device))).await
     }
 
     /// Reads the twin of a module.
@@ -261,7 +260,7 @@ impl ServiceClient {
         let mut path = format!("/kedge/telemetry?after={after}&wait={}", wait.as_secs());
         for (name, value) in [("deviceId", &filter.device_id), ("moduleId", &filter.module_id)] {
             if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", segment(value)));
+                path.push_str(&format!("&{name}={}", percent::encode(value)));
             }
         }
         let answer = self.send(self.request(Method::GET, &path, None, None)?, DEFAULT_TIMEOUT + wait).await?;
@@ -290,8 +289,8 @@ impl ServiceClient {
         if_match: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Request<Bytes>, HttpError> {
-        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
-        let token = sign(&self.hub_name, &self.owner_key, now + TOKEN_LIFE_SECS, Some(OWNER_POLICY));
+        let expiry = unix_seconds(Timestamp::now()) + TOKEN_LIFE_SECS;
+        let token = sign(&self.hub_name, &self.owner_key, expiry, Some(OWNER_POLICY));
         let mut request = Request::builder().method(method).uri(path).header(AUTHORIZATION, token);
         if let Some(etag) = if_match {
             request = request.header(IF_MATCH, etag);
@@ -341,13 +340,9 @@ struct SymmetricKey {
 }
 
 fn device_path(device: &str) -> String {
-    format!("/devices/{}", segment(device))
+    format!("/devices/{}", percent::encode(device))
 }
 
 fn module_twin_path(device: &str, module: &str) -> String {
-    format!("/twins/{}/modules/{}", segment(device), segment(module))
-}
-
-fn segment(text: &str) -> String {
-    utf8_percent_encode(text, SEGMENT).to_string()
+    format!("/twins/{}/modules/{}", percent::encode(device), percent::encode(module))
 }

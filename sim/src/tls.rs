@@ -238,6 +238,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_pins_tls_1_2_connects() {
+        let server = start(4).await;
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(server.authority.certificate_pem()).unwrap());
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let endpoint = Endpoint::at("server.test", server.address);
+        let stream = connect(&endpoint, Arc::new(config)).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    }
+
+    #[tokio::test]
     async fn connections_above_the_limit_wait_until_one_closes() {
         let server = start(1).await;
         let pem = server.authority.certificate_pem();

@@ -77,6 +77,11 @@ impl Hub {
         }
     }
 
+    /// Wakes the readers that wait for telemetry.
+    fn announce_message(&self, offset: u64) {
+        self.newest_message.send_replace(offset);
+    }
+
     /// The lock is held for moments and never across an await. A panic while it is held would leave plain data
     /// behind, so the data is used on.
     fn state(&self) -> MutexGuard<'_, State> {

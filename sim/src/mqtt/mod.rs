@@ -9,6 +9,6 @@ mod driver;
 
 pub use client::{Client, ClientError, Incoming, Options};
 pub use connection::{Connection, Error, Reader, Writer};
-pub use rumqttc::mqttbytes::QoS;
 pub use rumqttc::mqttbytes::v4 as packet;
 pub use rumqttc::mqttbytes::v4::Packet;
+pub use rumqttc::mqttbytes::{Protocol, QoS};

@@ -9,7 +9,7 @@ mod key;
 mod token;
 
 pub use key::SharedAccessKey;
-pub use token::{CLOCK_SKEW_SECS, Token, Unsigned, sign};
+pub use token::{CLOCK_SKEW_SECS, Token, Unsigned, sign, unix_seconds};
 
 /// The shared access policy with all permissions; its key is the one that service clients use.
 pub const OWNER_POLICY: &str = "iothubowner";

@@ -1,21 +1,22 @@
 //! Tokens: made, read and verified.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use jiff::Timestamp;
 
 use super::{SasError, SharedAccessKey};
+use crate::percent;
 
 /// A token is still accepted this long after its expiry, since a device's clock may be slow.
 pub const CLOCK_SKEW_SECS: u64 = 60;
 
 const SCHEME: &str = "SharedAccessSignature ";
 const MAX_TOKEN_TEXT: usize = 4096;
-/// What Python's `quote(…, safe="")` leaves alone, so that our tokens look like those of the SDKs.
-const ESCAPED: &percent_encoding::AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A time as tokens count it.
+pub fn unix_seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_second()).unwrap_or_default()
+}
 
 /// Signs a token for `resource` (`{hub}/devices/{d}[/modules/{m}]`, or `{hub}` for a service), in the form of
 /// the SDKs. `policy` is the name of a shared access policy, for service keys only.
@@ -23,7 +24,7 @@ pub fn sign(resource: &str, key: &SharedAccessKey, expiry_unix: u64, policy: Opt
     let unsigned = Unsigned::new(resource, expiry_unix);
     let token = unsigned.with_signature(&key.hmac(unsigned.text().as_bytes()));
     match policy {
-        Some(name) => format!("{token}&skn={}", utf8_percent_encode(name, ESCAPED)),
+        Some(name) => format!("{token}&skn={}", percent::encode(name)),
         None => token,
     }
 }
@@ -38,7 +39,7 @@ pub struct Unsigned {
 impl Unsigned {
     /// A token for `resource`.
     pub fn new(resource: &str, expiry_unix: u64) -> Self {
-        Self { resource: utf8_percent_encode(resource, ESCAPED).to_string(), expiry: expiry_unix }
+        Self { resource: percent::encode(resource).to_string(), expiry: expiry_unix }
     }
 
     /// What is to be signed with HMAC-SHA256.
@@ -49,7 +50,7 @@ impl Unsigned {
     /// The token.
     pub fn with_signature(&self, signature: &[u8]) -> String {
         let signature = STANDARD.encode(signature);
-        let signature = utf8_percent_encode(&signature, ESCAPED);
+        let signature = percent::encode(&signature);
         format!("{SCHEME}sr={}&sig={signature}&se={}", self.resource, self.expiry)
     }
 }
@@ -139,8 +140,7 @@ fn covers(audience: &str, resource: &str) -> bool {
 }
 
 fn decode(text: &str) -> Result<String, SasError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Cow::into_owned).map_err(|_| SasError::Malformed("a part is not UTF-8"))
+    percent::decode(text).ok_or(SasError::Malformed("a part is not UTF-8"))
 }
 
 /// `str::parse` would accept a plus sign.

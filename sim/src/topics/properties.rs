@@ -1,11 +1,9 @@
 //! The property bag: the last level of a telemetry topic, `name=value` pairs joined by `&`.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-
 use super::TopicError;
+use crate::percent;
 
 /// Names of the system properties that KEdge uses.
 pub mod system {
@@ -27,7 +25,6 @@ pub mod system {
 
 /// How many properties a message may have.
 const MAX_PROPERTIES: usize = 256;
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Properties in the order of the sender. Names that begin with `$.` are system properties.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,7 +103,7 @@ impl fmt::Display for PropertyBag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, value)) in self.iter().enumerate() {
             let separator = if index == 0 { "" } else { "&" };
-            let (name, value) = (utf8_percent_encode(name, ESCAPED), utf8_percent_encode(value, ESCAPED));
+            let (name, value) = (percent::encode(name), percent::encode(value));
             write!(f, "{separator}{name}={value}")?;
         }
         Ok(())
@@ -114,8 +111,7 @@ impl fmt::Display for PropertyBag {
 }
 
 fn decode(text: &str) -> Result<String, TopicError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Cow::into_owned).map_err(|_| TopicError::Properties("it is not UTF-8"))
+    percent::decode(text).ok_or(TopicError::Properties("it is not UTF-8"))
 }
 
 #[cfg(test)]

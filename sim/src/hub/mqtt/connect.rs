@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use super::message::{Message, Refusal};
-use crate::hub::authority::{AuthError, Authority};
+use crate::hub::authority::{AuthError, Authority, read_token};
 use crate::hub::store::Store;
 use crate::identity::{Identity, IdentityError, Username};
+use crate::mqtt::Protocol;
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
 use crate::sas::SasError;
 
@@ -66,7 +67,7 @@ pub(super) fn accept(
     store: &Store,
     now: Timestamp,
 ) -> Result<Accepted, ConnectError> {
-    if connect.protocol != rumqttc::mqttbytes::Protocol::V4 {
+    if connect.protocol != Protocol::V4 {
         return Err(ConnectError::Protocol);
     }
     let identity = Identity::from_client_id(&connect.client_id).map_err(ConnectError::ClientId)?;
@@ -77,7 +78,8 @@ pub(super) fn accept(
         return Err(ConnectError::OtherUsername);
     }
     let password = Some(login.password.as_str()).filter(|password| !password.is_empty());
-    let token = authority.verify_identity(store, &identity, password, now)?;
+    let token = read_token(password)?;
+    authority.verify_identity(store, &identity, &token, now)?;
     let will = connect.last_will.as_ref();
     let will = will.map(|will| Message::from_will(&identity, will, store)).transpose()?;
     let keep_alive_secs = match connect.keep_alive {
@@ -148,7 +150,7 @@ mod tests {
             move |connect: &mut Connect| connect.login.as_mut().unwrap().password = password
         };
         assert_eq!(
-            code_of(|connect| connect.protocol = rumqttc::mqttbytes::Protocol::V5),
+            code_of(|connect| connect.protocol = Protocol::V5),
             ConnectReturnCode::RefusedProtocolVersion
         );
         for client_id in ["", "d/", "a b"] {

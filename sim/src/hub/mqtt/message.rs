@@ -46,15 +46,15 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Takes a message that `sender` published on its telemetry topic `topic`.
+    /// Takes a message that `sender` published on the telemetry topic of `owner`.
     pub(super) fn new(
         sender: &Identity,
-        topic: &Identity,
+        owner: &Identity,
         mut properties: PropertyBag,
         publish: &Publish,
         store: &Store,
     ) -> Result<Self, Refusal> {
-        if topic != sender {
+        if owner != sender {
             return Err(Refusal::ForeignTopic);
         }
         let origin = origin(sender, &mut properties, store)?;

@@ -23,7 +23,7 @@ use super::connections::Ticket;
 use super::{Hub, State};
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
 use crate::mqtt::{Connection, Error, Packet};
-use crate::sas::CLOCK_SKEW_SECS;
+use crate::sas::{CLOCK_SKEW_SECS, unix_seconds};
 
 /// A message, and the few bytes of its header beside topic and body.
 const MAX_PACKET: usize = MAX_MESSAGE + 16;
@@ -77,7 +77,7 @@ where
     let (mut state, now) = (hub.state(), Timestamp::now());
     if let (Some(will), false) = (accepted.will, client.said_goodbye) {
         match will.store(&mut state.store, now) {
-            Ok(offset) => drop(hub.newest_message.send_replace(offset)),
+            Ok(offset) => hub.announce_message(offset),
             Err(error) => tracing::warn!(client = %identity, %error, "lost a last will"),
         }
     }
@@ -131,7 +131,7 @@ struct Client<'a, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
     fn new(hub: &'a Hub, connection: Connection<S>, accepted: &Accepted, ticket: Ticket) -> Self {
-        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+        let now = unix_seconds(Timestamp::now());
         let token_life = accepted.token_expiry.saturating_add(CLOCK_SKEW_SECS).saturating_sub(now);
         Self {
             hub,
@@ -177,7 +177,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
         let Reaction { replies, stored, disconnected } =
             self.session.on_packet(packet, store, Timestamp::now())?;
         if let Some(offset) = stored {
-            self.hub.newest_message.send_replace(offset);
+            self.hub.announce_message(offset);
         }
         if disconnected {
             self.said_goodbye = true;
@@ -186,3 +186,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
         Ok(replies)
     }
 }
+
+#[cfg(test)]
+mod tests;

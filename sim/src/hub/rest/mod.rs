@@ -16,17 +16,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::error::ApiError;
 use super::Hub;
+use super::authority::read_token;
+use super::store::StoreError;
 use crate::identity::Identity;
 
 /// The largest request body; a deployment manifest is a few tens of kilobytes.
@@ -58,6 +60,7 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(map_response(json_error))
+        .layer(from_fn(log))
         .with_state(hub)
 }
 
@@ -66,28 +69,40 @@ async fn require_service(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    hub.authority.verify_service(authorization(request.headers()), Timestamp::now())?;
+    let token = read_token(authorization(request.headers()))?;
+    hub.authority.verify_service(&token, Timestamp::now())?;
     Ok(next.run(request).await)
 }
 
+/// A token that names a policy is a service's, any other one the device's.
 async fn require_service_or_device(
     State(hub): State<SharedHub>,
     Path(path): Path<HashMap<String, String>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (token, now) = (authorization(request.headers()), Timestamp::now());
-    if let Err(not_a_service) = hub.authority.verify_service(token, now) {
+    let (token, now) = (read_token(authorization(request.headers()))?, Timestamp::now());
+    if token.policy().is_some() {
+        hub.authority.verify_service(&token, now)?;
+    } else {
         let device = path.get("device").map(String::as_str).unwrap_or_default();
-        // A token that names a policy was meant as a service's, so that is the error to tell.
-        let device = Identity::device(device).map_err(|_| not_a_service.clone())?;
-        match hub.authority.verify_identity(&hub.state().store, &device, token, now) {
-            Ok(_) => {}
-            Err(super::authority::AuthError::Policy) => return Err(not_a_service.into()),
-            Err(error) => return Err(error.into()),
-        }
+        let device = Identity::device(device).map_err(StoreError::from)?;
+        hub.authority.verify_identity(&hub.state().store, &device, &token, now)?;
     }
     Ok(next.run(request).await)
+}
+
+/// Reads are told only to those who look for them; the telemetry poll would drown everything else.
+async fn log(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    if method == Method::GET && status.is_success() {
+        tracing::debug!(%method, path, status = status.as_u16());
+    } else {
+        tracing::info!(%method, path, status = status.as_u16());
+    }
+    response
 }
 
 /// Gives the errors that the framework makes itself the form of all others.

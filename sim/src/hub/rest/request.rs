@@ -1,5 +1,7 @@
 //! Requests as they are read: bodies, `If-Match`, and the identities in them.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -9,11 +11,15 @@ use hyper::header::IF_MATCH;
 use hyper::http::request::Parts;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Precondition, Status};
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
+
+/// A client that sends its body more slowly only holds a connection.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body. The content type is not looked at, and errors are JSON too.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -22,7 +28,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
+        let body =
+            body.map_err(|_| ApiError::with_status(StatusCode::REQUEST_TIMEOUT))?.map_err(unreadable)?;
         let value = serde_json::from_slice(&body);
         value.map(Self).map_err(|error| ApiError::bad_request(format!("the body is invalid: {error}")))
     }
