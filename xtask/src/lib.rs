@@ -1,1 +1,25 @@
-//! The orchestrator of KEdge.
+//! The orchestrator of KEdge: builds the images, makes the cluster, the registry and the hub, deploys, and
+//! proves that telemetry arrives. `ARCHITECTURE.md` is the map.
+
+pub mod cli;
+pub mod cluster;
+pub mod commands;
+pub mod context;
+pub mod credentials;
+pub mod edge_config;
+pub mod engine;
+pub mod execute;
+pub mod exit;
+pub mod images;
+pub mod inputs;
+pub mod paths;
+pub mod plan;
+pub mod preflight;
+pub mod process;
+pub mod progress;
+pub mod report;
+pub mod session;
+pub mod settings;
+pub mod steps;
+pub mod verify;
+pub mod wait;

@@ -1,0 +1,111 @@
+//! The command line as a user meets it: help, refusals and exit codes. Nothing here needs an engine.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// An invocation with folders of its own, no engine, and nothing on `PATH`.
+struct Machine {
+    home: TempDir,
+}
+
+impl Machine {
+    fn bare() -> Self {
+        Self { home: tempfile::tempdir().unwrap() }
+    }
+
+    fn xtask(&self, args: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("xtask").unwrap();
+        command
+            .env_clear()
+            .env("PATH", self.home.path())
+            .env("HOME", self.home.path())
+            .env("DOCKER_HOST", "unix:///no/such/docker.sock")
+            .args(args);
+        command
+    }
+
+    fn settings(&self, text: &str) -> String {
+        let path = self.home.path().join("kedge.toml");
+        fs_err::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+fn stderr(command: &mut Command, code: i32) -> String {
+    let assert = command.assert().code(code);
+    let output = assert.get_output();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "a refusal prints nothing to standard output");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = Machine::bare().xtask(&["--help"]).assert().code(0).get_output().stdout.clone();
+    insta::assert_snapshot!(String::from_utf8(output).unwrap());
+}
+
+#[test]
+fn a_mistyped_command_is_a_usage_error() {
+    let error = stderr(&mut Machine::bare().xtask(&["e2ee"]), 2);
+    assert!(error.contains("unrecognized subcommand 'e2ee'"), "{error}");
+}
+
+#[test]
+fn unusable_settings_are_all_told_and_nothing_is_made() {
+    let machine = Machine::bare();
+    let settings = machine.settings("[cluster]\nname = \"Edge\"\n[registry]\nport = 0\n");
+    let error = stderr(&mut machine.xtask(&["up", "--yes", "--profile", &settings]), 3);
+    assert!(error.contains("cluster.name = \"Edge\"") && error.contains("registry.port"), "{error}");
+    assert!(!machine.home.path().join(".local").exists());
+}
+
+#[test]
+fn an_unknown_setting_is_told_with_its_line() {
+    let machine = Machine::bare();
+    let settings = machine.settings("[cluster]\nname = \"edge\"\nworkers = 3\n");
+    let error = stderr(&mut machine.xtask(&["status", "--profile", &settings]), 3);
+    assert!(error.contains("line 3") && error.contains("workers"), "{error}");
+}
+
+#[test]
+fn a_missing_settings_file_is_named() {
+    let error = stderr(&mut Machine::bare().xtask(&["up", "--profile", "no/such.toml"]), 3);
+    assert!(error.contains("no/such.toml"), "{error}");
+}
+
+#[test]
+fn what_is_missing_is_told_at_once_with_the_command_that_installs_it() {
+    let error = stderr(&mut Machine::bare().xtask(&["e2e", "--engine", "podman"]), 4);
+    for package in ["podman", "runc", "mmdebstrap"] {
+        assert!(error.contains(package), "{package} in {error}");
+    }
+    assert!(error.contains("--yes") && error.contains("sudo apt-get install"), "{error}");
+}
+
+#[test]
+fn an_engine_that_cannot_be_reached_is_told() {
+    let error = stderr(&mut Machine::bare().xtask(&["up", "--engine", "docker", "--yes"]), 4);
+    assert!(error.contains("docker:") && error.contains("no container engine here"), "{error}");
+}
+
+#[test]
+fn without_a_deployment_commands_say_what_to_do_first() {
+    for command in ["verify", "render", "logs"] {
+        let error = stderr(&mut Machine::bare().xtask(&[command]), 1);
+        assert_eq!(error, "error: nothing is up; run `cargo xtask up` first\n");
+    }
+    let output = Machine::bare().xtask(&["status"]).assert().code(0).get_output().stdout.clone();
+    assert_eq!(String::from_utf8(output).unwrap(), "nothing is up; `cargo xtask up` brings everything up\n");
+}
+
+#[test]
+fn without_an_engine_there_is_nothing_to_remove() {
+    let machine = Machine::bare();
+    let error = stderr(&mut machine.xtask(&["down"]), 0);
+    assert_eq!(error, "there is no container engine here, so there is nothing to remove\n");
+    assert!(!Path::new(machine.home.path()).join(".local").exists());
+}

@@ -1,0 +1,151 @@
+//! The real thing: engine, cluster, registry, hub, pod, telemetry. `cargo xtask test` runs these tests, one
+//! after the other; plain `cargo test` leaves them out, because they need a container engine and minutes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// Longer than any command here takes on a slow machine with nothing in its cache.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// Runs a command of the tool to its end; returns exit code and standard output.
+fn xtask(args: &[&str]) -> (i32, String) {
+    let output = Command::cargo_bin("xtask").unwrap().args(args).timeout(LIMIT).output().unwrap();
+    eprintln!(
+        "cargo xtask {}: {}\n{}",
+        args.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+fn succeed(args: &[&str]) -> String {
+    let (code, stdout) = xtask(args);
+    assert_eq!(code, 0, "cargo xtask {} failed", args.join(" "));
+    stdout
+}
+
+/// The folder of the newest run.
+fn newest_run() -> PathBuf {
+    let runs = fs_err::read_dir(project().join("target/kedge/runs")).unwrap();
+    runs.map(|run| run.unwrap().path()).max().unwrap()
+}
+
+fn newest_report() -> Value {
+    serde_json::from_str(&fs_err::read_to_string(newest_run().join("report.json")).unwrap()).unwrap()
+}
+
+fn step<'a>(report: &'a Value, id: &str) -> &'a Value {
+    report["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|step| step["id"] == id)
+        .unwrap_or_else(|| panic!("no step {id}"))
+}
+
+/// What the tool still finds of itself.
+fn leftovers() -> String {
+    succeed(&["status"])
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn e2e_proves_telemetry_and_leaves_nothing_behind() {
+    succeed(&["down"]);
+    succeed(&["e2e", "--yes"]);
+    let report = newest_report();
+    assert_eq!(report["result"], "passed");
+    assert_eq!(report["environment"]["runtime"], "simulated", "a simulated run says so");
+    assert_eq!(report["environment"]["hub"], "local");
+    assert!(report["steps"].as_array().unwrap().iter().all(|step| step["result"] == "done"), "{report:#}");
+    assert!(report["layers"].as_array().unwrap().iter().all(|layer| layer["result"] == "ok"), "{report:#}");
+
+    let messages = report["messages"].as_array().unwrap();
+    assert!(messages.len() >= 5);
+    for (index, message) in messages.iter().enumerate() {
+        assert_eq!(message["deviceId"], "kedge-device");
+        assert_eq!(message["moduleId"], "tempSensor");
+        let first: u64 = messages[0]["properties"]["sequenceNumber"].as_str().unwrap().parse().unwrap();
+        assert_eq!(message["properties"]["sequenceNumber"], (first + index as u64).to_string());
+    }
+    // The images and the hub do not wait for the cluster.
+    let cluster_ended = step(&report, "cluster")["ended"].as_str().unwrap().to_owned();
+    for early in ["binaries", "registry", "hub"] {
+        assert!(step(&report, early)["started"].as_str().unwrap() < cluster_ended.as_str(), "{early} waited");
+    }
+    assert!(leftovers().starts_with("nothing is up"));
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn up_is_repeatable_verify_names_the_broken_layer_and_down_cleans_up() {
+    succeed(&["down"]);
+    succeed(&["up", "--yes"]);
+    let manifests = succeed(&["render"]);
+    assert!(manifests.contains("image: localhost:5001/kedge/edge@sha256:"), "{manifests}");
+
+    let layers = succeed(&["verify"]);
+    assert!(layers.lines().all(|line| line.split_whitespace().nth(1) == Some("ok")), "{layers}");
+    no_secret_in_any_log();
+
+    succeed(&["up", "--yes"]);
+    let report = newest_report();
+    for made_before in ["network", "cluster", "registry", "hub"] {
+        let note = step(&report, made_before)["note"].as_str().unwrap();
+        assert!(note.starts_with("was there"), "{made_before}: {note}");
+    }
+
+    // A hub that is gone is told by the first layer that needs it, and mended by `up`.
+    succeed(&["hub", "down"]);
+    let profile = impatient_settings();
+    let (code, layers) = xtask(&["verify", "--profile", profile.path().to_str().unwrap()]);
+    assert_eq!(code, 5, "{layers}");
+    let agent = layers.lines().find(|line| line.starts_with("agent")).unwrap();
+    assert!(agent.contains("broken"), "{layers}");
+    assert!(layers.lines().any(|line| line.starts_with("runtime") && line.contains("ok")), "{layers}");
+    succeed(&["up", "--yes"]);
+    succeed(&["verify"]);
+
+    succeed(&["down"]);
+    assert!(leftovers().starts_with("nothing is up"));
+}
+
+/// The settings of the project, but with little patience for a broken layer.
+fn impatient_settings() -> tempfile::NamedTempFile {
+    let text = fs_err::read_to_string(project().join("config/kedge.toml")).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs_err::write(file.path(), text.replace("time-limit = 120", "time-limit = 10")).unwrap();
+    file
+}
+
+/// Greps the logs and reports of all runs, and what the parts have written, for the secrets of the deployment.
+fn no_secret_in_any_log() {
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map_or_else(|| std::env::home_dir().unwrap().join(".local/state"), PathBuf::from);
+    let credentials = fs_err::read_to_string(state.join("kedge/kedge/credentials.json")).unwrap();
+    let credentials: Value = serde_json::from_str(&credentials).unwrap();
+    let secrets =
+        ["owner_key", "registry_password"].map(|name| credentials[name].as_str().unwrap().to_owned());
+    let mut texts: Vec<String> =
+        ["pod", "hub", "registry"].iter().map(|part| succeed(&["logs", part, "--tail", "1000"])).collect();
+    for run in fs_err::read_dir(project().join("target/kedge/runs")).unwrap() {
+        for file in fs_err::read_dir(run.unwrap().path()).unwrap() {
+            texts.push(String::from_utf8_lossy(&fs_err::read(file.unwrap().path()).unwrap()).into_owned());
+        }
+    }
+    assert!(texts.len() > 3);
+    for text in &texts {
+        assert!(!text.contains("SharedAccessKey="), "a connection string is in a log");
+        assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())), "a secret is in a log");
+    }
+}

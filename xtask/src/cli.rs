@@ -1,0 +1,85 @@
+//! The command line: what can be typed. What it means is in [`crate::commands`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::engine::Choice;
+
+/// Run Azure IoT Edge as a pod on Kubernetes, and prove it end to end.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 a step failed, 2 wrong usage, 3 unusable settings, 4 something is missing on this machine,
+5 a layer is broken, 130 stopped. Results go to standard output, progress to standard error.
+
+On a fresh machine, begin with: cargo xtask e2e --yes";
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Install what is missing without asking
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// Container engine to use [default: that of the settings]
+    #[arg(long, global = true, value_enum)]
+    pub engine: Option<Choice>,
+    /// Settings file [default: config/kedge.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring everything up, prove that telemetry arrives at the hub, and remove everything
+    E2e(commands::e2e::Args),
+    /// Bring everything up: cluster, registry, images, hub, device, pod
+    Up,
+    /// Remove everything that `up` and `e2e` have made
+    Down,
+    /// Show what is up
+    Status(commands::status::Args),
+    /// Show what the pod, the hub or the registry has written
+    Logs(commands::logs::Args),
+    /// Walk the layers of what is up, and prove that telemetry arrives at the hub
+    Verify,
+    /// Tell whether this machine can do the work, and what is missing
+    Doctor,
+    /// Print the manifests exactly as `up` applies them
+    Render(commands::render::Args),
+    /// Build and push the images
+    #[command(subcommand)]
+    Image(commands::image::Command),
+    /// Make or remove the kind cluster
+    #[command(subcommand)]
+    Cluster(commands::cluster::Command),
+    /// Start or remove the registry
+    #[command(subcommand)]
+    Registry(commands::registry::Command),
+    /// Start or remove the local IoT Hub
+    #[command(subcommand)]
+    Hub(commands::hub::Command),
+    /// Run every test: unit and golden tests, tests of the command line, end-to-end tests
+    Test(commands::test::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

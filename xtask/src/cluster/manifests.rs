@@ -1,0 +1,231 @@
+//! The manifests: read from `manifests/`, checked by the types of `k8s-openapi`, filled in.
+//!
+//! Pure functions from text and values to objects, so that `cargo xtask render` prints exactly what is applied.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kedge_sim::secret::Secret as Hidden;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::engine::Login;
+
+/// Selects what belongs to KEdge.
+pub const SELECTOR: &str = "app.kubernetes.io/name=kedge";
+/// The Deployment and its container.
+pub const DEPLOYMENT: &str = "kedge";
+/// The container in the pod.
+pub const CONTAINER: &str = "edge";
+/// The Secret with the device's configuration.
+pub const CREDENTIALS: &str = "kedge-credentials";
+/// The pull secret.
+pub const PULL_SECRET: &str = "regcred";
+/// On the pod template: changes when the Secret does, so that a new credential rolls the pod.
+const CHECKSUM: &str = "kedge.io/credentials-checksum";
+
+/// An object that the tool applies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A Secret.
+    Secret(Secret),
+    /// A ConfigMap.
+    ConfigMap(ConfigMap),
+    /// A Deployment.
+    Deployment(Box<Deployment>),
+}
+
+/// What the manifests are filled in with.
+#[derive(Debug)]
+pub struct Values<'a> {
+    /// The namespace of everything.
+    pub namespace: &'a str,
+    /// The edge image by digest, as the cluster pulls it.
+    pub image: &'a str,
+    /// Host of the registry, as it stands in the image's reference.
+    pub registry: &'a str,
+    /// Login at that registry.
+    pub login: &'a Login,
+    /// `/etc/aziot/config.toml`, which holds the device's credential.
+    pub config: &'a Hidden,
+    /// Certificate of the authority that the hub's certificate comes from.
+    pub hub_ca: &'a str,
+}
+
+impl Object {
+    /// Kind and name, for people.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let (kind, metadata) = match self {
+            Self::Namespace(it) => ("Namespace", &it.metadata),
+            Self::Secret(it) => ("Secret", &it.metadata),
+            Self::ConfigMap(it) => ("ConfigMap", &it.metadata),
+            Self::Deployment(it) => ("Deployment", &it.metadata),
+        };
+        format!("{kind} `{}`", metadata.name.as_deref().unwrap_or("?"))
+    }
+
+    /// The same object with every secret value replaced, for people to read.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut copy = self.clone();
+        if let Self::Secret(secret) = &mut copy {
+            for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
+                *value = ByteString(b"[redacted]".to_vec());
+            }
+        }
+        copy
+    }
+
+    fn metadata(&mut self) -> &mut ObjectMeta {
+        match self {
+            Self::Namespace(it) => &mut it.metadata,
+            Self::Secret(it) => &mut it.metadata,
+            Self::ConfigMap(it) => &mut it.metadata,
+            Self::Deployment(it) => &mut it.metadata,
+        }
+    }
+}
+
+/// The objects of `manifests/kedgedeployment.yaml`, filled in.
+///
+/// # Errors
+/// When the source is not what the types of Kubernetes allow, or lacks an object that has to be filled in.
+pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
+    let mut objects = parse(source)?;
+    let checksum = checksum(values);
+    for object in &mut objects {
+        if let Object::Namespace(namespace) = object {
+            namespace.metadata.name = Some(values.namespace.to_owned());
+        } else {
+            object.metadata().namespace = Some(values.namespace.to_owned());
+        }
+        match object {
+            Object::Secret(secret) => fill_secret(secret, values),
+            Object::Deployment(deployment) => fill_deployment(deployment, values.image, &checksum)?,
+            Object::Namespace(_) | Object::ConfigMap(_) => {}
+        }
+    }
+    for (kind, name) in [("Secret", CREDENTIALS), ("Secret", PULL_SECRET), ("Deployment", DEPLOYMENT)] {
+        let title = format!("{kind} `{name}`");
+        if !objects.iter().any(|object| object.title() == title) {
+            bail!("`manifests/kedgedeployment.yaml` has no {title}");
+        }
+    }
+    Ok(objects)
+}
+
+/// The objects that tell people and tools where the registry is (KEP-1755).
+///
+/// # Errors
+/// When the source is not valid.
+pub fn local_registry(source: &str, host: &str) -> Result<Vec<Object>> {
+    parse(&source.replace("localhost:5001", host))
+}
+
+fn parse(source: &str) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    for (index, document) in serde_yaml::Deserializer::from_str(source).enumerate() {
+        let value = serde_json::Value::deserialize(document)
+            .with_context(|| format!("document {} is not YAML", index + 1))?;
+        if value.is_null() {
+            continue;
+        }
+        let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+        let object = match kind.as_str() {
+            "Namespace" => typed(&value).map(Object::Namespace),
+            "Secret" => typed(&value).map(Object::Secret),
+            "ConfigMap" => typed(&value).map(Object::ConfigMap),
+            "Deployment" => typed(&value).map(|it| Object::Deployment(Box::new(it))),
+            other => bail!("document {} has the kind {other:?}, which KEdge does not apply", index + 1),
+        };
+        objects.push(object.with_context(|| format!("document {} is not a valid {kind}", index + 1))?);
+    }
+    Ok(objects)
+}
+
+/// Reads an object and refuses what the type does not know: the API server would drop it without a word.
+fn typed<T: DeserializeOwned + Serialize>(value: &serde_json::Value) -> Result<T> {
+    let object: T = serde_json::from_value(value.clone())?;
+    let kept = serde_json::to_value(&object)?;
+    match lost(value, &kept, "") {
+        Some(path) => bail!("unknown field `{path}`"),
+        None => Ok(object),
+    }
+}
+
+/// The path of the first field of `written` that is not in `kept`.
+fn lost(written: &serde_json::Value, kept: &serde_json::Value, path: &str) -> Option<String> {
+    use serde_json::Value;
+    match (written, kept) {
+        (Value::Object(fields), Value::Object(others)) => fields.iter().find_map(|(name, field)| {
+            let path = format!("{path}.{name}");
+            match others.get(name) {
+                Some(other) => lost(field, other, &path),
+                None if field.is_null() => None,
+                None => Some(path.trim_start_matches('.').to_owned()),
+            }
+        }),
+        (Value::Array(items), Value::Array(others)) => items
+            .iter()
+            .zip(others)
+            .enumerate()
+            .find_map(|(index, (item, other))| lost(item, other, &format!("{path}[{index}]"))),
+        _ => None,
+    }
+}
+
+fn fill_secret(secret: &mut Secret, values: &Values<'_>) {
+    let data = match secret.metadata.name.as_deref() {
+        Some(CREDENTIALS) => BTreeMap::from([
+            ("config.toml".to_owned(), ByteString(values.config.expose().as_bytes().to_vec())),
+            ("hub-ca.pem".to_owned(), ByteString(values.hub_ca.as_bytes().to_vec())),
+        ]),
+        Some(PULL_SECRET) => BTreeMap::from([(
+            ".dockerconfigjson".to_owned(),
+            ByteString(docker_config(values.registry, values.login)),
+        )]),
+        _ => return,
+    };
+    secret.data = Some(data);
+}
+
+/// The login as a Docker configuration, which is what a pull secret holds.
+fn docker_config(registry: &str, login: &Login) -> Vec<u8> {
+    let pair = format!("{}:{}", login.username, login.password.expose());
+    let auth = base64::engine::general_purpose::STANDARD.encode(pair);
+    json!({ "auths": { registry: { "username": login.username, "password": login.password.expose(), "auth": auth } } })
+        .to_string()
+        .into_bytes()
+}
+
+fn fill_deployment(deployment: &mut Deployment, image: &str, checksum: &str) -> Result<()> {
+    let template =
+        deployment.spec.as_mut().map(|spec| &mut spec.template).context("the Deployment has no spec")?;
+    let metadata = template.metadata.get_or_insert_default();
+    metadata.annotations.get_or_insert_default().insert(CHECKSUM.to_owned(), checksum.to_owned());
+    let pod = template.spec.as_mut().context("the Deployment has no pod template")?;
+    let container = pod
+        .containers
+        .iter_mut()
+        .find(|container| container.name == CONTAINER)
+        .with_context(|| format!("the Deployment has no container `{CONTAINER}`"))?;
+    container.image = Some(image.to_owned());
+    Ok(())
+}
+
+/// Tells two credentials apart and nothing else about them.
+fn checksum(values: &Values<'_>) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::new().chain_update(values.config.expose()).chain_update(values.hub_ca).finalize();
+    hex::encode(&digest[..8])
+}

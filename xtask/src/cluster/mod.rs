@@ -1,0 +1,119 @@
+//! Access to a Kubernetes cluster: apply, look, and run a command in the pod, without kubectl.
+
+pub mod exec;
+pub mod manifests;
+pub mod render;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{LogParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::manifests::Object;
+
+/// The name under which the API server records what this tool owns.
+const FIELD_MANAGER: &str = "kedge";
+
+/// A client for the cluster of a kubeconfig file; the user's own file is never read.
+///
+/// # Errors
+/// When the file is missing or cannot be used.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("failed to read `{}`; is the cluster up?", kubeconfig.display()))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("`{}` is not a usable kubeconfig", kubeconfig.display()))?;
+    Client::try_from(config).context("failed to make a client for the cluster")
+}
+
+/// Applies an object server-side, as the owner of all fields that it sets.
+///
+/// # Errors
+/// When the API server refuses; the error names the object.
+pub async fn apply(client: &Client, object: &Object) -> Result<()> {
+    let namespaced = |namespace: &Option<String>| namespace.clone().unwrap_or_else(|| "default".into());
+    match object {
+        Object::Namespace(it) => patch(&Api::all(client.clone()), it).await,
+        Object::Secret(it) => {
+            patch(&Api::namespaced(client.clone(), &namespaced(&it.metadata.namespace)), it).await
+        }
+        Object::ConfigMap(it) => {
+            patch(&Api::namespaced(client.clone(), &namespaced(&it.metadata.namespace)), it).await
+        }
+        Object::Deployment(it) => {
+            patch(&Api::namespaced(client.clone(), &namespaced(&it.metadata.namespace)), &**it).await
+        }
+    }
+    .with_context(|| format!("failed to apply {}", object.title()))
+}
+
+async fn patch<K>(api: &Api<K>, object: &K) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+{
+    let name = object.meta().name.as_deref().context("the object has no name")?;
+    api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+/// Whether the node's condition `Ready` holds.
+#[must_use]
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| {
+        all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
+}
+
+/// Whether the pod is ready and not about to end.
+#[must_use]
+pub fn is_pod_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The pods of KEdge's Deployment.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn pods(client: &Client, namespace: &str) -> Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let selector = kube::api::ListParams::default().labels(manifests::SELECTOR);
+    Ok(pods.list(&selector).await.with_context(|| format!("failed to list the pods in `{namespace}`"))?.items)
+}
+
+/// The last lines that KEdge's pods have written, of the run before as well where the container was restarted.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn pod_log(client: &Client, namespace: &str, lines: i64) -> Result<String> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut text = String::new();
+    for pod in pods(client, namespace).await? {
+        let name = pod.metadata.name.unwrap_or_default();
+        for previous in [true, false] {
+            let params = LogParams {
+                container: Some(manifests::CONTAINER.into()),
+                tail_lines: Some(lines),
+                previous,
+                ..LogParams::default()
+            };
+            // There is a previous run only after a restart.
+            match api.logs(&name, &params).await {
+                Ok(log) => text.push_str(&log),
+                Err(_) if previous => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("failed to read the log of the pod `{name}`"));
+                }
+            }
+        }
+    }
+    Ok(text)
+}

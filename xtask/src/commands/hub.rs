@@ -1,0 +1,39 @@
+//! `cargo xtask hub`: the local IoT Hub on its own.
+
+use anyhow::Result;
+
+use crate::plan::Action;
+use crate::session::{Setup, reach_and_report};
+use crate::steps::hub;
+
+/// What to do with the hub.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Start the hub, and print its addresses
+    Up,
+    /// Remove the hub with all that it knows
+    Down,
+}
+
+/// Starts or removes the hub.
+///
+/// # Errors
+/// When the engine refuses.
+pub async fn run(setup: Setup, command: &Command) -> Result<()> {
+    let context = setup.open().await?;
+    match command {
+        Command::Up => {
+            reach_and_report(&context, "hub up", &[Action::Hub]).await?;
+            let ports = hub::published_ports(&context).await?;
+            println!("https://127.0.0.1:{} (REST)", ports.https);
+            println!("mqtts://127.0.0.1:{} (MQTT)", ports.mqtt);
+        }
+        Command::Down => {
+            let name = context.hub_container();
+            let there = context.engine.container(&name).await?.is_some();
+            context.engine.remove_container(&name).await?;
+            context.progress.say(if there { "removed the hub" } else { "there was no hub" });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask image`: build and push the images on their own.
+
+use anyhow::Result;
+
+use crate::images::Image;
+use crate::plan::Action;
+use crate::session::{Setup, reach_and_report};
+
+/// What to do with the images.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Build all images
+    Build,
+    /// Push the edge and the sensor to the local registry
+    Push,
+}
+
+/// Builds or pushes, and prints the references.
+///
+/// # Errors
+/// When a build or a push fails.
+pub async fn run(setup: Setup, command: &Command) -> Result<()> {
+    let context = setup.open().await?;
+    match command {
+        Command::Build => {
+            let mut goals = vec![Action::NodeImage];
+            goals.extend(
+                [Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor].map(Action::Image),
+            );
+            reach_and_report(&context, "image build", &goals).await?;
+            for image in [Image::Base, Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor] {
+                println!("{}", context.reference(image)?);
+            }
+        }
+        Command::Push => {
+            let images = [Image::Edge, Image::TemperatureSensor];
+            reach_and_report(&context, "image push", &images.map(Action::Push)).await?;
+            for image in images {
+                let digest = crate::steps::registry::pushed_digest(&context, image).await?;
+                println!(
+                    "{}/{}@{digest}",
+                    crate::steps::registry::published_host(&context),
+                    image.repository()
+                );
+            }
+        }
+    }
+    Ok(())
+}

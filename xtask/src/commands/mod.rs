@@ -1,0 +1,43 @@
+//! The commands, one file each.
+
+pub mod cluster;
+pub mod doctor;
+pub mod down;
+pub mod e2e;
+pub mod hub;
+pub mod image;
+pub mod logs;
+pub mod registry;
+pub mod render;
+pub mod status;
+pub mod test;
+pub mod up;
+pub mod verify;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+use crate::session::Setup;
+
+/// Runs the command that was typed.
+///
+/// # Errors
+/// What [`crate::exit::code`] turns into an exit code.
+pub async fn run(cli: Cli) -> Result<()> {
+    let setup = Setup::new(&cli.global)?;
+    match cli.command {
+        Command::E2e(args) => e2e::run(setup, &args).await,
+        Command::Up => up::run(setup).await,
+        Command::Down => down::run(setup).await,
+        Command::Status(args) => status::run(setup, &args).await,
+        Command::Logs(args) => logs::run(setup, &args).await,
+        Command::Verify => verify::run(setup).await,
+        Command::Doctor => doctor::run(setup).await,
+        Command::Render(args) => render::run(setup, &args).await,
+        Command::Image(command) => image::run(setup, &command).await,
+        Command::Cluster(command) => cluster::run(setup, &command).await,
+        Command::Registry(command) => registry::run(setup, &command).await,
+        Command::Hub(command) => hub::run(setup, &command).await,
+        Command::Test(args) => test::run(setup, &args).await,
+    }
+}

@@ -1,0 +1,31 @@
+//! `cargo xtask render`: the manifests exactly as `up` applies them.
+
+use anyhow::Result;
+
+use crate::cluster::manifests::Object;
+use crate::cluster::render;
+use crate::session::Setup;
+use crate::steps::deploy;
+
+/// Flags of `render`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print the values of Secrets as well, for `kubectl apply`
+    #[arg(long)]
+    show_secrets: bool,
+}
+
+/// Prints the manifests.
+///
+/// # Errors
+/// When nothing is up, or the sources are not valid.
+pub async fn run(setup: Setup, args: &Args) -> Result<()> {
+    let context = setup.attach().await?;
+    let mut objects = deploy::render(&context).await?;
+    if !args.show_secrets {
+        objects = objects.iter().map(Object::redacted).collect();
+        eprintln!("the values of Secrets are left out; `--show-secrets` prints them");
+    }
+    print!("{}", render::documents(&objects)?);
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! `cargo xtask up`: bring everything up; what is there already stays as it is.
+
+use anyhow::Result;
+
+use crate::plan::Action;
+use crate::session::{Setup, reach_and_report};
+
+/// Brings everything up.
+///
+/// # Errors
+/// When a step failed.
+pub async fn run(setup: Setup) -> Result<()> {
+    let context = setup.open().await?;
+    reach_and_report(&context, "up", &[Action::Pod]).await?;
+    context.progress.say("up; prove it with `cargo xtask verify`, remove it with `cargo xtask down`");
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! What every step is given: settings, folders, engine, secrets, and where to tell its progress.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::credentials::Credentials;
+use crate::engine::Engine;
+use crate::images::{Image, Recipe};
+use crate::inputs::Fingerprint;
+use crate::paths::Paths;
+use crate::process::Process;
+use crate::progress::Progress;
+use crate::session::Setup;
+use crate::settings::Settings;
+use crate::verify::Proof;
+
+/// What a run finds out about its surroundings and proves.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Version of the cluster's API server.
+    pub kubernetes: Option<String>,
+    /// The image of the cluster's node.
+    pub node_image: Option<String>,
+    /// The layers and the telemetry.
+    pub proof: Proof,
+}
+
+/// The context of one run. Steps share it; nothing in it changes but what the engine and the cluster hold.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The desired state.
+    pub settings: Settings,
+    /// The folders.
+    pub paths: Paths,
+    /// The container engine.
+    pub engine: Arc<Engine>,
+    /// The secrets of this deployment.
+    pub credentials: Arc<Credentials>,
+    /// What the user sees.
+    pub progress: Arc<Progress>,
+    /// Ends the run.
+    pub cancel: CancellationToken,
+    /// The folder of this run, with a log for each step.
+    pub run_folder: PathBuf,
+    /// When the run began; older telemetry proves nothing about it.
+    pub started: Timestamp,
+    /// What the run has found out, for the report.
+    findings: Arc<Mutex<Findings>>,
+    fingerprints: Arc<Mutex<BTreeMap<Image, Fingerprint>>>,
+}
+
+impl Context {
+    /// A context for one run.
+    #[must_use]
+    pub fn new(setup: Setup, engine: Engine, credentials: Credentials) -> Self {
+        let started = Timestamp::now();
+        let run_folder = setup.paths.runs().join(started.strftime("%Y%m%dT%H%M%S%.3fZ").to_string());
+        Self {
+            settings: setup.settings,
+            paths: setup.paths,
+            engine: Arc::new(engine),
+            credentials: Arc::new(credentials),
+            progress: Arc::new(Progress::default()),
+            cancel: setup.cancel,
+            run_folder,
+            started,
+            findings: Arc::default(),
+            fingerprints: Arc::default(),
+        }
+    }
+
+    /// The same context for cleaning up, which a run that was stopped still has to do.
+    #[must_use]
+    pub fn for_cleanup(&self) -> Self {
+        Self { cancel: CancellationToken::new(), ..self.clone() }
+    }
+
+    /// What the run has found out.
+    pub fn findings(&self) -> MutexGuard<'_, Findings> {
+        // A panic elsewhere leaves at worst an incomplete report.
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Name of the engine's network, which is that of the cluster.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.settings.cluster.name
+    }
+
+    /// Name of the hub's container.
+    #[must_use]
+    pub fn hub_container(&self) -> String {
+        format!("{}-hub", self.settings.cluster.name)
+    }
+
+    /// Name of the registry's container.
+    #[must_use]
+    pub fn registry_container(&self) -> String {
+        format!("{}-registry", self.settings.cluster.name)
+    }
+
+    /// The log file of a step.
+    #[must_use]
+    pub fn log(&self, step: &str) -> PathBuf {
+        self.run_folder.join(format!("{step}.log"))
+    }
+
+    /// A child process of the step called `step`: logged there, and ended with the run.
+    #[must_use]
+    pub fn process(&self, step: &str, purpose: &str, program: impl AsRef<std::ffi::OsStr>) -> Process {
+        Process::new(purpose, program).log(&self.log(step)).cancelled_by(&self.cancel)
+    }
+
+    /// Where the statically linked programs are.
+    #[must_use]
+    pub fn binaries(&self) -> PathBuf {
+        crate::steps::binaries::folder(&self.paths)
+    }
+
+    /// How to build `image`.
+    pub(crate) fn recipe(&self, image: Image) -> Option<Recipe> {
+        image.recipe(&self.paths.project, &self.binaries())
+    }
+
+    /// The hash of what `image` is made of, as it was when this run first asked: a file that is edited
+    /// meanwhile counts for the next run.
+    ///
+    /// # Errors
+    /// When an input cannot be read, for example because it has not been compiled yet.
+    pub fn fingerprint(&self, image: Image) -> Result<Fingerprint> {
+        if let Some(known) = self.fingerprints().get(&image) {
+            return Ok(known.clone());
+        }
+        let fingerprint = match self.recipe(image) {
+            None => crate::steps::images::base_fingerprint()?,
+            Some(recipe) => {
+                let base = if recipe.on_base { Some(self.reference(Image::Base)?) } else { None };
+                recipe
+                    .fingerprint(base.as_deref())
+                    .with_context(|| format!("failed to read the inputs of the {image} image"))?
+            }
+        };
+        Ok(self.fingerprints().entry(image).or_insert(fingerprint).clone())
+    }
+
+    fn fingerprints(&self) -> MutexGuard<'_, BTreeMap<Image, Fingerprint>> {
+        self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reference of `image` in the engine.
+    ///
+    /// # Errors
+    /// As [`Context::fingerprint`].
+    pub fn reference(&self, image: Image) -> Result<String> {
+        Ok(image.local_reference(&self.fingerprint(image)?))
+    }
+}

@@ -1,0 +1,128 @@
+//! The secrets of a deployment: made once, kept in one private file in the state folder, never printed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use kedge_sim::pki::CertificateAuthority;
+use kedge_sim::sas::SharedAccessKey;
+use kedge_sim::secret::Secret;
+use serde::Deserialize;
+
+use crate::engine::Login;
+use crate::paths::write_private;
+
+/// The hub's certificate outlives any test cluster, and ends before anybody could rely on it.
+const VALIDITY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// The secrets of one deployment.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// Certificate of the authority that issued the hub's certificate, PEM. Not a secret.
+    pub hub_ca: String,
+    /// The hub's certificate chain, PEM. Not a secret.
+    pub hub_certificate: String,
+    /// The private key of the hub's certificate, PEM.
+    pub hub_key: Secret,
+    /// The key of the hub's owner policy, base64.
+    pub owner_key: Secret,
+    /// The password of the registry.
+    pub registry_password: Secret,
+}
+
+impl Credentials {
+    /// The user that may log in at the registry.
+    pub const REGISTRY_USER: &'static str = "kedge";
+
+    fn file(state: &Path) -> PathBuf {
+        state.join("credentials.json")
+    }
+
+    /// Reads the secrets, or makes and keeps new ones.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn load_or_create(state: &Path, hub_host_name: &str) -> Result<Self> {
+        if let Some(kept) = Self::load(state)? {
+            return Ok(kept);
+        }
+        let made = Self::create(hub_host_name)?;
+        let text = serde_json::json!({
+            "hub_ca": made.hub_ca,
+            "hub_certificate": made.hub_certificate,
+            "hub_key": made.hub_key.expose(),
+            "owner_key": made.owner_key.expose(),
+            "registry_password": made.registry_password.expose(),
+        });
+        write_private(&Self::file(state), text.to_string().as_bytes())?;
+        Ok(made)
+    }
+
+    /// Reads the secrets; `None` when there are none, because nothing is up.
+    ///
+    /// # Errors
+    /// When the file exists and cannot be used.
+    pub fn load(state: &Path) -> Result<Option<Self>> {
+        let path = Self::file(state);
+        match fs_err::read_to_string(&path) {
+            Ok(text) => {
+                let kept = serde_json::from_str(&text).with_context(|| {
+                    format!("`{}` is damaged; run `cargo xtask down` and begin again", path.display())
+                })?;
+                Ok(Some(kept))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn create(hub_host_name: &str) -> Result<Self> {
+        let authority = CertificateAuthority::generate("KEdge local hub CA")?;
+        let names = [hub_host_name, "localhost", "127.0.0.1"];
+        let issued = authority.issue_server(&names, VALIDITY)?;
+        let mut password = [0u8; 24];
+        getrandom::fill(&mut password).context("the system gives no random numbers")?;
+        Ok(Self {
+            hub_ca: authority.certificate_pem().to_owned(),
+            hub_certificate: issued.chain_pem.clone(),
+            hub_key: issued.key_pem.clone(),
+            owner_key: SharedAccessKey::generate()?.to_base64(),
+            registry_password: Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(password)),
+        })
+    }
+
+    /// The login at the registry.
+    #[must_use]
+    pub fn registry_login(&self) -> Login {
+        Login { username: Self::REGISTRY_USER.into(), password: self.registry_password.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_once_and_kept_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        assert!(Credentials::load(&state).unwrap().is_none());
+        let first = Credentials::load_or_create(&state, "hub.test").unwrap();
+        let second = Credentials::load_or_create(&state, "hub.test").unwrap();
+        assert_eq!(first.owner_key, second.owner_key);
+        let mode = fs_err::metadata(Credentials::file(&state)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!format!("{first:?}").contains(first.registry_password.expose()));
+    }
+
+    #[test]
+    fn a_damaged_file_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(Credentials::file(folder.path()), "{").unwrap();
+        let error = Credentials::load(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("cargo xtask down"), "{error}");
+    }
+}

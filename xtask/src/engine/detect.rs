@@ -1,0 +1,109 @@
+//! Which engine to use: the first that is reachable and can run a privileged container here.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use bollard::Docker;
+use serde::Deserialize;
+
+use super::podman::Service;
+use super::{Engine, EngineKind};
+use crate::process::find_on_path;
+
+/// The engine that the user wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    /// The first one that can do the work.
+    #[default]
+    Auto,
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+}
+
+/// No engine here can do the work.
+#[derive(Debug, thiserror::Error)]
+#[error("no container engine here can run a privileged container:{reasons}")]
+pub struct NoEngine {
+    reasons: String,
+}
+
+/// How a connection is to be made.
+#[derive(Debug)]
+pub struct Connector<'a> {
+    /// The engine that the user wants.
+    pub choice: Choice,
+    /// The deployment's name, which labels what is made.
+    pub owner: &'a str,
+    /// The folder for the engine's settings.
+    pub state: &'a Path,
+    /// The port of the registry, which the engine reaches without TLS.
+    pub registry_port: u16,
+}
+
+impl Connector<'_> {
+    /// Connects to Docker, if it is wanted and can do the work; else tells why not.
+    ///
+    /// # Errors
+    /// [`NoEngine`] when Docker and nothing else was wanted.
+    pub async fn docker(&self) -> Result<std::result::Result<Engine, String>> {
+        if self.choice == Choice::Podman {
+            return Ok(Err("docker: not wanted".into()));
+        }
+        match self.prove(EngineKind::Docker).await {
+            Ok(engine) => Ok(Ok(engine)),
+            Err(error) if self.choice == Choice::Docker => {
+                Err(NoEngine { reasons: format!("\n  docker: {error:#}") }.into())
+            }
+            Err(error) => Ok(Err(format!("docker: {error:#}"))),
+        }
+    }
+
+    /// Connects to Podman. Must be called on the main thread, because the service that is started lives as
+    /// long as the thread that started it.
+    ///
+    /// # Errors
+    /// [`NoEngine`] with the reason, and with `docker`, the reason against Docker.
+    pub async fn podman(&self, docker: &str) -> Result<Engine> {
+        self.prove(EngineKind::Podman)
+            .await
+            .map_err(|error| NoEngine { reasons: format!("\n  {docker}\n  podman: {error:#}") }.into())
+    }
+
+    async fn prove(&self, kind: EngineKind) -> Result<Engine> {
+        let engine = reach(kind, self.owner, self.state, self.registry_port).await?;
+        engine.prove_privileged().await?;
+        Ok(engine)
+    }
+}
+
+async fn reach(kind: EngineKind, owner: &str, state: &Path, registry_port: u16) -> Result<Engine> {
+    let (docker, service) = match kind {
+        EngineKind::Docker => (reach_docker().await?, None),
+        EngineKind::Podman => {
+            let podman = find_on_path("podman").context("it is not installed")?;
+            let (service, docker) = Service::start(&podman, state, registry_port).await?;
+            (docker, Some(service))
+        }
+    };
+    let version = docker.version().await.context("it does not tell its version")?;
+    let components = version.components.unwrap_or_default();
+    if kind == EngineKind::Docker && components.iter().any(|component| component.name.contains("Podman")) {
+        bail!("its socket belongs to Podman, which KEdge starts itself");
+    }
+    Ok(Engine {
+        docker,
+        kind,
+        version: version.version.unwrap_or_default(),
+        owner: owner.to_owned(),
+        service,
+    })
+}
+
+async fn reach_docker() -> Result<Docker> {
+    let docker = Docker::connect_with_defaults().context("no socket")?;
+    // An older engine refuses requests of a newer version of the interface.
+    docker.negotiate_version().await.context("no engine answers at its socket")
+}

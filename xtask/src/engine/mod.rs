@@ -1,0 +1,91 @@
+//! The container engine: one type for Docker and for Podman's compatible interface.
+//!
+//! This module is the only one that knows `bollard`. Everything that it makes carries [`OWNER_LABEL`], so that
+//! clean-up can find exactly that, whatever an aborted run left behind.
+
+mod containers;
+mod detect;
+mod images;
+mod podman;
+mod probe;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+
+use bollard::Docker;
+
+pub use self::containers::{ContainerFile, ContainerSpec, ContainerState};
+pub use self::detect::{Choice, Connector, NoEngine};
+pub use self::images::{Build, Login};
+
+/// The label on everything that the tool makes, with the deployment's name as value.
+pub const OWNER_LABEL: &str = "io.kedge.owner";
+
+/// Which program answers behind the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Docker, Moby and whatever else speaks for itself.
+    Docker,
+    /// Podman, through a service that this tool has started.
+    Podman,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        })
+    }
+}
+
+/// A connection to the container engine.
+#[derive(Debug)]
+pub struct Engine {
+    docker: Docker,
+    kind: EngineKind,
+    version: String,
+    owner: String,
+    /// Kept for its end: the service dies with the connection.
+    service: Option<podman::Service>,
+}
+
+impl Engine {
+    /// Which engine this is.
+    #[must_use]
+    pub fn kind(&self) -> EngineKind {
+        self.kind
+    }
+
+    /// Kind and version, for example `podman 4.3.1`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        format!("{} {}", self.kind, self.version)
+    }
+
+    /// The environment in which `kind` finds this engine, with the engine settings of this tool.
+    #[must_use]
+    pub fn environment(&self, network: &str) -> Vec<(OsString, OsString)> {
+        let kind = self.kind.to_string();
+        let variable = format!("KIND_EXPERIMENTAL_{}_NETWORK", kind.to_uppercase());
+        let mut environment: Vec<(OsString, OsString)> =
+            vec![("KIND_EXPERIMENTAL_PROVIDER".into(), kind.into()), (variable.into(), network.into())];
+        environment.extend(self.service.iter().flat_map(podman::Service::environment));
+        environment
+    }
+
+    fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(OWNER_LABEL.to_owned(), self.owner.clone())])
+    }
+
+    /// The engine's filter for what belongs to this deployment.
+    fn own(&self) -> HashMap<String, Vec<String>> {
+        HashMap::from([("label".to_owned(), vec![format!("{OWNER_LABEL}={}", self.owner)])])
+    }
+}
+
+/// Whether the engine says that the thing asked for does not exist.
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
+}

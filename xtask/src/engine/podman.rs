@@ -1,0 +1,170 @@
+//! Podman's Docker-compatible service, started as a child with settings of our own.
+//!
+//! The settings stand in files in the state folder and reach Podman by environment; neither the user's nor
+//! the system's configuration is read for them or written.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+use crate::paths::{private_folder, write_private};
+use crate::process::Process;
+use crate::wait::{Observation, wait_for};
+
+/// How long the service may take to answer its first ping.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a request may take; image builds run inside one request.
+const REQUEST_LIMIT_SECONDS: u64 = 60 * 60;
+/// No container needs more open files than this, and some runtimes allocate by the limit.
+const MOST_FILES: u64 = 65_536;
+/// Enough processes for a cluster on one node.
+const MOST_PROCESSES: u64 = 20_000;
+
+/// The running service and the environment that makes other Podman commands act alike.
+#[derive(Debug)]
+pub(super) struct Service {
+    handle: duct::Handle,
+    // Removed with the socket in it when the service ends.
+    _socket_folder: tempfile::TempDir,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // A service that has already ended is as good as one that was ended.
+        let _ = self.handle.kill();
+        let _ = self.handle.wait();
+    }
+}
+
+impl Service {
+    /// Starts the service and waits until it answers.
+    pub(super) async fn start(podman: &Path, state: &Path, registry_port: u16) -> Result<(Self, Docker)> {
+        let environment = write_settings(state, registry_port)?;
+        let socket_folder = tempfile::Builder::new()
+            .prefix("kedge-")
+            .tempdir()
+            .context("failed to make a folder for Podman's socket")?;
+        let socket = socket_folder.path().join("podman.sock");
+        let log = state.join("podman-service.log");
+        let handle = Process::new("start Podman's service", podman)
+            .args(["system", "service", "--time=0"])
+            .args([format!("unix://{}", socket.display())])
+            .envs(environment.clone())
+            .log(&log)
+            .start_with_parent()?;
+        let service = Self { handle, _socket_folder: socket_folder, environment };
+        let docker = service.wait_until_answering(&socket, &log).await?;
+        Ok((service, docker))
+    }
+
+    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
+        self.environment.clone()
+    }
+
+    async fn wait_until_answering(&self, socket: &Path, log: &Path) -> Result<Docker> {
+        let connection = wait_for("Podman's service", START_LIMIT, || async {
+            if let Ok(Some(_)) | Err(_) = self.handle.try_wait() {
+                return Observation::Failed(format!("it ended; its output is in `{}`", log.display()));
+            }
+            let docker = Docker::connect_with_unix(
+                &socket.to_string_lossy(),
+                REQUEST_LIMIT_SECONDS,
+                API_DEFAULT_VERSION,
+            );
+            match docker {
+                Ok(docker) => match docker.ping().await {
+                    Ok(_) => Observation::Ready(docker),
+                    Err(error) => Observation::NotYet(error.to_string()),
+                },
+                Err(error) => Observation::NotYet(error.to_string()),
+            }
+        })
+        .await?;
+        Ok(connection)
+    }
+}
+
+/// Writes the settings files; returns the variables that point to them.
+fn write_settings(state: &Path, registry_port: u16) -> Result<Vec<(OsString, OsString)>> {
+    private_folder(state)?;
+    let limits = fs_err::read_to_string("/proc/self/limits").unwrap_or_default();
+    let systemd = Path::new("/run/systemd/system").exists();
+    let file = |name: &str, contents: String| -> Result<PathBuf> {
+        let path = state.join(name);
+        write_private(&path, contents.as_bytes())?;
+        Ok(path)
+    };
+    let containers = file("containers.conf", containers_conf(&limits, systemd))?;
+    let registries = file("registries.conf", registries_conf(registry_port))?;
+    Ok(vec![
+        ("CONTAINERS_CONF".into(), containers.into()),
+        ("CONTAINERS_REGISTRIES_CONF".into(), registries.into()),
+    ])
+}
+
+/// `crun` refuses hybrid cgroup hierarchies, and default ulimits above the host's hard limits cannot be set;
+/// `runc` and limits within those of this process work everywhere.
+fn containers_conf(proc_limits: &str, systemd: bool) -> String {
+    let manager = if systemd { "systemd" } else { "cgroupfs" };
+    let limits: Vec<String> = [
+        hard_limit(proc_limits, "Max open files").map(|hard| ("nofile", hard.min(MOST_FILES))),
+        hard_limit(proc_limits, "Max processes")
+            .map(|hard| ("nproc", hard.saturating_sub(1).min(MOST_PROCESSES))),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(name, limit)| format!("\"{name}={limit}:{limit}\""))
+    .collect();
+    format!(
+        "[engine]\nruntime = \"runc\"\ncgroup_manager = \"{manager}\"\nevents_logger = \"file\"\n\n\
+         [network]\nnetwork_backend = \"netavark\"\n\n[containers]\ndefault_ulimits = [{}]\n",
+        limits.join(", ")
+    )
+}
+
+/// Our registry listens on the loopback interface without TLS.
+fn registries_conf(port: u16) -> String {
+    format!(
+        "unqualified-search-registries = []\nshort-name-mode = \"disabled\"\n\n\
+         [[registry]]\nlocation = \"localhost:{port}\"\ninsecure = true\n"
+    )
+}
+
+/// The hard limit called `name` in the text of `/proc/<pid>/limits`; `None` when there is none.
+fn hard_limit(proc_limits: &str, name: &str) -> Option<u64> {
+    let line = proc_limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: &str = "\
+Limit                     Soft Limit           Hard Limit           Units
+Max processes             96364                96364                processes
+Max open files            1024                 1048576              files
+Max locked memory         unlimited            unlimited            bytes
+";
+
+    #[test]
+    fn limits_stay_within_those_of_the_host() {
+        let conf = containers_conf(LIMITS, false);
+        assert!(conf.contains(r#"default_ulimits = ["nofile=65536:65536", "nproc=20000:20000"]"#), "{conf}");
+        let conf = containers_conf(&LIMITS.replace("96364", "1000"), true);
+        assert!(
+            conf.contains(r#""nproc=999:999""#) && conf.contains("cgroup_manager = \"systemd\""),
+            "{conf}"
+        );
+    }
+
+    #[test]
+    fn an_absent_limit_is_left_to_the_engine() {
+        assert_eq!(hard_limit(LIMITS, "Max locked memory"), None);
+        assert!(containers_conf("", false).contains("default_ulimits = []"));
+    }
+}

@@ -1,0 +1,67 @@
+//! The exit codes, which are part of the interface, and how an error gets its code.
+
+use std::process::ExitCode;
+
+use crate::engine::NoEngine;
+use crate::execute::Interrupted;
+use crate::preflight::Missing;
+use crate::settings::SettingsError;
+
+/// The command did what it is for.
+pub const SUCCESS: u8 = 0;
+/// The work was begun and failed; the message says at which step.
+pub const FAILURE: u8 = 1;
+/// The command line cannot be understood.
+pub const USAGE: u8 = 2;
+/// The settings cannot be used; nothing was changed.
+pub const SETTINGS: u8 = 3;
+/// The machine lacks something, and nobody agreed to install it; nothing was changed.
+pub const MACHINE: u8 = 4;
+/// A layer is broken: what is up does not deliver telemetry.
+pub const UNPROVED: u8 = 5;
+/// The user stopped the command; what it had made was cleaned up.
+pub const INTERRUPTED: u8 = 130;
+
+/// A layer between the machine and the hub is broken.
+#[derive(Debug, thiserror::Error)]
+#[error("the layer `{layer}` is broken: {detail}")]
+pub struct Unproved {
+    /// The first broken layer.
+    pub layer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// The code of an error: that of the first cause that has one.
+#[must_use]
+pub fn code(error: &anyhow::Error) -> ExitCode {
+    let known = error.chain().find_map(|cause| {
+        if cause.is::<SettingsError>() {
+            Some(SETTINGS)
+        } else if cause.is::<Missing>() || cause.is::<NoEngine>() {
+            Some(MACHINE)
+        } else if cause.is::<Unproved>() {
+            Some(UNPROVED)
+        } else if cause.is::<Interrupted>() {
+            Some(INTERRUPTED)
+        } else {
+            None
+        }
+    });
+    ExitCode::from(known.unwrap_or(FAILURE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn the_code_is_that_of_the_cause() {
+        let wrapped = |error: anyhow::Error| Err::<(), _>(error).context("failed to prove").unwrap_err();
+        let unproved = Unproved { layer: "pod".into(), detail: "none".into() };
+        assert_eq!(code(&wrapped(unproved.into())), ExitCode::from(UNPROVED));
+        assert_eq!(code(&wrapped(Interrupted.into())), ExitCode::from(INTERRUPTED));
+        assert_eq!(code(&anyhow::anyhow!("no space left")), ExitCode::from(FAILURE));
+    }
+}

@@ -1,0 +1,108 @@
+//! Where things lie: the project, the user's cache, the state of a running deployment, the run folders.
+//!
+//! Nothing outside these folders is ever written. The state folder holds secrets and is private to its owner.
+
+use std::env;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The folders of one invocation.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The root of the workspace.
+    pub project: PathBuf,
+    /// What is costly to make and safe to delete: node image archives, the fetched `kind`.
+    pub cache: PathBuf,
+    /// Kubeconfig, secrets and engine settings of the deployment named in the settings.
+    pub state: PathBuf,
+}
+
+impl Paths {
+    /// Finds the folders for the deployment called `name`.
+    ///
+    /// # Errors
+    /// When the user has no home folder and neither `XDG_CACHE_HOME` nor `XDG_STATE_HOME` says where to go.
+    pub fn discover(name: &str) -> Result<Self> {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("the orchestrator was not built inside the workspace")?
+            .to_path_buf();
+        Ok(Self {
+            project,
+            cache: user_folder("XDG_CACHE_HOME", ".cache")?,
+            state: user_folder("XDG_STATE_HOME", ".local/state")?.join(name),
+        })
+    }
+
+    /// The kubeconfig of the tool's own cluster; the user's is never touched.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.state.join("kubeconfig")
+    }
+
+    /// The folder with one sub-folder per run.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.project.join("target/kedge/runs")
+    }
+}
+
+fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {
+    let base = match env::var_os(variable).filter(|value| Path::new(value).is_absolute()) {
+        Some(folder) => PathBuf::from(folder),
+        None => env::home_dir()
+            .filter(|home| home.is_absolute())
+            .with_context(|| format!("found no home folder; set {variable} to an absolute path"))?
+            .join(below_home),
+    };
+    Ok(base.join("kedge"))
+}
+
+/// Makes `folder` and its parents; the folder itself is readable by its owner alone.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn private_folder(folder: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("failed to make the folder `{}`", folder.display()))
+}
+
+/// Writes a file that only its owner may read. The mode is set when the file is made, so that there is no
+/// moment at which others could open it.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    private_folder(parent)?;
+    let staged = path.with_extension("new");
+    let mut file = fs_err::OpenOptions::new();
+    file.write(true).create(true).truncate(true);
+    fs_err::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    file.open(&staged)?.write_all(contents)?;
+    Ok(fs_err::rename(&staged, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_private_file_is_readable_by_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state/secret");
+        write_private(&path, b"first").unwrap();
+        write_private(&path, b"second").unwrap();
+        let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(fs_err::read(&path).unwrap(), b"second");
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+    }
+}

@@ -1,0 +1,159 @@
+//! What the machine must have, what is missing, and how to install it.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{Process, find_on_path};
+
+const UPDATE_LIMIT: Duration = Duration::from_secs(300);
+const INSTALL_LIMIT: Duration = Duration::from_secs(900);
+
+/// A program that has to be on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tool {
+    /// The program, or an absolute path that has to exist.
+    pub program: &'static str,
+    /// What it is needed for.
+    pub purpose: &'static str,
+    /// The Debian package that brings it.
+    pub package: &'static str,
+}
+
+const fn tool(program: &'static str, purpose: &'static str, package: &'static str) -> Tool {
+    Tool { program, purpose, package }
+}
+
+/// What is needed with every engine.
+const ALWAYS: [Tool; 4] = [
+    tool("mmdebstrap", "assembles the Debian base image", "mmdebstrap"),
+    tool(
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "checks the signatures of Debian",
+        "debian-archive-keyring",
+    ),
+    tool("dpkg-deb", "unpacks the package of kind", "dpkg"),
+    tool("setpriv", "ends child services with this program", "util-linux"),
+];
+/// What Podman needs; its Debian package does not depend on all of it.
+const PODMAN: [Tool; 5] = [
+    tool("podman", "container engine", "podman"),
+    tool("runc", "runs containers on every layout of cgroups", "runc"),
+    tool("/usr/lib/podman/netavark", "networks of containers", "netavark"),
+    tool("/usr/lib/podman/aardvark-dns", "names of containers", "aardvark-dns"),
+    tool("/usr/sbin/iptables", "network address translation of containers", "iptables"),
+];
+
+/// Something that the machine lacks and the user did not let us install.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this machine lacks what KEdge needs:{}\nrun this command again with `--yes` to install it, or install it yourself: `{command}`",
+    missing.iter().map(|tool| format!("\n  {:22} {}", tool.package, tool.purpose)).collect::<String>()
+)]
+pub struct Missing {
+    /// What is missing.
+    pub missing: Vec<Tool>,
+    command: String,
+}
+
+impl Missing {
+    /// The error for tools that are missing, with the command that installs them.
+    #[must_use]
+    pub fn new(missing: Vec<Tool>) -> Self {
+        let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+        let command = format!("sudo apt-get install --no-install-recommends {}", packages.join(" "));
+        Self { missing, command }
+    }
+}
+
+/// What is missing on this machine, with Podman as the engine or without.
+#[must_use]
+pub fn missing(podman: bool) -> Vec<Tool> {
+    missing_among(podman, |program| {
+        if program.starts_with('/') {
+            std::path::Path::new(program).exists()
+        } else {
+            find_on_path(program).is_some()
+        }
+    })
+}
+
+fn missing_among(podman: bool, present: impl Fn(&str) -> bool) -> Vec<Tool> {
+    let podman = if podman { &PODMAN[..] } else { &[][..] };
+    ALWAYS.iter().chain(podman).filter(|tool| !present(tool.program)).copied().collect()
+}
+
+/// Makes sure that the machine has all that is needed, with the user's consent.
+///
+/// # Errors
+/// [`Missing`] when something is missing and nobody agreed to install it; else when the installation fails.
+pub async fn ensure(podman: bool, yes: bool) -> Result<()> {
+    let missing = missing(podman);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let refusal = Missing::new(missing.clone());
+    eprintln!("missing on this machine:");
+    for tool in &missing {
+        eprintln!("  {:22} {}", tool.package, tool.purpose);
+    }
+    if find_on_path("apt-get").is_none() || !(yes || agreed(&refusal.command)?) {
+        return Err(refusal.into());
+    }
+    eprintln!("installing {}", packages.join(", "));
+    apt("read the package lists", &["update"], UPDATE_LIMIT).await?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    apt("install the missing packages", &[&install[..], &packages[..]].concat(), INSTALL_LIMIT).await
+}
+
+fn agreed(command: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("run `{command}` now? [y/N] ");
+    std::io::stderr().flush().context("failed to ask")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("failed to read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {
+    let root = Process::new("find out who runs this", "id").args(["-u"]).read().await?.trim() == "0";
+    let (program, first) = if root { ("apt-get", None) } else { ("sudo", Some("apt-get")) };
+    Process::new(purpose, program)
+        .args(first)
+        .args(args)
+        .envs([("DEBIAN_FRONTEND", "noninteractive")])
+        .limit(limit)
+        .run()
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_users_need_no_podman() {
+        let packages =
+            |podman| missing_among(podman, |_| false).iter().map(|tool| tool.package).collect::<Vec<_>>();
+        assert_eq!(packages(false), ["mmdebstrap", "debian-archive-keyring", "dpkg", "util-linux"]);
+        assert!(packages(true).contains(&"aardvark-dns"));
+        assert!(missing_among(true, |_| true).is_empty());
+    }
+
+    #[test]
+    fn all_that_is_missing_is_told_at_once_with_the_cure() {
+        let missing = missing_among(true, |program| program != "podman" && program != "runc");
+        let text = Missing::new(missing).to_string();
+        assert!(
+            text.contains("podman                 container engine")
+                && text.contains("runc ")
+                && text.contains("--yes"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,389 @@
+//! The one place that starts child processes: argv only, no shell, standard input closed, output in a log
+//! file, a purpose for the error text, a time limit, and an end on cancellation.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+/// How many lines of a failed child's output go into the error.
+const TAIL_LINES: usize = 15;
+/// How often a running child is checked for its limit and for cancellation.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A child process that did not do what it was started for.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The program could not be started.
+    #[error("failed to {purpose}: `{program}` could not be started")]
+    NotStarted {
+        /// What it was to do.
+        purpose: String,
+        /// The program's name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program ran and failed.
+    #[error("failed to {purpose}: `{command}` ended with {status}{tail}")]
+    Failed {
+        /// What it was to do.
+        purpose: String,
+        /// The command line, ready to be pasted into a shell.
+        command: String,
+        /// The exit status in words.
+        status: String,
+        /// The last lines of its output.
+        tail: String,
+    },
+    /// The program was ended because its time was over.
+    #[error("failed to {purpose}: `{command}` did not end within {} s{tail}", limit.as_secs())]
+    TimedOut {
+        /// What it was to do.
+        purpose: String,
+        /// The command line.
+        command: String,
+        /// The limit.
+        limit: Duration,
+        /// The last lines of its output.
+        tail: String,
+    },
+    /// The program was ended because the run was cancelled.
+    #[error("stopped before it could {purpose}")]
+    Cancelled {
+        /// What it was to do.
+        purpose: String,
+    },
+}
+
+/// A child process to be run.
+#[derive(Debug, Clone)]
+pub struct Process {
+    purpose: String,
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    dir: Option<PathBuf>,
+    log: Option<PathBuf>,
+    limit: Duration,
+    cancel: CancellationToken,
+}
+
+impl Process {
+    /// A child that runs `program` in order to `purpose` (words that fit after "failed to").
+    pub fn new(purpose: impl Into<String>, program: impl AsRef<OsStr>) -> Self {
+        Self {
+            purpose: purpose.into(),
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            dir: None,
+            log: None,
+            limit: Duration::from_secs(60),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds environment variables to the inherited ones.
+    #[must_use]
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(mut self, envs: impl IntoIterator<Item = (K, V)>) -> Self {
+        self.env.extend(
+            envs.into_iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned())),
+        );
+        self
+    }
+
+    /// Runs in `dir`.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Appends the output to the file `log`.
+    #[must_use]
+    pub fn log(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
+        self
+    }
+
+    /// Ends the child after `limit`.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Ends the child when `cancel` is cancelled.
+    #[must_use]
+    pub fn cancelled_by(mut self, cancel: &CancellationToken) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+
+    /// The command line as one would type it.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let mut line = quote(&self.program);
+        for arg in &self.args {
+            let _ = write!(line, " {}", quote(arg));
+        }
+        line
+    }
+
+    /// Runs the child; its output goes to the log, and its tail into the error.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn run(self) -> Result<(), ProcessError> {
+        self.on_worker(Self::run_blocking).await
+    }
+
+    /// Runs the child and returns its standard output; standard error goes to the log.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn read(self) -> Result<String, ProcessError> {
+        self.on_worker(Self::read_blocking).await
+    }
+
+    async fn on_worker<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Self) -> Result<T, ProcessError> + Send + 'static,
+    ) -> Result<T, ProcessError> {
+        let purpose = self.purpose.clone();
+        tokio::task::spawn_blocking(move || work(&self))
+            .await
+            .unwrap_or(Err(ProcessError::Cancelled { purpose }))
+    }
+
+    /// Runs the child on this thread with this program's own terminal, for commands that talk to a person.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub fn run_in_terminal(&self) -> Result<(), ProcessError> {
+        let handle = self.expression().start().map_err(|source| self.not_started(source))?;
+        self.finish(&handle, String::new).map(drop)
+    }
+
+    /// Starts the child and leaves it running. It ends when the handle is killed, and also when this program
+    /// is killed: the kernel then ends it, because the calling thread is gone. So call it on the main thread.
+    ///
+    /// # Errors
+    /// [`ProcessError::NotStarted`].
+    pub fn start_with_parent(mut self) -> Result<duct::Handle, ProcessError> {
+        let program = std::mem::replace(&mut self.program, "setpriv".into());
+        self.args.splice(0..0, ["--pdeathsig".into(), "KILL".into(), program]);
+        let capture = self.open_log().map_err(|source| self.not_started(source))?;
+        let expression = self.expression().stdin_null().stderr_to_stdout().stdout_file(capture.file);
+        // Ctrl-C at the terminal must not reach it: clean-up still needs it.
+        let expression = expression.before_spawn(|command| {
+            std::os::unix::process::CommandExt::process_group(command, 0);
+            Ok(())
+        });
+        expression.start().map_err(|source| self.not_started(source))
+    }
+
+    fn run_blocking(&self) -> Result<(), ProcessError> {
+        let capture = self.open_log().map_err(|source| self.not_started(source))?;
+        let path = capture.path.clone();
+        let handle = self
+            .expression()
+            .stdin_null()
+            .stderr_to_stdout()
+            .stdout_file(capture.file)
+            .start()
+            .map_err(|source| self.not_started(source))?;
+        self.finish(&handle, move || tail_of(&path, capture.start)).map(drop)
+    }
+
+    fn read_blocking(&self) -> Result<String, ProcessError> {
+        let capture = self.open_log().map_err(|source| self.not_started(source))?;
+        let path = capture.path.clone();
+        let handle = self
+            .expression()
+            .stdin_null()
+            .stderr_file(capture.file)
+            .stdout_capture()
+            .start()
+            .map_err(|source| self.not_started(source))?;
+        let stdout = self.finish(&handle, move || tail_of(&path, capture.start))?;
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    fn expression(&self) -> duct::Expression {
+        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
+        for (name, value) in &self.env {
+            expression = expression.env(name, value);
+        }
+        match &self.dir {
+            Some(dir) => expression.dir(dir),
+            None => expression,
+        }
+    }
+
+    fn open_log(&self) -> io::Result<Capture> {
+        let Some(path) = &self.log else {
+            let (file, kept) = tempfile::NamedTempFile::new()?.into_parts();
+            return Ok(Capture { file, path: kept.to_path_buf(), start: 0, _kept: Some(kept) });
+        };
+        let file = fs_err::OpenOptions::new().create(true).append(true).open(path)?;
+        let start = file.metadata()?.len();
+        Ok(Capture { file: file.into_file(), path: path.clone(), start, _kept: None })
+    }
+
+    /// Waits for the child; whatever ends the wait, the child does not outlive it.
+    fn finish(&self, handle: &duct::Handle, tail: impl Fn() -> String) -> Result<Vec<u8>, ProcessError> {
+        let started = Instant::now();
+        loop {
+            match handle.wait_timeout(CHECK_INTERVAL) {
+                Ok(Some(output)) if output.status.success() => return Ok(output.stdout.clone()),
+                Ok(Some(output)) => {
+                    return Err(ProcessError::Failed {
+                        purpose: self.purpose.clone(),
+                        command: self.command_line(),
+                        status: output.status.to_string(),
+                        tail: tail(),
+                    });
+                }
+                Ok(None) => {}
+                Err(source) => return Err(self.not_started(source)),
+            }
+            let ended = if self.cancel.is_cancelled() {
+                ProcessError::Cancelled { purpose: self.purpose.clone() }
+            } else if started.elapsed() >= self.limit {
+                ProcessError::TimedOut {
+                    purpose: self.purpose.clone(),
+                    command: self.command_line(),
+                    limit: self.limit,
+                    tail: tail(),
+                }
+            } else {
+                continue;
+            };
+            // The child may have ended between the check and the kill, which is as good.
+            let _ = handle.kill();
+            let _ = handle.wait();
+            return Err(ended);
+        }
+    }
+
+    fn not_started(&self, source: io::Error) -> ProcessError {
+        ProcessError::NotStarted {
+            purpose: self.purpose.clone(),
+            program: self.program.to_string_lossy().into_owned(),
+            source,
+        }
+    }
+}
+
+/// Where a child's output goes, and from where on it is this child's.
+struct Capture {
+    file: std::fs::File,
+    path: PathBuf,
+    start: u64,
+    _kept: Option<tempfile::TempPath>,
+}
+
+fn tail_of(path: &Path, start: u64) -> String {
+    let Ok(bytes) = fs_err::read(path) else { return String::new() };
+    let own = bytes.get(usize::try_from(start).unwrap_or(0)..).unwrap_or_default();
+    let text = String::from_utf8_lossy(own);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().fold(String::new(), |mut tail, line| {
+        let _ = write!(tail, "\n    {line}");
+        tail
+    })
+}
+
+fn quote(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Finds `program` on `PATH`.
+#[must_use]
+pub fn find_on_path(program: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|candidate| {
+        fs_err::metadata(candidate).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_tells_purpose_command_status_and_tail() {
+        let error = Process::new("list the pods", "sh")
+            .args(["-c", "echo one; echo two >&2; exit 3"])
+            .run()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to list the pods: `sh -c 'echo one; echo two >&2; exit 3'` ended with exit status: 3\n    one\n    two"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let error = Process::new("make a cluster", "kedge-no-such-program").run().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to make a cluster: `kedge-no-such-program` could not be started"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_limit_ends_the_child() {
+        let error = Process::new("idle", "sleep")
+            .args(["600"])
+            .limit(Duration::from_millis(150))
+            .run()
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ProcessError::TimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn cancellation_ends_the_child() {
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let error =
+            Process::new("idle", "sleep").args(["600"]).cancelled_by(&cancel).run().await.unwrap_err();
+        assert!(matches!(error, ProcessError::Cancelled { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn standard_output_is_returned_and_the_log_appended() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("step.log");
+        fs_err::write(&log, "before\n").unwrap();
+        let text = Process::new("speak", "sh")
+            .args(["-c", "echo out; echo err >&2"])
+            .log(&log)
+            .read()
+            .await
+            .unwrap();
+        assert_eq!(text, "out\n");
+        assert_eq!(fs_err::read_to_string(&log).unwrap(), "before\nerr\n");
+    }
+}

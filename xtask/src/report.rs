@@ -1,0 +1,202 @@
+//! `report.json`: what a run did, how long each step took, on what it ran, and what arrived at the hub.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::execute::{Outcome, Record};
+use crate::verify::{Evidence, Layer};
+
+/// The whole report. Times are UTC, durations seconds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Version of this format.
+    pub schema: u32,
+    /// The command that was run.
+    pub command: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// How long it took.
+    pub seconds: f64,
+    /// `passed` or `failed`.
+    pub result: &'static str,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// On what it ran.
+    pub environment: Environment,
+    /// Every step.
+    pub steps: Vec<StepReport>,
+    /// The longest chain of steps, which bounds the run from below.
+    pub critical_path: CriticalPath,
+    /// The layers that `verify` walked.
+    pub layers: Vec<Layer>,
+    /// The telemetry that proved the run.
+    pub messages: Vec<Evidence>,
+}
+
+/// What took part in the run; a simulated part says so.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Environment {
+    /// Container engine, for example `podman 4.3.1`.
+    pub engine: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Version of its API server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<String>,
+    /// The image of its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_image: Option<String>,
+    /// `simulated`: KEdge's own edge daemon, not Microsoft's runtime.
+    pub runtime: &'static str,
+    /// `local`: KEdge's own hub, not Azure's.
+    pub hub: &'static str,
+}
+
+/// One step of the report.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// Its name.
+    pub id: String,
+    /// What it was for.
+    pub purpose: String,
+    /// The steps that it waited for.
+    pub needs: Vec<String>,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// How long it took.
+    pub seconds: f64,
+    /// `done`, `failed` or `skipped`.
+    pub result: &'static str,
+    /// How it was done, or why it failed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// A chain of steps, each of which waited for the one before.
+#[derive(Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CriticalPath {
+    /// The names, first to last.
+    pub steps: Vec<String>,
+    /// The sum of their times.
+    pub seconds: f64,
+}
+
+impl StepReport {
+    /// The report of a finished step of the plan.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let (result, note) = match &record.outcome {
+            Outcome::Done(note) => ("done", note.clone()),
+            Outcome::Failed(error) => ("failed", format!("{error:#}")),
+            Outcome::Skipped => ("skipped", String::new()),
+        };
+        Self {
+            id: record.step.action.id(),
+            purpose: record.step.action.purpose(),
+            needs: record.step.needs.iter().map(ToString::to_string).collect(),
+            started: record.started,
+            ended: record.ended,
+            seconds: record.seconds(),
+            result,
+            note,
+        }
+    }
+}
+
+impl StepReport {
+    /// The report of the clean-up, which comes after everything and is no step of the plan.
+    #[must_use]
+    pub fn of_cleanup(started: Timestamp, after: Option<String>, removed: &Result<String>) -> Self {
+        let ended = Timestamp::now();
+        let (result, note) = match removed {
+            Ok(note) => ("done", note.clone()),
+            Err(error) => ("failed", format!("{error:#}")),
+        };
+        Self {
+            id: "down".into(),
+            purpose: "remove everything that was made".into(),
+            needs: after.into_iter().collect(),
+            started,
+            ended,
+            seconds: ended.duration_since(started).as_secs_f64(),
+            result,
+            note,
+        }
+    }
+}
+
+impl CriticalPath {
+    /// Walks back from the step that ended last, each time to the need that ended last.
+    #[must_use]
+    pub fn of(steps: &[StepReport]) -> Self {
+        let mut path = Self::default();
+        let mut at = steps.iter().filter(|step| step.result == "done").max_by_key(|step| step.ended);
+        while let Some(step) = at {
+            path.steps.insert(0, step.id.clone());
+            path.seconds += step.seconds;
+            at = steps.iter().filter(|other| step.needs.contains(&other.id)).max_by_key(|other| other.ended);
+        }
+        path
+    }
+}
+
+impl Report {
+    /// Writes `report.json` into the run's folder.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        let path = folder.join("report.json");
+        let text = serde_json::to_string_pretty(self).context("failed to write the report as JSON")?;
+        fs_err::write(&path, text + "\n")?;
+        Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(id: &str, needs: &[&str], from: i64, to: i64) -> StepReport {
+        StepReport {
+            id: id.into(),
+            purpose: String::new(),
+            needs: needs.iter().map(ToString::to_string).collect(),
+            started: Timestamp::from_second(from).unwrap(),
+            ended: Timestamp::from_second(to).unwrap(),
+            seconds: (to - from) as f64,
+            result: "done",
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_critical_path_is_the_chain_that_ended_last() {
+        let steps = [
+            step("base", &[], 0, 10),
+            step("cluster", &["base"], 10, 50),
+            step("hub", &[], 0, 20),
+            step("deploy", &["cluster", "hub"], 50, 60),
+        ];
+        let path = CriticalPath::of(&steps);
+        assert_eq!(path.steps, ["base", "cluster", "deploy"]);
+        assert!((path.seconds - 60.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_run_that_did_nothing_has_no_critical_path() {
+        assert_eq!(CriticalPath::of(&[]), CriticalPath::default());
+    }
+}

@@ -1,0 +1,182 @@
+//! One invocation that changes something: opened with a preflight, run by plan, closed with a report.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Global;
+use crate::context::Context;
+use crate::credentials::Credentials;
+use crate::engine::{Connector, Engine};
+use crate::execute::{self, conclude, execute};
+use crate::paths::{Paths, private_folder};
+use crate::plan::{Action, Plan};
+use crate::preflight;
+use crate::report::{CriticalPath, Environment, Report, StepReport};
+use crate::settings::Settings;
+use crate::steps;
+
+/// Settings, folders and cancellation of an invocation, before an engine is needed.
+#[derive(Debug)]
+pub struct Setup {
+    /// The desired state.
+    pub settings: Settings,
+    /// The folders.
+    pub paths: Paths,
+    /// Ends the run; Ctrl-C and SIGTERM cancel it.
+    pub cancel: CancellationToken,
+    yes: bool,
+}
+
+impl Setup {
+    /// Reads the settings and listens for Ctrl-C.
+    ///
+    /// # Errors
+    /// When the settings cannot be used.
+    pub fn new(global: &Global) -> Result<Self> {
+        let project =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the orchestrator has no workspace")?;
+        let profile = global.profile.clone().unwrap_or_else(|| project.join("config/kedge.toml"));
+        let mut settings = Settings::read(&profile)?;
+        if let Some(choice) = global.engine {
+            settings.engine.choice = choice;
+        }
+        let paths = Paths::discover(&settings.cluster.name)?;
+        let cancel = CancellationToken::new();
+        cancel_on_signal(cancel.clone())?;
+        Ok(Self { settings, paths, cancel, yes: global.yes })
+    }
+
+    /// Installs what is missing, with the user's consent, and connects to the engine.
+    ///
+    /// # Errors
+    /// When something is missing, or no engine can do the work.
+    pub async fn engine(&self) -> Result<Engine> {
+        private_folder(&self.paths.state)?;
+        let connector = self.connector();
+        let docker = connector.docker().await?;
+        preflight::ensure(docker.is_err(), self.yes).await?;
+        match docker {
+            Ok(engine) => Ok(engine),
+            Err(reason) => connector.podman(&reason).await,
+        }
+    }
+
+    /// How to connect to an engine.
+    #[must_use]
+    pub fn connector(&self) -> Connector<'_> {
+        Connector {
+            choice: self.settings.engine.choice,
+            owner: &self.settings.cluster.name,
+            state: &self.paths.state,
+            registry_port: self.settings.registry.port,
+        }
+    }
+
+    /// Opens a session that may change things, with new secrets if there are none.
+    ///
+    /// # Errors
+    /// As [`Setup::engine`], or when a folder cannot be made.
+    pub async fn open(self) -> Result<Arc<Context>> {
+        let engine = self.engine().await?;
+        let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
+        let context = Context::new(self, engine, credentials);
+        fs_err::create_dir_all(&context.run_folder)?;
+        Ok(Arc::new(context))
+    }
+
+    /// Opens a session on what is up.
+    ///
+    /// # Errors
+    /// When nothing is up, or the engine does not answer.
+    pub async fn attach(self) -> Result<Arc<Context>> {
+        let credentials =
+            Credentials::load(&self.paths.state)?.context("nothing is up; run `cargo xtask up` first")?;
+        let engine = self.engine().await?;
+        Ok(Arc::new(Context::new(self, engine, credentials)))
+    }
+}
+
+/// Runs the plan that reaches `goals`.
+pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Vec<execute::Record> {
+    let plan = Plan::reaching(goals);
+    execute(&plan, &context.progress, &context.cancel, |action| steps::run(Arc::clone(context), action)).await
+}
+
+/// Runs the plan that reaches `goals`, writes the report, and says where it is.
+///
+/// # Errors
+/// When a step failed.
+pub async fn reach_and_report(context: &Arc<Context>, command: &str, goals: &[Action]) -> Result<()> {
+    let mut records = reach(context, goals).await;
+    let result = conclude(&mut records);
+    let steps = records.iter().map(StepReport::of).collect();
+    write_report(context, command, steps, result.as_ref().err())?;
+    result
+}
+
+/// Writes the report of a run.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_report(
+    context: &Context,
+    command: &str,
+    steps: Vec<StepReport>,
+    error: Option<&anyhow::Error>,
+) -> Result<()> {
+    let ended = Timestamp::now();
+    let findings = context.findings().clone();
+    let report = Report {
+        schema: 1,
+        command: command.to_owned(),
+        started: context.started,
+        ended,
+        seconds: ended.duration_since(context.started).as_secs_f64(),
+        result: if error.is_none() { "passed" } else { "failed" },
+        error: error.map(|error| format!("{error:#}")),
+        environment: Environment {
+            engine: context.engine.description(),
+            cluster: context.settings.cluster.name.clone(),
+            kubernetes: findings.kubernetes,
+            node_image: findings.node_image,
+            runtime: "simulated",
+            hub: "local",
+        },
+        critical_path: CriticalPath::of(&steps),
+        steps,
+        layers: findings.proof.layers,
+        messages: findings.proof.messages,
+    };
+    fs_err::create_dir_all(&context.run_folder)?;
+    let path = report.write(&context.run_folder)?;
+    let path = path.strip_prefix(&context.paths.project).unwrap_or(&path);
+    context.progress.say(&format!("report: {}", path.display()));
+    Ok(())
+}
+
+/// Cancels on Ctrl-C and on SIGTERM; a second signal ends the program at once.
+fn cancel_on_signal(cancel: CancellationToken) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    tokio::spawn(async move {
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if stopping {
+                std::process::exit(i32::from(crate::exit::INTERRUPTED));
+            }
+            stopping = true;
+            eprintln!("stopping; press Ctrl-C again to stop at once and leave everything as it is");
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}

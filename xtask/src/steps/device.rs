@@ -1,0 +1,68 @@
+//! The edge device in the hub: registered once, its deployment applied.
+
+use anyhow::{Context as _, Result};
+use kedge_sim::secret::Secret;
+use kedge_sim::service::ServiceClient;
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::edge_config::{self, SensorImage};
+use crate::images::Image;
+use crate::steps::{hub, registry};
+
+/// Registers the device unless the hub knows it, and applies the deployment unless it is the current one.
+///
+/// # Errors
+/// When the hub refuses, or the deployment manifest cannot be used.
+pub async fn ensure(context: &Context) -> Result<String> {
+    let id = &context.settings.device.id;
+    let digest = registry::pushed_digest(context, Image::TemperatureSensor).await?;
+    let login = context.credentials.registry_login();
+    let sensor = SensorImage { registry: registry::INNER_HOST, digest: &digest, login: &login };
+    let source = fs_err::read_to_string(context.paths.project.join("config/deployment.json"))?;
+    let manifest = edge_config::deployment(&source, &sensor)?;
+    let service = hub::service(context).await?;
+    service
+        .register_edge_device(id)
+        .await
+        .with_context(|| format!("failed to register the device `{id}`"))?;
+    if is_current(&service, id, &manifest).await? {
+        return Ok(format!("`{id}` was there, with this deployment"));
+    }
+    service
+        .apply_configuration_content(id, &manifest)
+        .await
+        .context("the hub refuses `config/deployment.json`")?;
+    Ok(format!("registered `{id}`, deployment applied"))
+}
+
+/// The connection string of the device, which is its credential.
+///
+/// # Errors
+/// When the hub does not answer.
+pub async fn connection_string(context: &Context) -> Result<Secret> {
+    let id = &context.settings.device.id;
+    let service = hub::service(context).await?;
+    service
+        .register_edge_device(id)
+        .await
+        .with_context(|| format!("failed to read the credential of the device `{id}`"))
+}
+
+/// Whether the twins of the system modules hold this deployment already.
+async fn is_current(service: &ServiceClient, device: &str, manifest: &Value) -> Result<bool> {
+    for module in ["$edgeAgent", "$edgeHub"] {
+        let twin = service
+            .module_twin(device, module)
+            .await
+            .with_context(|| format!("failed to read the twin of `{module}`"))?;
+        let mut desired = twin["properties"]["desired"].clone();
+        if let Some(properties) = desired.as_object_mut() {
+            properties.retain(|name, _| !name.starts_with('$'));
+        }
+        if desired != manifest["modulesContent"][module]["properties.desired"] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

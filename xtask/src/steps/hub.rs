@@ -1,0 +1,116 @@
+//! The local IoT Hub, a container beside the cluster, as the cloud is.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kedge_sim::sas::SharedAccessKey;
+use kedge_sim::service::ServiceClient;
+use kedge_sim::tls::Endpoint;
+
+use crate::context::Context;
+use crate::engine::{ContainerFile, ContainerSpec};
+use crate::images::Image;
+use crate::wait::{Observation, wait_for};
+
+const HTTPS: u16 = 443;
+const MQTT: u16 = 8883;
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The hub's ports on the loopback interface.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// REST over HTTPS.
+    pub https: u16,
+    /// MQTT over TLS.
+    pub mqtt: u16,
+}
+
+/// Starts the hub and waits until it answers.
+///
+/// # Errors
+/// When the name is taken, or the hub does not answer.
+pub async fn ensure(context: &Context) -> Result<String> {
+    let name = context.hub_container();
+    let image = context.reference(Image::Hub)?;
+    let note = match context.engine.container(&name).await? {
+        Some(state) if state.running && state.image == image => "was there",
+        _ => {
+            context.engine.remove_container(&name).await?;
+            context.engine.start_container(&spec(context, image)).await?;
+            "started"
+        }
+    };
+    wait_until_answering(context, &name).await?;
+    Ok(format!("{note} as {}", context.settings.hub.host_name))
+}
+
+/// A client of the hub's service side, with the owner's key.
+///
+/// # Errors
+/// When the hub is not up.
+pub async fn service(context: &Context) -> Result<ServiceClient> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, published_ports(context).await?.https));
+    let host_name = &context.settings.hub.host_name;
+    let key = SharedAccessKey::from_base64(context.credentials.owner_key.expose())?;
+    let endpoint = Endpoint::at(host_name.as_str(), address);
+    Ok(ServiceClient::new(endpoint, host_name, key, Some(&context.credentials.hub_ca))?)
+}
+
+/// Where the hub is published.
+///
+/// # Errors
+/// When the hub is not up.
+pub async fn published_ports(context: &Context) -> Result<Ports> {
+    let state = context.engine.container(&context.hub_container()).await?;
+    let state = state.filter(|state| state.running).context("the hub is not up; run `cargo xtask up`")?;
+    let port = |inside: u16| {
+        state.ports.get(&inside).copied().with_context(|| format!("the hub's port {inside} is not published"))
+    };
+    Ok(Ports { https: port(HTTPS)?, mqtt: port(MQTT)? })
+}
+
+fn spec(context: &Context, image: String) -> ContainerSpec {
+    let host_name = &context.settings.hub.host_name;
+    let config = format!(
+        "host_name = \"{host_name}\"\ncertificate_file = \"/etc/kedge-hub/hub.pem\"\nkey_file = \"/etc/kedge-hub/hub.key\"\n\
+         owner_key_file = \"/etc/kedge-hub/owner.key\"\n"
+    );
+    let credentials = &context.credentials;
+    let file = |name: &str, text: &str| ContainerFile {
+        path: format!("/etc/kedge-hub/{name}"),
+        contents: text.into(),
+    };
+    ContainerSpec {
+        name: context.hub_container(),
+        image,
+        network: Some(context.network().to_owned()),
+        aliases: vec![host_name.clone()],
+        ports: vec![(HTTPS, 0), (MQTT, 0)],
+        files: vec![
+            file("hub.toml", &config),
+            file("hub.pem", &credentials.hub_certificate),
+            file("hub.key", credentials.hub_key.expose()),
+            file("owner.key", credentials.owner_key.expose()),
+        ],
+        privileged: false,
+    }
+}
+
+async fn wait_until_answering(context: &Context, name: &str) -> Result<()> {
+    wait_for("the hub", READY_LIMIT, || async {
+        if let Ok(Some(state)) = context.engine.container(name).await
+            && !state.running
+        {
+            let log = context.engine.container_log(name, 5).await.unwrap_or_default();
+            return Observation::Failed(format!("its container ended: {}", log.trim()));
+        }
+        let healthy = async { anyhow::Ok(service(context).await?.health().await?) };
+        match healthy.await {
+            Ok(_) => Observation::Ready(()),
+            Err(error) => Observation::NotYet(format!("{error:#}")),
+        }
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Images in the engine: the Debian base, and those that a Dockerfile builds on it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::engine::Build;
+use crate::images::Image;
+use crate::inputs::{Fingerprint, pack};
+
+/// What the base image is made with. Documentation and translations are left out, now and by every later
+/// `apt-get install`, because the options stay in the image.
+const MMDEBSTRAP: [&str; 13] = [
+    "--variant=minbase",
+    // With `usr-is-merged` in the place of `usrmerge`, fifty megabytes of perl stay out.
+    "--include=ca-certificates,usr-is-merged",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    "--aptopt=Apt::Install-Recommends \"false\"",
+    "--dpkgopt=force-unsafe-io",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-include=/usr/share/locale/locale.alias",
+    "--dpkgopt=path-exclude=/usr/share/lintian/*",
+    "bookworm",
+];
+const BASE_DOCKERFILE: &str = "FROM scratch\nADD base.tar /\nCMD [\"/bin/bash\"]\n";
+const BASE_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// The hash of the base image's inputs.
+///
+/// # Errors
+/// Never in practice; the signature is that of the other images.
+pub fn base_fingerprint() -> Result<Fingerprint> {
+    let mut settings = MMDEBSTRAP.to_vec();
+    settings.push(BASE_DOCKERFILE);
+    Fingerprint::of(&[], &settings)
+}
+
+/// Makes the Debian base image with the machine's own package sources.
+///
+/// # Errors
+/// When Debian's packages cannot be had, or the engine refuses the image.
+pub async fn ensure_base(context: &Context) -> Result<String> {
+    let reference = context.reference(Image::Base)?;
+    if context.engine.has_image(&reference).await? {
+        return Ok("unchanged".into());
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("kedge-base-")
+        .tempdir()
+        .context("failed to make a folder for the base image")?;
+    let root = folder.path().join("base.tar");
+    context
+        .process("image-base", "download Debian 12", "mmdebstrap")
+        .args(MMDEBSTRAP)
+        .args([&root])
+        .limit(BASE_LIMIT)
+        .run()
+        .await?;
+    let archive = folder.path().join("context.tar");
+    pack_base(&root, &archive)?;
+    context
+        .engine
+        .build_from_file(&archive, &reference, |line| context.progress.detail("image-base", line))
+        .await?;
+    Ok("made".into())
+}
+
+fn pack_base(root: &std::path::Path, archive: &std::path::Path) -> Result<()> {
+    let mut packed = tar::Builder::new(std::io::BufWriter::new(fs_err::File::create(archive)?));
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(BASE_DOCKERFILE.len() as u64);
+    packed
+        .append_data(&mut header, "Dockerfile", BASE_DOCKERFILE.as_bytes())
+        .context("failed to pack the base image")?;
+    packed.append_path_with_name(root, "base.tar").context("failed to pack the base image")?;
+    packed.into_inner().and_then(|mut inner| inner.flush()).context("failed to pack the base image")
+}
+
+/// Builds an image from its Dockerfile unless one of the same inputs exists. `step` is shown and logged.
+///
+/// # Errors
+/// When an input is missing or the build fails.
+pub async fn ensure(context: &Context, image: Image, step: &str) -> Result<String> {
+    let recipe = context.recipe(image).with_context(|| format!("the {image} image has no Dockerfile"))?;
+    let reference = context.reference(image)?;
+    if context.engine.has_image(&reference).await? {
+        return Ok("unchanged".into());
+    }
+    let mut packed = Vec::new();
+    pack(&recipe.sources, &mut packed)?;
+    let args = if recipe.on_base { vec![("BASE_IMAGE", context.reference(Image::Base)?)] } else { vec![] };
+    let mut log = fs_err::OpenOptions::new().create(true).append(true).open(context.log(step))?;
+    let build = Build { context: packed, reference: reference.clone(), target: recipe.target, args };
+    context
+        .engine
+        .build(build, |line| {
+            // A full disk fails the build itself; its log is not worth another error.
+            let _ = writeln!(log, "{line}");
+            context.progress.detail(step, line);
+        })
+        .await?;
+    let megabytes = context.engine.image_size(&reference).await? / 1_000_000;
+    Ok(format!("built, {megabytes} MB"))
+}

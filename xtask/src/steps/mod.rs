@@ -1,0 +1,45 @@
+//! What each action of the plan does. Every function here looks first and does only what is missing.
+
+pub mod binaries;
+pub mod cluster;
+pub mod deploy;
+pub mod device;
+pub mod hub;
+pub mod images;
+pub mod kind;
+pub mod network;
+pub mod node_image;
+pub mod registry;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::images::Image;
+use crate::plan::Action;
+
+/// Brings about one action and tells in a few words how.
+///
+/// # Errors
+/// When it cannot be brought about.
+pub async fn run(context: Arc<Context>, action: Action) -> Result<String> {
+    let context = &*context;
+    match action {
+        Action::Network => network::ensure(context).await,
+        Action::Kind => kind::ensure(context).await,
+        Action::Binaries => binaries::ensure(context).await,
+        Action::Image(Image::Base) => images::ensure_base(context).await,
+        Action::Image(image) => images::ensure(context, image, &action.id()).await,
+        Action::NodeImage => node_image::ensure(context).await,
+        Action::Cluster => cluster::ensure(context).await,
+        Action::Registry => registry::ensure(context).await,
+        Action::Push(image) => registry::push(context, image).await,
+        Action::Wiring => cluster::wire_registry(context).await,
+        Action::Hub => hub::ensure(context).await,
+        Action::Device => device::ensure(context).await,
+        Action::Deploy => deploy::ensure(context).await,
+        Action::Pod => deploy::wait_until_ready(context).await,
+        Action::Telemetry => crate::verify::telemetry_step(context).await,
+    }
+}

@@ -1,0 +1,92 @@
+//! The image of the cluster's node: kind's own where it can be pulled, else the one assembled from Debian
+//! packages, which is built once and kept as an archive in the user's cache.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::images::Image;
+use crate::steps::images;
+
+/// Version 1.32.2, which goes with the `kind` that is fetched (0.27), by digest as kind's authors recommend.
+const KINDS_OWN: &str =
+    "docker.io/kindest/node@sha256:f226345927d7e348497136874b6d207e0b32cc52154ad8323129352923a3142f";
+/// A registry that is reachable at all answers within this; a large image may take longer to arrive.
+const PULL_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// The image that the cluster's node is to be made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeImage {
+    /// Its reference in the engine.
+    pub reference: String,
+    /// Whether it is the one made from Debian packages, which brings its own CNI and no CoreDNS.
+    pub debian: bool,
+}
+
+/// Which node image will be used: a pure function of the settings and of what the engine holds.
+///
+/// # Errors
+/// When the engine cannot be asked.
+pub async fn choice(context: &Context) -> Result<NodeImage> {
+    let debian = || -> Result<NodeImage> {
+        Ok(NodeImage { reference: context.reference(Image::Node)?, debian: true })
+    };
+    match context.settings.cluster.node_image.as_str() {
+        "debian" => debian(),
+        "auto" if context.engine.has_image(KINDS_OWN).await? => {
+            Ok(NodeImage { reference: KINDS_OWN.into(), debian: false })
+        }
+        "auto" => debian(),
+        reference => Ok(NodeImage { reference: reference.into(), debian: false }),
+    }
+}
+
+/// Makes sure that the engine holds the node image.
+///
+/// # Errors
+/// When it can neither be pulled nor built.
+pub async fn ensure(context: &Context) -> Result<String> {
+    let wanted = choice(context).await?;
+    if context.engine.has_image(&wanted.reference).await? {
+        return Ok(format!("unchanged: {}", wanted.reference));
+    }
+    match context.settings.cluster.node_image.as_str() {
+        "debian" => load_or_build(context, &wanted.reference).await,
+        "auto" => match pull(context, KINDS_OWN).await {
+            Ok(()) => Ok(format!("pulled {KINDS_OWN}")),
+            Err(error) => {
+                context
+                    .progress
+                    .detail("node-image", "kind's own cannot be pulled, so Debian packages are used");
+                fs_err::write(context.log("node-image"), format!("{error:#}\n"))?;
+                load_or_build(context, &wanted.reference).await
+            }
+        },
+        reference => pull(context, reference).await.map(|()| format!("pulled {reference}")),
+    }
+}
+
+async fn pull(context: &Context, reference: &str) -> Result<()> {
+    let pulled = context.engine.pull(reference, |line| context.progress.detail("node-image", line));
+    tokio::time::timeout(PULL_LIMIT, pulled)
+        .await
+        .with_context(|| format!("pulling `{reference}` took longer than {} s", PULL_LIMIT.as_secs()))?
+}
+
+async fn load_or_build(context: &Context, reference: &str) -> Result<String> {
+    let archive = context.paths.cache.join("node").join(format!("{}.tar", context.fingerprint(Image::Node)?));
+    if archive.exists() {
+        context.progress.detail("node-image", "loading it from the cache");
+        context.engine.load_image(&archive).await?;
+        if context.engine.has_image(reference).await? {
+            return Ok(format!("loaded from `{}`", archive.display()));
+        }
+    }
+    let note = images::ensure(context, Image::Node, "node-image").await?;
+    if let Some(folder) = archive.parent() {
+        fs_err::create_dir_all(folder)?;
+    }
+    context.engine.save_image(reference, &archive).await?;
+    Ok(format!("{note}; kept in the cache"))
+}

@@ -1,0 +1,86 @@
+//! The proof: walk the layers in order, say which one is broken and why, and count telemetry only when it has
+//! arrived at the hub.
+
+mod layers;
+mod telemetry;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::exit::Unproved;
+use crate::wait::wait_for;
+
+pub use self::layers::Name;
+pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
+
+/// How one layer was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// Which layer.
+    pub name: Name,
+    /// `ok`, `broken` or `not reached`.
+    pub result: &'static str,
+    /// What was seen, or what is wrong.
+    pub detail: String,
+}
+
+/// What was proved.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Proof {
+    /// All layers, in order.
+    pub layers: Vec<Layer>,
+    /// The telemetry that counted.
+    pub messages: Vec<Evidence>,
+}
+
+impl Proof {
+    /// The layer that is broken.
+    #[must_use]
+    pub fn broken(&self) -> Option<&Layer> {
+        self.layers.iter().find(|layer| layer.result == "broken")
+    }
+}
+
+/// Walks all layers; each may take until the settings' time limit. Only telemetry that was enqueued after
+/// the run began counts.
+pub async fn walk(context: &Context) -> Proof {
+    let mut proof = Proof::default();
+    for name in Name::ALL {
+        let (result, detail) = if proof.broken().is_some() {
+            ("not reached", String::new())
+        } else {
+            match look(context, name, &mut proof.messages).await {
+                Ok(detail) => ("ok", detail),
+                Err(error) => ("broken", format!("{error:#}")),
+            }
+        };
+        context.progress.detail("telemetry", &format!("{name}: {result}"));
+        proof.layers.push(Layer { name, result, detail });
+    }
+    proof
+}
+
+async fn look(context: &Context, name: Name, messages: &mut Vec<Evidence>) -> Result<String> {
+    let limit = std::time::Duration::from_secs(context.settings.verify.time_limit);
+    if name == Name::Hub {
+        *messages = telemetry::collect(context, limit).await?;
+        return Ok(format!("{} messages with continuous sequence numbers", messages.len()));
+    }
+    Ok(wait_for(&format!("the layer `{name}`"), limit, || layers::observe(context, name)).await?)
+}
+
+/// The proof as a step of a plan.
+///
+/// # Errors
+/// When a layer is broken; the error names it.
+pub async fn telemetry_step(context: &Context) -> Result<String> {
+    let proof = walk(context).await;
+    let broken = proof.broken().cloned();
+    let count = proof.messages.len();
+    context.findings().proof = proof;
+    match broken {
+        None => Ok(format!("{count} messages")),
+        Some(layer) => Err(Unproved { layer: layer.name.to_string(), detail: layer.detail }.into()),
+    }
+}
