@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use rustls::crypto::ring;
 use sha2::Sha256;
 
 use super::SasError;
@@ -42,7 +43,8 @@ impl SharedAccessKey {
     /// Makes a new random key of 32 bytes.
     pub fn generate() -> Result<Self, SasError> {
         let mut bytes = vec![0; GENERATED_KEY_BYTES];
-        getrandom::fill(&mut bytes).map_err(|_| SasError::NoRandomness)?;
+        // The generator of TLS asks the kernel directly; others look for `/dev/urandom` in a static binary.
+        ring::default_provider().secure_random.fill(&mut bytes).map_err(|_| SasError::NoRandomness)?;
         Self::from_bytes(bytes)
     }
 
