@@ -8,6 +8,7 @@ pub mod context;
 pub mod credentials;
 pub mod edge_config;
 pub mod engine;
+pub mod evidence;
 pub mod execute;
 pub mod exit;
 pub mod images;

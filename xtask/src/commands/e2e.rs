@@ -4,6 +4,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::commands::{down, verify};
+use crate::evidence;
 use crate::execute::conclude;
 use crate::plan::Action;
 use crate::report::StepReport;
@@ -27,6 +28,9 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let mut result = conclude(&mut records);
     let mut steps: Vec<_> = records.iter().map(StepReport::of).collect();
     verify::print(&context);
+    if result.is_err() {
+        evidence::keep(&context).await;
+    }
     if args.keep {
         context.progress.say(
             "everything is kept; look at it with `cargo xtask status`, remove it with `cargo xtask down`",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use kube::{Api, Client};
@@ -67,18 +67,14 @@ pub async fn wait_until_ready(context: &Context) -> Result<String> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let namespace = &context.settings.deploy.namespace;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let ready = wait_for("the pod", READY_LIMIT, || async {
+    wait_for("the pod", READY_LIMIT, || async {
         match deployments.get(manifests::DEPLOYMENT).await {
             Ok(deployment) if is_rolled_out(&deployment) => Observation::Ready(()),
             Ok(_) => look_at_pods(context, &client, namespace).await,
             Err(error) => Observation::NotYet(error.to_string()),
         }
     })
-    .await;
-    if ready.is_err() {
-        keep_log(context, &client, namespace).await;
-    }
-    ready?;
+    .await?;
     Ok("ready".into())
 }
 
@@ -136,15 +132,4 @@ fn describe(pod: &Pod) -> String {
         _ => String::new(),
     };
     format!("{name}: {phase}, restarts {}, {state}", container.restart_count)
-}
-
-/// Keeps what the pod has written, for whoever looks into the failure.
-async fn keep_log(context: &Context, client: &Client, namespace: &str) {
-    let kept = async {
-        let text = cluster::pod_log(client, namespace, 500).await?;
-        fs_err::write(context.log("pod"), text).context("failed to write the log")
-    };
-    if let Err(error) = kept.await {
-        context.progress.say(&format!("the pod's log could not be kept: {error:#}"));
-    }
 }

@@ -1,0 +1,37 @@
+//! What is kept of a failed run before it is cleaned up: what the pod, the hub and the registry have written.
+
+use anyhow::Result;
+
+use crate::cluster;
+use crate::context::Context;
+
+/// How many lines of each log are kept.
+const LINES: u16 = 2000;
+
+/// Writes the logs of all parts that are there into the run's folder. A part that cannot be asked is told and
+/// left out: the failure itself matters more.
+pub async fn keep(context: &Context) {
+    let containers = [("hub", context.hub_container()), ("registry", context.registry_container())];
+    for (part, container) in containers {
+        if let Ok(Some(_)) = context.engine.container(&container).await {
+            write(context, part, context.engine.container_log(&container, usize::from(LINES)).await);
+        }
+    }
+    if context.paths.kubeconfig().exists() {
+        write(context, "pod", pod_log(context).await);
+    }
+}
+
+async fn pod_log(context: &Context) -> Result<String> {
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    cluster::pod_log(&client, &context.settings.deploy.namespace, i64::from(LINES)).await
+}
+
+fn write(context: &Context, part: &str, log: Result<String>) {
+    let path = context.run_folder.join(format!("{part}.container.log"));
+    let kept = log.and_then(|text| Ok(fs_err::write(&path, text)?));
+    match kept {
+        Ok(()) => context.progress.say(&format!("kept: {}", path.display())),
+        Err(error) => context.progress.say(&format!("the log of the {part} could not be kept: {error:#}")),
+    }
+}
