@@ -58,8 +58,8 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
 struct Hub {
     authority: Authority,
     state: Mutex<State>,
-    /// The offset of the newest message, for readers that wait.
-    newest_message: watch::Sender<u64>,
+    /// Marked as changed with each message, for readers that wait.
+    new_message: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -73,13 +73,13 @@ impl Hub {
         Self {
             authority: Authority::new(&config.host_name, config.owner_key.clone()),
             state: Mutex::default(),
-            newest_message: watch::Sender::new(0),
+            new_message: watch::Sender::new(()),
         }
     }
 
     /// Wakes the readers that wait for telemetry.
-    fn announce_message(&self, offset: u64) {
-        self.newest_message.send_replace(offset);
+    fn announce_message(&self) {
+        self.new_message.send_replace(());
     }
 
     /// The lock is held for moments and never across an await. A panic while it is held would leave plain data

@@ -12,3 +12,6 @@ pub use connection::{Connection, Error, Reader, Writer};
 pub use rumqttc::mqttbytes::v4 as packet;
 pub use rumqttc::mqttbytes::v4::Packet;
 pub use rumqttc::mqttbytes::{Protocol, QoS};
+
+/// The packet of the largest message of IoT Hub: the few bytes beside topic and body are its header.
+pub const MAX_PACKET: usize = crate::topics::MAX_MESSAGE + 16;

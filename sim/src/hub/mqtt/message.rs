@@ -7,10 +7,7 @@ use crate::hub::store::{Store, StoreError};
 use crate::identity::{Identity, IdentityError};
 use crate::mqtt::QoS;
 use crate::mqtt::packet::{LastWill, Publish};
-use crate::topics::{ClientTopic, PropertyBag, TopicError, system};
-
-/// A message with its topic and properties, as in IoT Hub.
-pub(super) const MAX_MESSAGE: usize = 256 * 1024;
+use crate::topics::{ClientTopic, MAX_MESSAGE, PropertyBag, TopicError, system};
 
 /// Why a connection is closed: MQTT 3.1.1 has no other way to say no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

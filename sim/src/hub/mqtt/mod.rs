@@ -17,17 +17,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::connect::{Accepted, ConnectError};
-use self::message::{MAX_MESSAGE, Refusal};
+use self::message::{Message, Refusal};
 use self::session::{Reaction, Session};
+use super::Hub;
 use super::connections::Ticket;
-use super::{Hub, State};
+use crate::identity::Identity;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
-use crate::mqtt::{Connection, Error, Packet};
+use crate::mqtt::{Connection, Error, MAX_PACKET, Packet};
 use crate::sas::{CLOCK_SKEW_SECS, unix_seconds};
 
-/// A message, and the few bytes of its header beside topic and body.
-const MAX_PACKET: usize = MAX_MESSAGE + 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timers reach about two years ahead; a client with a longer token proves itself anew each year.
 const MAX_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -64,8 +64,8 @@ where
     let (accepted, ticket) = match open(&hub, &mut connection).await {
         Ok(opened) => opened,
         Err(end) => {
-            tracing::info!(%peer, %end, "no MQTT session");
-            return;
+            tracing::info!(%peer, reason = %end, "no MQTT session");
+            return close(connection).await;
         }
     };
     let identity = accepted.identity.clone();
@@ -74,14 +74,28 @@ where
     let end = client.run().await;
     tracing::info!(client = %identity, reason = %end, "disconnected");
 
+    let Client { connection, ticket, said_goodbye, .. } = client;
+    let will = accepted.will.filter(|_| !said_goodbye);
+    leave(&hub, &identity, &ticket, will);
+    // Closed last: whoever sees the end of the connection sees its effects, too.
+    close(connection).await;
+}
+
+/// Takes a client whose connection has ended off the books.
+fn leave(hub: &Hub, identity: &Identity, ticket: &Ticket, will: Option<Message>) {
     let (mut state, now) = (hub.state(), Timestamp::now());
-    if let (Some(will), false) = (accepted.will, client.said_goodbye) {
-        match will.store(&mut state.store, now) {
-            Ok(offset) => hub.announce_message(offset),
-            Err(error) => tracing::warn!(client = %identity, %error, "lost a last will"),
-        }
+    match will.map(|will| will.store(&mut state.store, now)) {
+        Some(Ok(_)) => hub.announce_message(),
+        Some(Err(error)) => tracing::warn!(client = %identity, %error, "lost a last will"),
+        None => {}
     }
-    state.disconnect(&identity, client.ticket.connection_id, now);
+    state.disconnect(identity, ticket.connection_id, now);
+}
+
+/// Says goodbye in the way of TLS, if the client still listens.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(connection: Connection<S>) {
+    let (_, mut writer) = connection.split();
+    let _ = timeout(CLOSE_TIMEOUT, writer.shutdown()).await;
 }
 
 /// Reads the CONNECT, decides, and answers it.
@@ -172,12 +186,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
 
     fn on_read(&mut self, read: Result<Result<Option<Packet>, Error>, End>) -> Result<Vec<Packet>, End> {
         let packet = read??.ok_or(End::Closed)?;
-        let mut guard = self.hub.state();
-        let State { store, .. } = &mut *guard;
+        let store = &mut self.hub.state().store;
         let Reaction { replies, stored, disconnected } =
             self.session.on_packet(packet, store, Timestamp::now())?;
-        if let Some(offset) = stored {
-            self.hub.announce_message(offset);
+        if stored {
+            self.hub.announce_message();
         }
         if disconnected {
             self.said_goodbye = true;

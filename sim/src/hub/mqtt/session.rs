@@ -23,8 +23,8 @@ const MAX_IN_FLIGHT: usize = 64;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Reaction {
     pub(super) replies: Vec<Packet>,
-    /// The offset of a message that was stored.
-    pub(super) stored: Option<u64>,
+    /// A message was stored.
+    pub(super) stored: bool,
     /// The client said goodbye.
     pub(super) disconnected: bool,
 }
@@ -92,7 +92,8 @@ impl Session {
         match ClientTopic::parse(&publish.topic)? {
             ClientTopic::Telemetry { identity, properties } => {
                 let message = Message::new(&self.identity, &identity, properties, publish, store)?;
-                reaction.stored = Some(message.store(store, now)?);
+                message.store(store, now)?;
+                reaction.stored = true;
             }
             ClientTopic::TwinGet { request_id } => {
                 let twin = store.twin(&self.identity)?;

@@ -6,10 +6,10 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::hub::State;
 use crate::hub::authority::Authority;
 use crate::hub::connections::Connections;
 use crate::hub::store::{Authentication, DeviceSpec, Precondition, Store};
-use crate::identity::Identity;
 use crate::mqtt::QoS;
 use crate::mqtt::packet::{Connect, Subscribe};
 use crate::sas::{SharedAccessKey, sign};
@@ -30,7 +30,7 @@ fn hub() -> Arc<Hub> {
     Arc::new(Hub {
         authority: Authority::new(HUB, SharedAccessKey::generate().unwrap()),
         state: std::sync::Mutex::new(State { store, connections: Connections::default() }),
-        newest_message: tokio::sync::watch::Sender::new(0),
+        new_message: tokio::sync::watch::Sender::new(()),
     })
 }
 

@@ -1,8 +1,8 @@
 //! The HTTPS interface: identities for devices, and everything else for services.
 //!
-//! Authorization is a layer of each router, so that no route can be added without it: [`service`] routes ask for
-//! the owner's token, [`modules`] routes also take the token of the device that they are about. Every error is
-//! JSON with a `Message`, because the identity service of IoT Edge reads nothing else.
+//! Authorization is a layer of each group of routes, so that none can be added without it: those for services ask
+//! for the owner's token, those for modules also take the token of the device that they are about. Every error
+//! is JSON with a `Message`, because the identity service of IoT Edge reads nothing else.
 
 mod devices;
 mod error;

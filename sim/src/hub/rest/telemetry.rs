@@ -48,9 +48,9 @@ pub(super) async fn read(
 
 /// Moves the query on over messages that do not match, so that the caller does so too when its time is up.
 async fn wait_for_messages(hub: &Hub, query: &mut TelemetryQuery) -> Value {
-    let mut newest_message = hub.newest_message.subscribe();
+    let mut new_message = hub.new_message.subscribe();
     loop {
-        newest_message.mark_unchanged();
+        new_message.mark_unchanged();
         {
             let state = hub.state();
             let page = state.store.telemetry(query);
@@ -60,7 +60,7 @@ async fn wait_for_messages(hub: &Hub, query: &mut TelemetryQuery) -> Value {
             }
             query.after = page.next;
         }
-        if newest_message.changed().await.is_err() {
+        if new_message.changed().await.is_err() {
             // The hub holds the other end, so this is the end of the hub.
             return json!({"messages": [], "next": query.after});
         }
