@@ -69,3 +69,49 @@ fn request_id(query: &str) -> Result<String, TopicError> {
         _ => Err(TopicError::RequestId),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each prefix of the text, and the text with each character replaced by others.
+    fn mutations(text: &str) -> Vec<String> {
+        let characters: Vec<char> = text.chars().collect();
+        let mut mutations = Vec::new();
+        for position in 0..characters.len() {
+            mutations.push(characters[..position].iter().collect());
+            for replacement in ['/', '?', '&', '=', '%', '$', '#', '+', '\0', 'ü', '🦀'] {
+                let mut changed = characters.clone();
+                changed[position] = replacement;
+                mutations.push(changed.into_iter().collect());
+            }
+        }
+        mutations
+    }
+
+    #[test]
+    fn whatever_is_read_is_written_and_read_the_same_and_nothing_panics() {
+        for valid in [
+            "devices/d/modules/$edgeHub/messages/events/%24.on=out&a%20b=1",
+            "$iothub/twin/PATCH/properties/reported/?$rid=1f",
+            "$iothub/methods/res/200/?$rid=1",
+            "$iothub/twin/res/204/?$rid=1&$version=2",
+            "$iothub/methods/POST/ping/?$rid=1",
+            "devices/d/modules/m/inputs/in/%24.cdid=d",
+            "devices/d/messages/devicebound/#",
+            "$iothub/twin/PATCH/properties/desired/#",
+        ] {
+            for text in mutations(valid) {
+                if let Ok(topic) = ClientTopic::parse(&text) {
+                    assert_eq!(ClientTopic::parse(&topic.to_string()), Ok(topic), "{text:?}");
+                }
+                if let Ok(topic) = HubTopic::parse(&text) {
+                    assert_eq!(HubTopic::parse(&topic.to_string()), Ok(topic), "{text:?}");
+                }
+                if let Ok(subscription) = Subscription::parse(&text) {
+                    assert_eq!(Subscription::parse(&subscription.to_string()), Ok(subscription), "{text:?}");
+                }
+            }
+        }
+    }
+}

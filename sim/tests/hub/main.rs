@@ -9,4 +9,6 @@ mod mqtt_refusals;
 #[cfg(test)]
 mod mqtt_session;
 #[cfg(test)]
+mod program;
+#[cfg(test)]
 mod service_rest;
