@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
@@ -16,13 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::identity::Identity;
-use crate::mqtt::{Client, ClientError, Incoming, Options};
+use crate::mqtt::{Client, ClientError, Incoming, MAX_PACKET, Options};
 use crate::secret::Secret;
 use crate::tls::{self, Endpoint};
 use crate::topics::{ClientTopic, HubTopic, PropertyBag, Subscription};
-
-/// The largest message that IoT Hub takes, plus room for the topic.
-pub const MAX_PACKET: usize = 256 * 1024 + crate::topics::MAX_TOPIC_LEN;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -58,12 +55,6 @@ impl Link {
         });
         opened.await.map_err(|_| ClientError::Silent)?
     }
-}
-
-/// Seconds since the Unix epoch.
-#[must_use]
-pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 /// Why a twin request failed.

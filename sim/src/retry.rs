@@ -3,6 +3,7 @@
 //! Every wait of the edge runtime and of the sensor ends early when the shutdown token is
 //! cancelled, so that a process stops at once whatever it was waiting for.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,18 +48,20 @@ pub async fn pause(delay: Duration, shutdown: &CancellationToken) -> bool {
     shutdown.run_until_cancelled(tokio::time::sleep(delay)).await.is_some()
 }
 
-/// Asks `probe` every `interval` until it answers, the deadline passes or the shutdown comes.
-pub async fn poll_until<T>(
+/// Tries every `interval` until it works or the deadline passes; then the last error. `None` when the shutdown
+/// came first.
+pub async fn poll_until<T, E, F: Future<Output = Result<T, E>>>(
     interval: Duration,
     deadline: Instant,
     shutdown: &CancellationToken,
-    mut probe: impl AsyncFnMut() -> Option<T>,
-) -> Option<T> {
+    mut attempt: impl FnMut() -> F,
+) -> Option<Result<T, E>> {
     loop {
-        if let Some(answer) = shutdown.run_until_cancelled(probe()).await? {
-            return Some(answer);
+        match shutdown.run_until_cancelled(attempt()).await? {
+            Err(_) if Instant::now() < deadline => {}
+            outcome => return Some(outcome),
         }
-        if Instant::now() >= deadline || !pause(interval, shutdown).await {
+        if !pause(interval, shutdown).await {
             return None;
         }
     }
@@ -85,22 +88,21 @@ mod tests {
         shutdown.cancel();
         assert!(!Backoff::new(1000 * SECOND, 1000 * SECOND).pause(&shutdown).await);
         let far = Instant::now() + 1000 * SECOND;
-        let answer = poll_until(1000 * SECOND, far, &shutdown, async || None::<()>).await;
-        assert_eq!(answer, None);
+        assert_eq!(poll_until(SECOND, far, &shutdown, async || Err::<(), ()>(())).await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn polling_stops_at_the_answer_or_at_the_deadline() {
+    async fn polling_stops_at_the_answer_or_with_the_last_error_at_the_deadline() {
         let shutdown = CancellationToken::new();
-        let mut asked = 0;
+        let mut attempts = 0;
         let deadline = Instant::now() + 10 * SECOND;
-        let answer = poll_until(SECOND, deadline, &shutdown, async || {
-            asked += 1;
-            (asked == 3).then_some(asked)
-        })
-        .await;
-        assert_eq!(answer, Some(3));
-        let answer = poll_until(SECOND, Instant::now() + 3 * SECOND, &shutdown, async || None::<()>).await;
-        assert_eq!(answer, None);
+        let answer = poll_until(SECOND, deadline, &shutdown, || {
+            attempts += 1;
+            std::future::ready(if attempts == 3 { Ok(attempts) } else { Err("not yet") })
+        });
+        assert_eq!(answer.await, Some(Ok(3)));
+        let deadline = Instant::now() + 3 * SECOND;
+        let answer = poll_until(SECOND, deadline, &shutdown, async || Err::<(), _>("never")).await;
+        assert_eq!(answer, Some(Err("never")));
     }
 }

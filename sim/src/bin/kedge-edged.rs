@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -100,7 +101,7 @@ async fn serve(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!("Device is {} on {}", settings.device_id, settings.hub_hostname);
     let tls = client_config(Trust::SystemAnd(None)).context("the hub cannot be verified")?;
-    let engine = DockerEngine::new(settings.engine_socket.clone());
+    let engine = Arc::new(DockerEngine::new(settings.engine_socket.clone()));
     let options = Options {
         hub: HubAddress::of(&settings.hub_hostname, tls),
         settings,

@@ -1,7 +1,9 @@
 //! The simulated temperature sensor as a module container.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use kedge_sim::process::stop_on_signals;
 use kedge_sim::sensor::{self, EdgeEnvironment, Settings};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,12 @@ async fn run() -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
     let settings = Settings::from_env(variable)?;
     let environment = EdgeEnvironment::from_env(variable)?;
-    sensor::run(settings, environment, shutdown).await;
+    sensor::run(settings, environment, say, shutdown).await;
     Ok(())
+}
+
+/// The log is the standard output. A reader that has gone is no reason to stop.
+fn say(text: &str) {
+    let now = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S");
+    let _ = writeln!(std::io::stdout(), "{now}> {text}");
 }

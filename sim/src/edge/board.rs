@@ -27,6 +27,8 @@ pub struct RuntimeState {
     pub system_images: BTreeMap<String, String>,
     /// The modules of the deployment.
     pub modules: BTreeMap<String, ModuleState>,
+    /// Version of the deployment that `modules` shows; 0 before the first.
+    pub modules_version: u64,
     /// Modules that connected to the gateway since the start.
     pub clients: BTreeMap<String, ClientState>,
     /// Version of the container engine, when it answered.
@@ -118,9 +120,18 @@ impl Board {
 }
 
 impl RuntimeState {
-    /// Status of the deployment as reported: 500 when a module cannot be brought up.
+    /// Status of the deployment as reported: 406 until somebody has looked after its modules, 500 when one of them
+    /// cannot be brought up.
     #[must_use]
     pub fn deployment_status(&self) -> ConfigStatus {
+        if self.deployment.status == 200 && self.modules_version != self.deployment.version {
+            let waiting = self.engine_error.as_ref().map(|error| format!("the container engine: {error}"));
+            return ConfigStatus {
+                status: 406,
+                description: waiting.unwrap_or_else(|| "being applied".to_owned()),
+                version: self.deployment.version,
+            };
+        }
         let failed = self.modules.iter().find_map(|(name, module)| Some((name, module.error.as_ref()?)));
         match failed {
             Some((name, error)) if self.deployment.status == 200 => ConfigStatus {

@@ -126,7 +126,7 @@ impl Daemon {
     }
 
     /// Works until the shutdown, and then stops the modules.
-    pub async fn run<E: Engine>(self, engine: E) -> anyhow::Result<()> {
+    pub async fn run<E: Engine>(self, engine: Arc<E>) -> anyhow::Result<()> {
         let Self { options, edge_ca, gateway, gateway_tls, management, upstream } = self;
         let shutdown = upstream.shutdown.clone();
         let (deployments, _) = watch::channel(None);

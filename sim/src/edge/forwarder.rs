@@ -19,17 +19,26 @@ use super::routes::Routes;
 use crate::identity::{EDGE_HUB, Identity};
 use crate::module_client::{ModuleClient, Notices, TwinError};
 use crate::mqtt::{Client, ClientError, Error};
-use crate::topics::{ClientTopic, PropertyBag};
+use crate::topics::{ClientTopic, MAX_MESSAGE, PropertyBag};
 
 /// Messages that wait for the forwarder; further senders wait for room.
 const QUEUE: usize = 64;
 /// Messages that may be without the hub's acknowledgement at once.
 const WINDOW: usize = 32;
 
-/// The hub cannot take this message, now or later.
+/// Why a message does not reach the hub.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the message cannot be forwarded: {0}")]
-pub struct Undeliverable(String);
+pub enum Undeliverable {
+    /// The hub would close the connection.
+    #[error("the message is larger than {MAX_MESSAGE} bytes with what the gateway adds to it")]
+    TooLarge,
+    /// It has no form that could be sent.
+    #[error("the message cannot be forwarded: {0}")]
+    Unencodable(String),
+    /// Nobody forwards any longer.
+    #[error("the runtime stops")]
+    Shutdown,
+}
 
 /// Completes when the hub has acknowledged the message.
 pub type Delivery = oneshot::Receiver<Result<(), Undeliverable>>;
@@ -46,12 +55,20 @@ struct Message {
 pub struct Outbox(mpsc::Sender<Message>);
 
 impl Outbox {
-    /// Queues a message; messages leave in the order in which this method returned. `None` after the shutdown.
-    pub async fn put(&self, properties: PropertyBag, body: Bytes, edge_hub: &Identity) -> Option<Delivery> {
+    /// Queues a message; messages leave in the order in which this method returned.
+    pub async fn put(
+        &self,
+        properties: PropertyBag,
+        body: Bytes,
+        edge_hub: &Identity,
+    ) -> Result<Delivery, Undeliverable> {
         let topic = ClientTopic::Telemetry { identity: edge_hub.clone(), properties }.to_string();
+        if topic.len() + body.len() > MAX_MESSAGE {
+            return Err(Undeliverable::TooLarge);
+        }
         let (done, delivery) = oneshot::channel();
-        self.0.send(Message { topic, body, done }).await.ok()?;
-        Some(delivery)
+        self.0.send(Message { topic, body, done }).await.map_err(|_| Undeliverable::Shutdown)?;
+        Ok(delivery)
     }
 }
 
@@ -149,7 +166,7 @@ impl Queue {
         let outcome = match acknowledged {
             Ok(()) => Ok(()),
             Err(ClientError::Connection(error @ (Error::TooLarge { .. } | Error::Unencodable(_)))) => {
-                Err(Undeliverable(error.to_string()))
+                Err(Undeliverable::Unencodable(error.to_string()))
             }
             Err(error) => return Err(error),
         };

@@ -140,6 +140,7 @@ mod tests {
             edge_hub: LinkState::Connected,
             deployment: ConfigStatus { version: 1, status: 200, description: String::new() },
             modules: modules.collect(),
+            modules_version: 1,
             ..RuntimeState::default()
         }
     }
@@ -164,6 +165,12 @@ mod tests {
         assert!(starting.starts_with("$edgeAgent is not connected to the hub"), "{starting}");
         let empty = problem(|state| state.deployment = ConfigStatus::default()).unwrap();
         assert!(empty.contains("is not applied"), "{empty}");
+        let applying = problem(|state| state.modules_version = 0).unwrap();
+        assert!(applying.ends_with("is not applied: 406 being applied"), "{applying}");
+        let without_engine = |state: &mut RuntimeState| {
+            (state.modules_version, state.engine_error) = (0, Some("no socket".to_owned()));
+        };
+        assert!(problem(without_engine).unwrap().ends_with("406 the container engine: no socket"));
         let change = |state: &mut RuntimeState| {
             state.modules.get_mut("sensor").unwrap().error = Some("manifest unknown".to_owned());
         };

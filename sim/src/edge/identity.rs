@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::http::{HttpClient, HttpError, Method, Request, StatusCode, header};
 use crate::identity::Identity;
-use crate::module_client::unix_now;
-use crate::sas::{SasError, SharedAccessKey, Token, sign};
+use crate::sas::{SasError, SharedAccessKey, Token, sign, unix_seconds};
 use crate::secret::Secret;
 
 const API_VERSION: &str = "2017-11-08-preview";
@@ -47,14 +47,6 @@ pub enum IdentityServiceError {
     /// A key cannot be derived.
     #[error(transparent)]
     Key(#[from] SasError),
-}
-
-impl IdentityServiceError {
-    /// True when the hub refuses the credentials of the device.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { status: 401 | 403, .. })
-    }
 }
 
 /// The status line of the device has room for one text: the error with what caused it.
@@ -94,7 +86,7 @@ impl ModuleIdentity {
     /// A token for an MQTT session of this identity.
     #[must_use]
     pub fn token(&self, hub_name: &str) -> Secret {
-        let expiry = unix_now() + SESSION_TOKEN_SECS;
+        let expiry = unix_seconds(Timestamp::now()) + SESSION_TOKEN_SECS;
         Secret::new(sign(&self.identity.resource(hub_name), &self.keys[0], expiry, None))
     }
 
@@ -151,9 +143,9 @@ impl IdentityService {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(module_id).cloned()
     }
 
-    /// Forgets what the hub said, so that it is asked again.
-    pub fn forget(&self, module_id: &str) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(module_id);
+    /// Forgets what the hub said of all modules, so that it is asked again.
+    pub fn forget_all(&self) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The identity; made in the hub when it is missing there, with its keys uploaded.
@@ -186,7 +178,7 @@ impl IdentityService {
 
     /// Removes the identity from the hub; one that is gone already is fine.
     pub async fn delete(&self, module_id: &str) -> Result<(), IdentityServiceError> {
-        self.forget(module_id);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(module_id);
         match self.call(Method::DELETE, module_id, Bytes::new(), true).await {
             Ok(_) | Err(IdentityServiceError::Refused { status: 404, .. }) => Ok(()),
             Err(error) => Err(error),
@@ -240,6 +232,11 @@ impl IdentityService {
     /// The hub compares the audience without regard to case; the real service sends lower case.
     fn device_token(&self) -> Secret {
         let resource = format!("{}/devices/{}", self.hub_name, self.device_id).to_lowercase();
-        Secret::new(sign(&resource, &self.device_key, unix_now() + REQUEST_TOKEN_SECS, None))
+        Secret::new(sign(
+            &resource,
+            &self.device_key,
+            unix_seconds(Timestamp::now()) + REQUEST_TOKEN_SECS,
+            None,
+        ))
     }
 }

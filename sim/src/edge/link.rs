@@ -89,8 +89,8 @@ impl Upstream {
         let connected = ModuleClient::connect(&self.link, &identity.identity, token).await;
         connected.map_err(|source| {
             if source.is_refusal() {
-                // The module may have been made anew in the hub, with another generation and other keys.
-                self.identities.forget(module);
+                // The device may have been made anew in the hub; then every module has another generation and no keys.
+                self.identities.forget_all();
             }
             ConnectError::Connect { module, source }
         })

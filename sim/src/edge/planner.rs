@@ -209,7 +209,9 @@ pub fn runtime_status(
     history: Option<&History>,
 ) -> (&'static str, String) {
     let error = history.and_then(History::error);
-    let Some(observed) = observed else {
+    let up_to_date =
+        |observed: &&ObservedModule| desired.digest.is_none() || observed.digest == desired.digest;
+    let Some(observed) = observed.filter(up_to_date) else {
         return match error {
             Some(error) => ("backoff", error.to_owned()),
             None => ("unknown", "the container is being created".to_owned()),

@@ -26,7 +26,7 @@ pub struct Host {
 /// Everything that steps work with.
 pub struct Steps<E> {
     /// The container engine.
-    pub engine: E,
+    pub engine: Arc<E>,
     /// Identities and state.
     pub upstream: Arc<Upstream>,
     /// The modules' sockets.

@@ -65,7 +65,7 @@ impl<E: Engine> Supervisor<E> {
         // The sockets that running modules have mounted are those of a former process.
         self.stop_modules().await;
         loop {
-            if let Err(error) = self.round(gateway).await {
+            if let Some(Err(error)) = shutdown.run_until_cancelled(self.round(gateway)).await {
                 tracing::warn!("The container engine failed: {error}");
                 self.steps.upstream.board.update(|state| state.engine_error = Some(error.to_string()));
             }
@@ -84,27 +84,22 @@ impl<E: Engine> Supervisor<E> {
 
     async fn wait_for_engine(&self) -> Option<IpAddr> {
         let Steps { engine, host, upstream, .. } = &*self.steps;
-        let mut last_error = None;
         loop {
             let deadline = Instant::now() + ENGINE_PATIENCE;
-            let ready = retry::poll_until(ENGINE_POLL, deadline, &upstream.shutdown, async || {
-                let ready =
-                    async { Ok((engine.version().await?, engine.ensure_network(&host.network).await?)) };
-                ready.await.map_err(|error: EngineError| last_error = Some(error.message)).ok()
+            let ready = retry::poll_until(ENGINE_POLL, deadline, &upstream.shutdown, || async {
+                Ok::<_, EngineError>((engine.version().await?, engine.ensure_network(&host.network).await?))
             });
-            match ready.await {
-                Some((version, gateway)) => {
+            match ready.await? {
+                Ok((version, gateway)) => {
                     tracing::info!(
                         "The container engine {version} is ready; modules reach this host at {gateway}"
                     );
                     upstream.board.update(|state| state.engine_version = Some(version));
                     return Some(gateway);
                 }
-                None if upstream.shutdown.is_cancelled() => return None,
-                None => {
-                    let error = last_error.take().unwrap_or_else(|| "it does not answer".to_owned());
+                Err(error) => {
                     tracing::warn!("Waiting for the container engine: {error}");
-                    upstream.board.update(|state| state.engine_error = Some(error));
+                    upstream.board.update(|state| state.engine_error = Some(error.message));
                 }
             }
         }
@@ -213,6 +208,7 @@ impl<E: Engine> Supervisor<E> {
         let modules = modules.collect();
         self.steps.upstream.board.update(|state| {
             state.modules = modules;
+            state.modules_version = deployment.version;
             state.engine_error = None;
         });
     }

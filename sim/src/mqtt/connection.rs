@@ -132,7 +132,12 @@ impl Inbound {
                 return Ok(Some(packet));
             }
             self.buffer.reserve(READ_CHUNK);
-            if stream.read_buf(&mut self.buffer).await? == 0 {
+            let received = match stream.read_buf(&mut self.buffer).await {
+                // Packets carry their length, so an end of TLS without a goodbye cannot cut one off unseen.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+                received => received?,
+            };
+            if received == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(Error::Truncated) };
             }
         }

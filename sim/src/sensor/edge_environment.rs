@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,8 +13,8 @@ use serde_json::json;
 
 use crate::http::{Method, StatusCode};
 use crate::identity::{Identity, IdentityError};
-use crate::module_client::{Link, unix_now};
-use crate::sas;
+use crate::module_client::Link;
+use crate::sas::{self, unix_seconds};
 use crate::secret::Secret;
 use crate::tls::{Endpoint, TlsError, Trust, client_config};
 use crate::unix_http::{self, UnixHttpError};
@@ -98,7 +99,10 @@ impl EdgeEnvironment {
         struct Signature {
             digest: String,
         }
-        let unsigned = sas::Unsigned::new(&self.identity.resource(&self.hub_name), unix_now() + TOKEN_SECS);
+        let unsigned = sas::Unsigned::new(
+            &self.identity.resource(&self.hub_name),
+            unix_seconds(Timestamp::now()) + TOKEN_SECS,
+        );
         let request =
             json!({"keyId": "primary", "algo": "HMACSHA256", "data": STANDARD.encode(unsigned.text())});
         let module = utf8_percent_encode(self.identity.module_id().unwrap_or_default(), ESCAPED);

@@ -10,5 +10,5 @@ mod settings;
 
 pub use edge_environment::EdgeEnvironment;
 pub use model::{Body, Model, Randomness};
-pub use run::run;
+pub use run::{Log, run};
 pub use settings::{Settings, SettingsError};

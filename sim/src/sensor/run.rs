@@ -3,7 +3,6 @@
 //! A message counts when it is acknowledged. One that was not is sent again with its number, so the
 //! numbers at the hub have no gap, whatever goes away in between.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,15 +36,18 @@ enum SessionError {
     Client(#[from] ClientError),
 }
 
+/// Where the sensor's log lines go.
+pub type Log = fn(&str);
+
 /// Runs the sensor until the shutdown.
-pub async fn run(settings: Settings, environment: EdgeEnvironment, shutdown: CancellationToken) {
+pub async fn run(settings: Settings, environment: EdgeEnvironment, say: Log, shutdown: CancellationToken) {
     say("SimulatedTemperatureSensor Main() started.");
     let count = settings.message_count.map_or_else(|| "unlimited".to_owned(), |count| count.to_string());
     say(&format!(
         "Initializing simulated temperature sensor to send {count} messages, at an interval of {} seconds.",
         settings.message_delay.as_secs_f64()
     ));
-    let mut sensor = Sensor::new(settings);
+    let mut sensor = Sensor::new(settings, say);
     let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
         let session = async {
@@ -80,10 +82,11 @@ struct Sensor {
     /// The next message, when it was made and not acknowledged.
     unacknowledged: Option<Bytes>,
     control: watch::Sender<Control>,
+    say: Log,
 }
 
 impl Sensor {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings, say: Log) -> Self {
         let control = Control { send_data: true, interval: settings.message_delay };
         Self {
             message_count: settings.message_count,
@@ -92,15 +95,16 @@ impl Sensor {
             sent: 0,
             unacknowledged: None,
             control: watch::Sender::new(control),
+            say,
         }
     }
 
     /// Sends and listens until the connection ends.
     async fn work(&mut self, client: &ModuleClient, notices: Notices) -> ClientError {
-        let control = self.control.clone();
+        let (control, say) = (self.control.clone(), self.say);
         tokio::select! {
             error = self.send(client) => error,
-            error = follow_twin(client, notices, &control) => error,
+            error = follow_twin(client, notices, &control, say) => error,
         }
     }
 
@@ -113,13 +117,13 @@ impl Sensor {
                     return error;
                 }
             } else {
-                say("Sending data disabled. Change twin configuration to start sending again.");
+                (self.say)("Sending data disabled. Change twin configuration to start sending again.");
             }
             if !wait(&mut control, send_data).await {
                 return ClientError::Closed;
             }
         }
-        say(&format!("Done sending {} messages", self.sent));
+        (self.say)(&format!("Done sending {} messages", self.sent));
         // The original stays up as well: a module that ends would be started again and send everything again.
         client.mqtt().closed().await;
         ClientError::Closed
@@ -131,7 +135,7 @@ impl Sensor {
             Some(body) => body.clone(),
             None => {
                 let body = serde_json::to_string(&self.model.measure(Timestamp::now())).unwrap_or_default();
-                say(&format!("Sending message: {number}, Body: [{body}]"));
+                (self.say)(&format!("Sending message: {number}, Body: [{body}]"));
                 self.unacknowledged.insert(body.into()).clone()
             }
         };
@@ -176,6 +180,7 @@ async fn follow_twin(
     client: &ModuleClient,
     mut notices: Notices,
     control: &watch::Sender<Control>,
+    say: Log,
 ) -> ClientError {
     let never = CancellationToken::new();
     loop {
@@ -212,12 +217,6 @@ fn random_uuid() -> String {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// The log is the standard output. A reader that has gone is no reason to stop.
-fn say(text: &str) {
-    let now = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S");
-    let _ = writeln!(std::io::stdout(), "{now}> {text}");
 }
 
 #[cfg(test)]

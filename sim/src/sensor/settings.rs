@@ -92,7 +92,10 @@ fn parse_span(text: &str) -> Option<Duration> {
     if hours > 23 || minutes > 59 || seconds > 59 || days > 10_000 {
         return None;
     }
-    let milliseconds = if fraction.is_empty() { 0 } else { parse_digits(&format!("{fraction:0<3}")[..3])? };
+    let milliseconds = match fraction {
+        "" => 0,
+        digits => parse_digits(digits).and_then(|_| parse_digits(format!("{digits:0<3}").get(..3)?))?,
+    };
     let clock: u64 = [hours, minutes, seconds].iter().zip(SPAN_UNITS).map(|(part, unit)| part * unit).sum();
     Some(Duration::from_millis(days * 24 * SPAN_UNITS[0] + clock + milliseconds))
 }

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -16,10 +18,10 @@ use super::relay::Relay;
 use crate::edge::forwarder::Undeliverable;
 use crate::edge::identity::ModuleIdentity;
 use crate::identity::Identity;
-use crate::module_client::{MAX_PACKET, unix_now};
 use crate::mqtt::packet::{self, ConnAck, ConnectReturnCode, SubAck, SubscribeReasonCode};
-use crate::mqtt::{Connection, Error, Packet, QoS, Writer};
-use crate::topics::{ClientTopic, Subscription, TopicError, system};
+use crate::mqtt::{Connection, Error, MAX_PACKET, Packet, QoS, Writer};
+use crate::sas::unix_seconds;
+use crate::topics::{ClientTopic, PropertyBag, Subscription, TopicError, system};
 
 /// A stranger may hold a connection this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +77,7 @@ impl Gateway {
             deployment.as_ref().map(|deployment| deployment.modules.contains_key(module))
         };
         let (identities, hub_name) = (&self.upstream.identities, &self.upstream.link.hub_name);
-        let admitted = admit(&connect, identities, hub_name, is_deployed, unix_now());
+        let admitted = admit(&connect, identities, hub_name, is_deployed, unix_seconds(Timestamp::now()));
         let code = admitted.as_ref().map_or_else(Refusal::code, |_| ConnectReturnCode::Success);
         let answer = connection.write(&Packet::ConnAck(ConnAck::new(code, false))).await;
         match (admitted, answer) {
@@ -113,6 +115,11 @@ impl Gateway {
             _ => tracing::warn!("The gateway closes the connection of {name}: {end}"),
         }
     }
+}
+
+/// An acknowledgement that is due at once.
+fn taken(id: Option<u16>) -> Pending {
+    Box::pin(std::future::ready(Ok(id)))
 }
 
 struct Session<'a> {
@@ -193,39 +200,40 @@ impl Session<'_> {
             QoS::AtLeastOnce => Some(publish.pkid),
             QoS::ExactlyOnce => return Err(End::Unexpected("QoS 2")),
         };
-        let taken = |id| -> Pending { Box::pin(async move { Ok(id) }) };
         let topic = ClientTopic::parse(&publish.topic);
         match topic.map_err(|source| End::BadTopic { topic: publish.topic.clone(), source })? {
             ClientTopic::Telemetry { identity, .. } if identity != *self.identity => {
                 Err(End::ForeignTopic(publish.topic))
             }
-            ClientTopic::Telemetry { mut properties, .. } => {
-                let module = self.identity.module_id().unwrap_or_default();
-                if !self.is_routed(module, properties.get(system::OUTPUT_NAME)).await? {
-                    tracing::debug!("No route takes the message of {module}; it is dropped");
-                    return Ok(taken(id));
-                }
-                // Overwritten, not only added: a module cannot speak for another.
-                properties.set(system::CONNECTION_DEVICE_ID, self.identity.device_id());
-                properties.set(system::CONNECTION_MODULE_ID, module);
-                let edge_hub = &self.gateway.edge_hub;
-                let delivery = self
-                    .gateway
-                    .outbox
-                    .put(properties, publish.payload, edge_hub)
-                    .await
-                    .ok_or(End::Shutdown)?;
-                Ok(Box::pin(async move {
-                    delivery.await.map_err(|_| End::Shutdown)??;
-                    Ok(id)
-                }))
-            }
+            ClientTopic::Telemetry { properties, .. } => self.forward(properties, publish.payload, id).await,
             ClientTopic::TwinGet { .. } | ClientTopic::ReportedPatch { .. } => {
                 self.relay.request(publish.topic, publish.payload);
                 Ok(taken(id))
             }
             ClientTopic::MethodResponse { .. } => Ok(taken(id)),
         }
+    }
+
+    /// Sends telemetry to the hub, when a route leads there.
+    async fn forward(
+        &self,
+        mut properties: PropertyBag,
+        body: Bytes,
+        id: Option<u16>,
+    ) -> Result<Pending, End> {
+        let module = self.identity.module_id().unwrap_or_default();
+        if !self.is_routed(module, properties.get(system::OUTPUT_NAME)).await? {
+            tracing::debug!("No route takes the message of {module}; it is dropped");
+            return Ok(taken(id));
+        }
+        // Overwritten, not only added: a module cannot speak for another.
+        properties.set(system::CONNECTION_DEVICE_ID, self.identity.device_id());
+        properties.set(system::CONNECTION_MODULE_ID, module);
+        let delivery = self.gateway.outbox.put(properties, body, &self.gateway.edge_hub).await?;
+        Ok(Box::pin(async move {
+            delivery.await.map_err(|_| End::Shutdown)??;
+            Ok(id)
+        }))
     }
 
     /// Waits for the routes, which come with the first twin of `$edgeHub`.

@@ -139,8 +139,12 @@ fn the_reported_status_is_that_of_the_real_agent() {
     let stopped = DesiredModule { status: DesiredStatus::Stopped, ..wanted() };
     let never = DesiredModule { restart_policy: RestartPolicy::Never, ..wanted() };
     let failed = ObservedModule { exit_code: Some(3), ..seen(ContainerState::Exited) };
+    let out_of_date = ObservedModule { digest: Some("old".to_owned()), ..seen(ContainerState::Running) };
+    let unprovisioned = DesiredModule { digest: None, ..wanted() };
     for (desired, observed, expected) in [
         (&module, None, "unknown"),
+        (&module, Some(out_of_date), "unknown"),
+        (&unprovisioned, Some(seen(ContainerState::Running)), "running"),
         (&module, Some(seen(ContainerState::Running)), "running"),
         (&module, Some(seen(ContainerState::Unhealthy)), "unhealthy"),
         (&module, Some(seen(ContainerState::Dead)), "dead"),

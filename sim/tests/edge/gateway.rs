@@ -1,0 +1,297 @@
+//! What the gateway refuses.
+
+use jiff::Timestamp;
+use kedge_sim::edge::board::LinkState;
+use kedge_sim::identity::Identity;
+use kedge_sim::mqtt::packet::{Connect, ConnectReturnCode, Publish, Subscribe, SubscribeReasonCode};
+use kedge_sim::mqtt::{Connection, Packet, QoS};
+use kedge_sim::sas::{SharedAccessKey, Unsigned, sign, unix_seconds};
+use kedge_sim::tls::{self, ClientStream, Endpoint, Trust, client_config};
+use kedge_sim::topics::{HubTopic, MAX_MESSAGE};
+use serde_json::json;
+
+use crate::task_engine::TaskEngine;
+use crate::world::{DEVICE, EDGE, Edge, HUB, SENSOR, World, ask, within_limit};
+
+/// What a test client says of itself.
+struct Login {
+    client_id: String,
+    username: String,
+    password: String,
+}
+
+impl Login {
+    /// That of the sensor, with a token that its workload socket signed.
+    async fn of_sensor(edge: &Edge) -> Self {
+        let sensor = Identity::module(DEVICE, SENSOR).unwrap();
+        Self {
+            client_id: sensor.client_id(),
+            username: sensor.username(HUB),
+            password: signed(edge, &sensor.resource(HUB), unix_seconds(Timestamp::now()) + 600).await,
+        }
+    }
+
+    async fn connect(&self, edge: &Edge) -> (ConnectReturnCode, Connection<ClientStream>) {
+        let edge_ca = fs_err::read_to_string(edge.folder.join("certd/aziot-edged-ca.pem")).unwrap();
+        let config = client_config(Trust::Only(&edge_ca)).unwrap();
+        let stream = tls::connect(&Endpoint::at(EDGE, edge.gateway), config).await.unwrap();
+        let mut connection = Connection::new(stream, 1024 * 1024);
+        let mut connect = Connect::new(&self.client_id);
+        connect.set_login(&self.username, &self.password);
+        connection.write(&Packet::Connect(connect)).await.unwrap();
+        match within_limit(connection.read()).await.unwrap().unwrap() {
+            Some(Packet::ConnAck(answer)) => (answer.code, connection),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A connection as the sensor, which itself is cut off, since it would take it over.
+async fn in_place_of_the_sensor(edge: &Edge) -> Connection<ClientStream> {
+    edge.running(SENSOR).await;
+    edge.engine.gateway().await.cut();
+    let (code, connection) = Login::of_sensor(edge).await.connect(edge).await;
+    assert_eq!(code, ConnectReturnCode::Success);
+    connection
+}
+
+async fn signed(edge: &Edge, resource: &str, expiry: u64) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    let unsigned = Unsigned::new(resource, expiry);
+    let body = json!({"keyId": "primary", "algo": "HMACSHA256", "data": STANDARD.encode(unsigned.text())});
+    let path = format!("/modules/{SENSOR}/genid/1/sign?api-version=2022-08-03");
+    let (status, answer) = ask(&edge.workload_socket(SENSOR), "POST", &path, &body.to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    unsigned.with_signature(&STANDARD.decode(answer["digest"].as_str().unwrap()).unwrap())
+}
+
+/// True when the gateway closes the connection without an acknowledgement.
+async fn is_closed(mut connection: Connection<ClientStream>) -> bool {
+    matches!(within_limit(connection.read()).await.expect("an answer"), Ok(None) | Err(_))
+}
+
+fn publish(topic: &str, qos: QoS) -> Packet {
+    let mut publish = Publish::new(topic, qos, *b"{}");
+    publish.pkid = if qos == QoS::AtMostOnce { 0 } else { 9 };
+    Packet::Publish(publish)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_modules_of_the_deployment_with_their_own_token_may_connect() {
+    let (_world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    let good = Login::of_sensor(&edge).await;
+    let sensor_resource = format!("{HUB}/devices/{DEVICE}/modules/{SENSOR}");
+    let other_key = SharedAccessKey::generate().unwrap();
+    let login = |client_id: &str, username: String, password: &str| Login {
+        client_id: client_id.to_owned(),
+        username,
+        password: password.to_owned(),
+    };
+    let user = |id: &str| format!("{HUB}/{id}/?api-version=2021-04-12");
+    let sensor = good.client_id.as_str();
+    let stranger = format!("{DEVICE}/stranger");
+    let expired = signed(&edge, &sensor_resource, unix_seconds(Timestamp::now()) - 3600).await;
+    let foreign =
+        signed(&edge, &format!("{HUB}/devices/{DEVICE}/modules/other"), unix_seconds(Timestamp::now()) + 600)
+            .await;
+    let forged = sign(&sensor_resource, &other_key, unix_seconds(Timestamp::now()) + 600, None);
+    let edge_hub = format!("{DEVICE}/$edgeHub");
+    for (case, login, expected) in [
+        ("expired", login(sensor, user(sensor), &expired), ConnectReturnCode::NotAuthorized),
+        ("another audience", login(sensor, user(sensor), &foreign), ConnectReturnCode::NotAuthorized),
+        ("another key", login(sensor, user(sensor), &forged), ConnectReturnCode::NotAuthorized),
+        ("no token", login(sensor, user(sensor), "password"), ConnectReturnCode::NotAuthorized),
+        (
+            "unknown module",
+            login(&stranger, user(&stranger), &good.password),
+            ConnectReturnCode::NotAuthorized,
+        ),
+        ("system module", login(&edge_hub, user(&edge_hub), &good.password), ConnectReturnCode::BadClientId),
+        (
+            "another device",
+            login("other/tempSensor", user("other/tempSensor"), &good.password),
+            ConnectReturnCode::BadClientId,
+        ),
+        ("no module", login(DEVICE, user(DEVICE), &good.password), ConnectReturnCode::BadClientId),
+        (
+            "other user",
+            login(sensor, user(&stranger), &good.password),
+            ConnectReturnCode::BadUserNamePassword,
+        ),
+        (
+            "other hub",
+            login(sensor, format!("other.hub/{sensor}/"), &good.password),
+            ConnectReturnCode::BadUserNamePassword,
+        ),
+        ("no user", login(sensor, String::new(), ""), ConnectReturnCode::BadUserNamePassword),
+    ] {
+        let (code, connection) = login.connect(&edge).await;
+        assert_eq!(code, expected, "{case}");
+        assert!(is_closed(connection).await, "{case}");
+    }
+    assert_eq!(good.connect(&edge).await.0, ConnectReturnCode::Success);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_first_deployment_a_module_is_asked_to_come_again() {
+    let world = World::new().await;
+    world.https.cut();
+    let edge = world.start_edge(TaskEngine::new(&[])).await;
+    let sensor = Identity::module(DEVICE, SENSOR).unwrap();
+    let (client_id, username) = (sensor.client_id(), sensor.username(HUB));
+    let login = Login { client_id, username, password: "token".to_owned() };
+    assert_eq!(login.connect(&edge).await.0, ConnectReturnCode::ServiceUnavailable);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_sees_its_twin_and_is_told_when_the_hub_is_away() {
+    let (world, edge) = World::with_sensor().await;
+    let mut connection = in_place_of_the_sensor(&edge).await;
+    assert_eq!(twin_status(&mut connection).await, 200);
+    world.mqtt.cut();
+    edge.state(|state| state.edge_hub != LinkState::Connected).await;
+    assert_eq!(twin_status(&mut connection).await, 503);
+    edge.stop().await;
+}
+
+/// The status of the answer to a twin request.
+async fn twin_status(connection: &mut Connection<ClientStream>) -> u16 {
+    connection.write(&publish("$iothub/twin/GET/?$rid=7", QoS::AtLeastOnce)).await.unwrap();
+    loop {
+        if let Some(Packet::Publish(answer)) = within_limit(connection.read()).await.unwrap().unwrap() {
+            match HubTopic::parse(&answer.topic).unwrap() {
+                HubTopic::TwinResponse { status, request_id, .. } if request_id == "7" => return status,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_above_the_limit_ends_the_connection_and_does_not_disturb_others() {
+    let (world, edge) = World::with_sensor().await;
+    let mut connection = in_place_of_the_sensor(&edge).await;
+    // The hub would take it from the module itself, but not with what the gateway adds.
+    let topic = format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/");
+    let mut large = Publish::new(&topic, QoS::AtLeastOnce, vec![b'x'; MAX_MESSAGE - topic.len()]);
+    large.pkid = 1;
+    connection.write(&Packet::Publish(large)).await.unwrap();
+    assert!(is_closed(connection).await);
+    assert_eq!(edge.board.state().edge_hub, LinkState::Connected);
+    edge.engine.gateway().await.mend();
+    let before = world.count().await;
+    world.telemetry(|messages| messages.len() > before).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_publishes_for_another_or_against_the_protocol_is_disconnected() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    edge.engine.gateway().await.cut();
+    for (case, packet) in [
+        (
+            "another module",
+            publish(&format!("devices/{DEVICE}/modules/other/messages/events/"), QoS::AtLeastOnce),
+        ),
+        ("the device", publish(&format!("devices/{DEVICE}/messages/events/"), QoS::AtLeastOnce)),
+        (
+            "another device",
+            publish(&format!("devices/other/modules/{SENSOR}/messages/events/"), QoS::AtMostOnce),
+        ),
+        ("no topic of IoT Hub", publish("anything", QoS::AtLeastOnce)),
+        (
+            "bad properties",
+            publish(&format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/a=%ff"), QoS::AtLeastOnce),
+        ),
+        ("QoS 2", publish(&format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/"), QoS::ExactlyOnce)),
+        ("a second CONNECT", Packet::Connect(Connect::new("x"))),
+        ("a server's packet", Packet::PingResp),
+    ] {
+        let (code, mut connection) = Login::of_sensor(&edge).await.connect(&edge).await;
+        assert_eq!(code, ConnectReturnCode::Success, "{case}");
+        connection.write(&packet).await.unwrap();
+        assert!(is_closed(connection).await, "{case}");
+    }
+    edge.engine.gateway().await.mend();
+    let messages = world.telemetry(|messages| !messages.is_empty()).await;
+    assert!(messages.iter().all(|message| message.module_id.as_deref() == Some(SENSOR)));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_cannot_claim_another_origin_in_its_properties() {
+    let (world, edge) = World::with_sensor().await;
+    let mut connection = in_place_of_the_sensor(&edge).await;
+    let topic = format!(
+        "devices/{DEVICE}/modules/{SENSOR}/messages/events/%24.cmid=%24edgeAgent&%24.cdid=other&forged=1"
+    );
+    connection.write(&publish(&topic, QoS::AtLeastOnce)).await.unwrap();
+    let forged = |message: &kedge_sim::service::TelemetryMessage| message.properties.contains_key("forged");
+    let messages = world.telemetry(|messages| messages.iter().any(forged)).await;
+    let message = messages.iter().find(|message| forged(message)).unwrap();
+    assert_eq!((message.device_id.as_str(), message.module_id.as_deref()), (DEVICE, Some(SENSOR)));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_are_granted_for_the_modules_own_topics_only() {
+    let (_world, edge) = World::with_sensor().await;
+    let mut connection = in_place_of_the_sensor(&edge).await;
+    for (filter, granted) in [
+        ("$iothub/twin/res/#".to_owned(), true),
+        (format!("devices/{DEVICE}/modules/{SENSOR}/inputs/#"), true),
+        ("$iothub/methods/POST/#".to_owned(), true),
+        (format!("devices/{DEVICE}/modules/other/inputs/#"), false),
+        ("#".to_owned(), false),
+        ("devices/#".to_owned(), false),
+    ] {
+        let mut subscribe = Subscribe::new(&filter, QoS::AtLeastOnce);
+        subscribe.pkid = 3;
+        connection.write(&Packet::Subscribe(subscribe)).await.unwrap();
+        let Some(Packet::SubAck(answer)) = within_limit(connection.read()).await.unwrap().unwrap() else {
+            panic!("no SUBACK for {filter}")
+        };
+        assert_eq!(answer.return_codes[0] != SubscribeReasonCode::Failure, granted, "{filter}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_a_route_is_acknowledged_and_goes_nowhere() {
+    let (world, edge) = World::with_sensor().await;
+    let nothing = json!({"routes": {"upstream": {"route": "FROM /messages/modules/other/* INTO $upstream"}}});
+    world.service.patch_module_desired(DEVICE, "$edgeHub", &nothing).await.unwrap();
+    let twin = world.service.module_twin(DEVICE, "$edgeHub").await.unwrap();
+    let version = &twin["properties"]["desired"]["$version"];
+    world.reported("$edgeHub", |reported| reported["lastDesiredVersion"] == *version).await;
+    edge.running(SENSOR).await;
+    let mut connection = in_place_of_the_sensor(&edge).await;
+    let before = world.count().await;
+    let topic = format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/");
+    connection.write(&publish(&topic, QoS::AtLeastOnce)).await.unwrap();
+    let answer = within_limit(connection.read()).await.unwrap().unwrap();
+    assert!(matches!(&answer, Some(Packet::PubAck(ack)) if ack.pkid == 9), "{answer:?}");
+    assert_eq!(world.count().await, before);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_connection_of_a_module_takes_over() {
+    let (_world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    edge.engine.gateway().await.cut();
+    let login = Login::of_sensor(&edge).await;
+    let (_, first) = login.connect(&edge).await;
+    let (code, mut second) = login.connect(&edge).await;
+    assert_eq!(code, ConnectReturnCode::Success);
+    assert!(is_closed(first).await);
+    second.write(&Packet::PingReq).await.unwrap();
+    assert_eq!(within_limit(second.read()).await.unwrap().unwrap(), Some(Packet::PingResp));
+    edge.stop().await;
+}

@@ -1,0 +1,18 @@
+//! The simulated edge runtime against the real hub, with the real sensor as its module.
+
+#[cfg(test)]
+mod deployments;
+#[cfg(test)]
+mod gateway;
+#[cfg(test)]
+mod local_apis;
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod task_engine;
+#[cfg(test)]
+mod telemetry;
+#[cfg(test)]
+mod world;
