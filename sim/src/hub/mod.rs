@@ -1,8 +1,8 @@
 //! A local IoT Hub: real clients connect to it, and it verifies them.
 //!
 //! [`run`] takes sockets that the caller has bound, so that tests use free ports. Underneath are a synchronous
-//! [`store`], the HTTPS interface in [`rest`] and the MQTT interface in [`mqtt`]; all state is behind one lock, so
-//! that what is stored and what connected clients are told always have the same order.
+//! store, the HTTPS interface (`rest`) and the MQTT interface (`mqtt`); all state is behind one lock, so that what
+//! is stored and what connected clients are told always have the same order.
 
 mod authority;
 mod config;

@@ -2,7 +2,7 @@
 //!
 //! Everything here is synchronous, takes the time from its caller, and knows nothing of HTTP or MQTT, so that it
 //! can be tested as plain values and replaced by an embedded store. What a change means for connected clients is
-//! returned ([`DesiredChange`], [`Applied`]) and carried out by the hub.
+//! returned, as [`DesiredChange`] for instance, and carried out by the hub.
 
 mod configuration;
 mod record;
