@@ -39,8 +39,18 @@ pub struct Recipe {
 }
 
 impl Image {
-    /// All images that are built with a Dockerfile and can be asked for by name.
-    pub const BUILT: [Self; 5] = [Self::Node, Self::Registry, Self::Hub, Self::Edge, Self::TemperatureSensor];
+    /// The name used where space is short.
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Node => "node",
+            Self::Registry => "registry",
+            Self::Hub => "hub",
+            Self::Edge => "edge",
+            Self::TemperatureSensor => "sensor",
+        }
+    }
 
     /// The repository of the image, in the engine (`localhost/…`) and in the registry alike.
     #[must_use]
@@ -103,13 +113,6 @@ impl Recipe {
 
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Base => "base",
-            Self::Node => "node",
-            Self::Registry => "registry",
-            Self::Hub => "hub",
-            Self::Edge => "edge",
-            Self::TemperatureSensor => "temperature-sensor",
-        })
+        f.pad(if *self == Self::TemperatureSensor { "temperature-sensor" } else { self.short_name() })
     }
 }

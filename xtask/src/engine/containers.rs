@@ -7,9 +7,9 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, NetworkCreateRequest, NetworkingConfig, PortBinding,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-    ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -236,6 +236,19 @@ impl Engine {
         }
     }
 
+    /// Ends the container at once; one that has ended already is as good.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn kill_container(&self, name: &str) -> Result<()> {
+        let options = KillContainerOptionsBuilder::new().signal("KILL").build();
+        match self.docker.kill_container(name, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            Err(error) => Err(anyhow!(error).context(format!("failed to end the container `{name}`"))),
+        }
+    }
+
     /// Names of all containers of this deployment, but for the cluster's nodes, which belong to kind.
     ///
     /// # Errors
@@ -256,7 +269,7 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be asked.
     pub async fn nodes(&self, cluster: &str) -> Result<Vec<String>> {
-        let filter = HashMap::from([("label".to_owned(), vec![format!("io.x-k8s.kind.cluster={cluster}")])]);
+        let filter = kind_filter(cluster);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
         let found = self.docker.list_containers(Some(options)).await.context("failed to list the nodes")?;
         Ok(found
@@ -266,7 +279,8 @@ impl Engine {
             .collect())
     }
 
-    /// Removes the networks and volumes of this deployment; returns how many.
+    /// Removes the networks and volumes of this deployment, those that kind has made for its nodes included;
+    /// returns how many. No container may use them any more.
     ///
     /// # Errors
     /// When the engine refuses.
@@ -274,8 +288,6 @@ impl Engine {
         let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
         let networks =
             self.docker.list_networks(Some(options)).await.context("failed to list the networks")?;
-        let options = ListVolumesOptionsBuilder::new().filters(&self.own()).build();
-        let volumes = self.docker.list_volumes(Some(options)).await.context("failed to list the volumes")?;
         let mut removed = 0;
         for name in networks.into_iter().filter_map(|network| network.name) {
             self.docker
@@ -284,16 +296,25 @@ impl Engine {
                 .with_context(|| format!("failed to remove the network `{name}`"))?;
             removed += 1;
         }
-        for volume in volumes.volumes.unwrap_or_default() {
-            let name = volume.name;
-            self.docker
-                .remove_volume(&name, None::<RemoveVolumeOptions>)
-                .await
-                .with_context(|| format!("failed to remove the volume `{name}`"))?;
-            removed += 1;
+        for filter in [self.own(), kind_filter(&self.owner)] {
+            let options = ListVolumesOptionsBuilder::new().filters(&filter).build();
+            let volumes =
+                self.docker.list_volumes(Some(options)).await.context("failed to list the volumes")?;
+            for name in volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name) {
+                self.docker
+                    .remove_volume(&name, None::<RemoveVolumeOptions>)
+                    .await
+                    .with_context(|| format!("failed to remove the volume `{name}`"))?;
+                removed += 1;
+            }
         }
         Ok(removed)
     }
+}
+
+/// The engine's filter for what kind has made for a cluster.
+fn kind_filter(cluster: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("io.x-k8s.kind.cluster={cluster}")])])
 }
 
 fn trim_name(name: &str) -> String {

@@ -70,8 +70,13 @@ pub async fn ensure(context: &Context) -> Result<String> {
 /// When kind fails.
 pub async fn delete(context: &Context) -> Result<bool> {
     let name = &context.settings.cluster.name;
-    if context.engine.nodes(name).await?.is_empty() {
+    let nodes = context.engine.nodes(name).await?;
+    if nodes.is_empty() {
         return Ok(false);
+    }
+    for node in &nodes {
+        // Nothing in the node is worth an orderly end, for which kind would wait ten seconds.
+        context.engine.kill_container(node).await?;
     }
     if kind::find(&context.paths.cache).is_some() {
         kind::process(context, "cluster", "delete the cluster")?
