@@ -79,6 +79,13 @@ pub fn is_pod_ready(pod: &Pod) -> bool {
         && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// Whether the pod's containers run and it is not about to end.
+#[must_use]
+pub fn is_pod_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
+}
+
 /// The pods of KEdge's Deployment.
 ///
 /// # Errors

@@ -111,12 +111,14 @@ async fn node(context: &Context) -> Result<Seen> {
     }
 }
 
+/// A pod that runs is enough for this layer. Kubernetes calls it ready only when all that follows is well, and
+/// the walk is there to tell which of these is not.
 async fn pod(context: &Context) -> Result<Seen> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let pods = cluster::pods(&client, &context.settings.deploy.namespace).await?;
-    match pods.iter().find(|pod| cluster::is_pod_ready(pod)) {
+    match pods.iter().find(|pod| cluster::is_pod_running(pod)) {
         Some(pod) => Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
-        None => Ok(Err(format!("none of {} pod(s) is ready", pods.len()))),
+        None => Ok(Err(format!("none of {} pod(s) is running", pods.len()))),
     }
 }
 
@@ -134,8 +136,9 @@ async fn command(context: &Context, command: &[&str]) -> Result<Seen> {
 async fn in_pod(context: &Context, command: &[&str]) -> Result<exec::Output> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let namespace = &context.settings.deploy.namespace;
-    let pod = cluster::pods(&client, namespace).await?.into_iter().find_map(|pod| pod.metadata.name);
-    let pod = pod.with_context(|| format!("there is no pod in the namespace `{namespace}`"))?;
+    let pods = cluster::pods(&client, namespace).await?;
+    let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
+    let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
     exec::run(&client, namespace, &pod, manifests::CONTAINER, command).await
 }
 

@@ -4,12 +4,12 @@
 mod layers;
 mod telemetry;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Unproved;
-use crate::wait::wait_for;
+use crate::wait::{WaitError, wait_for};
 
 pub use self::layers::Name;
 pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
@@ -67,7 +67,12 @@ async fn look(context: &Context, name: Name, messages: &mut Vec<Evidence>) -> Re
         *messages = telemetry::collect(context, limit).await?;
         return Ok(format!("{} messages with continuous sequence numbers", messages.len()));
     }
-    Ok(wait_for(&format!("the layer `{name}`"), limit, || layers::observe(context, name)).await?)
+    match wait_for(&name.to_string(), limit, || layers::observe(context, name)).await {
+        Ok(detail) => Ok(detail),
+        // The layer is named where the error is shown; what was seen last is what matters.
+        Err(WaitError::TimedOut { last, .. }) => bail!(last),
+        Err(died) => Err(died.into()),
+    }
 }
 
 /// The proof as a step of a plan.
