@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use serde_json::Value;
+use xtask::wait::{Observation, wait_for};
 
 /// Longer than any command here takes on a slow machine with nothing in its cache.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -75,8 +76,8 @@ fn e2e_proves_telemetry_and_leaves_nothing_behind() {
     for (index, message) in messages.iter().enumerate() {
         assert_eq!(message["deviceId"], "kedge-device");
         assert_eq!(message["moduleId"], "tempSensor");
-        let first: u64 = messages[0]["properties"]["sequenceNumber"].as_str().unwrap().parse().unwrap();
-        assert_eq!(message["properties"]["sequenceNumber"], (first + index as u64).to_string());
+        let first = messages[0]["sequenceNumber"].as_u64().unwrap();
+        assert_eq!(message["sequenceNumber"], first + index as u64);
     }
     // The images and the hub do not wait for the cluster.
     let cluster_ended = step(&report, "cluster")["ended"].as_str().unwrap().to_owned();
@@ -118,6 +119,38 @@ fn up_is_repeatable_verify_names_the_broken_layer_and_down_cleans_up() {
 
     succeed(&["down"]);
     assert!(leftovers().starts_with("nothing is up"));
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+#[expect(clippy::disallowed_methods, reason = "assert_cmd waits for the end of what it starts")]
+fn a_killed_run_leaves_no_process_and_does_not_hinder_the_next() {
+    succeed(&["down"]);
+    let mut killed =
+        std::process::Command::new(env!("CARGO_BIN_EXE_xtask")).args(["up", "--yes"]).spawn().unwrap();
+    wait_until("a run that makes the cluster", || processes("kind create cluster") > 0);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    wait_until("the end of the child processes", || {
+        processes("kind create cluster") + processes("podman system service --time=0 unix:///tmp/kedge-") == 0
+    });
+    succeed(&["e2e", "--yes"]);
+    assert!(leftovers().starts_with("nothing is up"));
+}
+
+/// How many processes have this in their command line.
+fn processes(words: &str) -> usize {
+    let folders = fs_err::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs_err::read(entry.ok()?.path().join("cmdline")).ok());
+    folders.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(words)).count()
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let look =
+        || async { if condition() { Observation::Ready(()) } else { Observation::NotYet("not yet".into()) } };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(wait_for(what, LIMIT, look)).unwrap();
 }
 
 /// The settings of the project, but with little patience for a broken layer.

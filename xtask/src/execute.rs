@@ -142,7 +142,7 @@ fn finished(
     let (mark, note) = match &outcome {
         Outcome::Done(note) => (Mark::Done, note.as_str()),
         Outcome::Failed(_) => (Mark::Failed, ""),
-        Outcome::Skipped => (Mark::Skipped, ""),
+        Outcome::Skipped => (Mark::Stopped, ""),
     };
     progress.end(&step.action.id(), mark, ended.duration_since(started).unsigned_abs(), note);
     Record { step, started, ended, outcome }

@@ -127,6 +127,7 @@ async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {
         .args(args)
         .envs([("DEBIAN_FRONTEND", "noninteractive")])
         .limit(limit)
+        .outlives_its_parent()
         .run()
         .await?;
     Ok(())

@@ -71,6 +71,7 @@ pub struct Process {
     log: Option<PathBuf>,
     limit: Duration,
     cancel: CancellationToken,
+    outlives: bool,
 }
 
 impl Process {
@@ -85,6 +86,7 @@ impl Process {
             log: None,
             limit: Duration::from_secs(60),
             cancel: CancellationToken::new(),
+            outlives: false,
         }
     }
 
@@ -177,14 +179,19 @@ impl Process {
         self.finish(&handle, String::new).map(drop)
     }
 
-    /// Starts the child and leaves it running. It ends when the handle is killed, and also when this program
-    /// is killed: the kernel then ends it, because the calling thread is gone. So call it on the main thread.
+    /// Lets the child finish even when this program is killed: half an installation is worse than a late one.
+    #[must_use]
+    pub fn outlives_its_parent(mut self) -> Self {
+        self.outlives = true;
+        self
+    }
+
+    /// Starts the child and leaves it running until the handle is killed. It also ends with the calling thread,
+    /// so call this on the main thread.
     ///
     /// # Errors
     /// [`ProcessError::NotStarted`].
-    pub fn start_with_parent(mut self) -> Result<duct::Handle, ProcessError> {
-        let program = std::mem::replace(&mut self.program, "setpriv".into());
-        self.args.splice(0..0, ["--pdeathsig".into(), "KILL".into(), program]);
+    pub fn start(&self) -> Result<duct::Handle, ProcessError> {
         let capture = self.open_log().map_err(|source| self.not_started(source))?;
         let expression = self.expression().stdin_null().stderr_to_stdout().stdout_file(capture.file);
         // Ctrl-C at the terminal must not reach it: clean-up still needs it.
@@ -223,7 +230,14 @@ impl Process {
     }
 
     fn expression(&self) -> duct::Expression {
-        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
+        let mut expression = match self.ended_with_parent() {
+            Some((wrapper, program)) => {
+                let first: [OsString; 3] = ["--pdeathsig".into(), "KILL".into(), program.into()];
+                duct::cmd(wrapper, first.iter().chain(&self.args))
+            }
+            None => duct::cmd(&self.program, &self.args),
+        }
+        .unchecked();
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }
@@ -231,6 +245,18 @@ impl Process {
             Some(dir) => expression.dir(dir),
             None => expression,
         }
+    }
+
+    /// The wrapper with which the kernel ends the child when the thread that started it is gone, as after a
+    /// `kill -9` of this program; and the program itself, which a missing one must not hide behind the wrapper.
+    fn ended_with_parent(&self) -> Option<(PathBuf, PathBuf)> {
+        if self.outlives {
+            return None;
+        }
+        let program = Path::new(&self.program);
+        let found =
+            if program.components().count() > 1 { Some(program.to_owned()) } else { find_on_path(program) };
+        Some((find_on_path("setpriv")?, found.filter(|path| path.exists())?))
     }
 
     fn open_log(&self) -> io::Result<Capture> {
@@ -319,9 +345,9 @@ fn quote(word: &OsStr) -> String {
 
 /// Finds `program` on `PATH`.
 #[must_use]
-pub fn find_on_path(program: &str) -> Option<PathBuf> {
+pub fn find_on_path(program: impl AsRef<Path>) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|candidate| {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(&program)).find(|candidate| {
         fs_err::metadata(candidate).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     })
 }

@@ -19,8 +19,8 @@ pub enum Mark {
     Done,
     /// It failed.
     Failed,
-    /// It was not run, because something that it needs failed.
-    Skipped,
+    /// It was stopped, because another step failed or the user asked to.
+    Stopped,
 }
 
 /// Shows the progress of the steps of one run.
@@ -98,7 +98,7 @@ impl Progress {
         let word = match mark {
             Mark::Done => "done",
             Mark::Failed => "FAILED",
-            Mark::Skipped => "skipped",
+            Mark::Stopped => "stopped",
         };
         let note = if note.is_empty() { String::new() } else { format!("  {note}") };
         self.say(&format!("{} {step:14} {word} in {:.1} s{note}", self.clock(), took.as_secs_f64()));

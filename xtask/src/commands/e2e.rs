@@ -4,9 +4,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::commands::{down, verify};
+use crate::context::Context;
+use crate::edge_config::SENSOR_MODULE;
 use crate::evidence;
 use crate::execute::conclude;
 use crate::plan::Action;
+use crate::progress::Mark;
 use crate::report::StepReport;
 use crate::session::{Setup, reach, write_report};
 
@@ -37,11 +40,29 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         );
     } else {
         let started = Timestamp::now();
+        context.progress.begin("down", "remove everything that was made");
         let removed = down::remove_everything(&context.for_cleanup()).await;
+        let (mark, note) = match &removed {
+            Ok(note) => (Mark::Done, note.as_str()),
+            Err(_) => (Mark::Failed, ""),
+        };
+        context.progress.end("down", mark, Timestamp::now().duration_since(started).unsigned_abs(), note);
         let last = steps.iter().max_by_key(|step| step.ended).map(|step| step.id.clone());
         steps.push(StepReport::of_cleanup(started, last, &removed));
         result = result.and(removed.map(drop));
     }
     write_report(&context, "e2e", steps, result.as_ref().err())?;
+    if result.is_ok() {
+        context.progress.say(&proved(&context));
+    }
     result
+}
+
+/// What was proved, in one sentence that does not claim more than it was.
+fn proved(context: &Context) -> String {
+    let (count, device) = (context.findings().proof.messages.len(), &context.settings.device.id);
+    let hub = &context.settings.hub.host_name;
+    format!(
+        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} (local hub, simulated runtime)"
+    )
 }

@@ -55,7 +55,7 @@ impl Service {
             .args([format!("unix://{}", socket.display())])
             .envs(environment.clone())
             .log(&log)
-            .start_with_parent()?;
+            .start()?;
         let service = Self { handle, _socket_folder: socket_folder, environment };
         let docker = service.wait_until_answering(&socket, &log).await?;
         Ok((service, docker))
