@@ -105,7 +105,8 @@ async fn serve(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     let options = Options {
         hub: HubAddress::of(&settings.hub_hostname, tls),
         settings,
-        state: StateFolder::new(args.state),
+        // The engine mounts the sockets below, by absolute paths only.
+        state: StateFolder::new(std::path::absolute(args.state)?),
         management_socket: args.socket,
         gateway: args.gateway,
     };

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kedge_sim::hub::{self, ConfigFile, Listeners};
+use kedge_sim::process::stop_on_signals;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -35,15 +35,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    // Signals are caught from the start: as PID 1 of a container the process would otherwise ignore them.
     let shutdown = CancellationToken::new();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let (mut signal, shutdown) = (signal(kind)?, shutdown.clone());
-        tokio::spawn(async move {
-            signal.recv().await;
-            shutdown.cancel();
-        });
-    }
+    stop_on_signals(&shutdown)?;
     let file = ConfigFile::read(&args.config)?;
     let config = file.load()?;
     let bind = async |address| {

@@ -35,6 +35,12 @@ impl AgentSession {
                 let is_new = current.as_deref() != Some(&deployment);
                 if is_new {
                     tracing::info!("Applying deployment version {}", deployment.version);
+                    if !deployment.ignored.is_empty() {
+                        tracing::warn!(
+                            "The simulated runtime does not use: {}",
+                            deployment.ignored.join(", ")
+                        );
+                    }
                     *current = Some(Arc::new(deployment));
                 }
                 is_new

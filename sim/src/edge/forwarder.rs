@@ -101,6 +101,11 @@ impl Session for EdgeHubSession {
         let apply = |desired: &serde_json::Value| {
             let outcome = Routes::parse(desired);
             let mut status = config_status(desired, outcome.as_ref().err());
+            if desired.get("storeAndForwardConfiguration").is_some() {
+                tracing::info!(
+                    "storeAndForwardConfiguration is not used: modules keep messages until the hub has them"
+                );
+            }
             if let Ok(parsed) = outcome {
                 report_problems(&parsed, &mut status);
                 routes.send_replace(Some(Arc::new(parsed)));

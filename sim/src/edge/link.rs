@@ -67,6 +67,7 @@ impl Upstream {
                 Ok::<_, ConnectError>(session.run(&client, notices).await)
             };
             let reason = match self.shutdown.run_until_cancelled(attempt).await {
+                _ if self.shutdown.is_cancelled() => return,
                 None => return,
                 Some(Ok(end)) => format!("{module}: the connection to the hub ended: {end}"),
                 Some(Err(error)) => error.to_string(),

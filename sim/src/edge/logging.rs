@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::FmtContext;
@@ -51,9 +51,7 @@ where
         if self.with_priority {
             write!(line, "<{priority}>")?;
         }
-        let now = Timestamp::now();
-        let now = now.round(Unit::Second).unwrap_or(now);
-        write!(line, "{now} [{level}] - ")?;
+        write!(line, "{} [{level}] - ", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"))?;
         context.field_format().format_fields(line.by_ref(), event)?;
         writeln!(line)
     }

@@ -1,6 +1,6 @@
 //! The management API, as far as it reads, and the health of the runtime beside it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -80,10 +80,4 @@ pub enum AskError {
     /// The answer is not what this version expects.
     #[error("the runtime's answer cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
-}
-
-/// The socket's usual place.
-#[must_use]
-pub fn default_socket() -> PathBuf {
-    PathBuf::from(DEFAULT_SOCKET)
 }

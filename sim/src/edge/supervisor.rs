@@ -70,10 +70,12 @@ impl<E: Engine> Supervisor<E> {
                 self.steps.upstream.board.update(|state| state.engine_error = Some(error.to_string()));
             }
             tokio::select! {
-                () = shutdown.cancelled() => break,
                 Ok(()) = self.deployments.changed() => self.begin_again().await,
                 Some(done) = self.running.join_next_with_id() => self.record(done),
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                _ = retry::pause(LOOK_AGAIN, &shutdown) => {}
+            }
+            if shutdown.is_cancelled() {
+                break;
             }
         }
         self.running.shutdown().await;

@@ -20,7 +20,7 @@ use crate::retry::{self, Backoff};
 use crate::topics::{PropertyBag, system};
 
 const OUTPUT: &str = "temperatureOutput";
-/// The only one here; the original's variable `ClientTransportType` may ask for others.
+/// The only one here.
 const TRANSPORT: &str = "Mqtt_Tcp_Only";
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
@@ -47,6 +47,9 @@ pub async fn run(settings: Settings, environment: EdgeEnvironment, say: Log, shu
         "Initializing simulated temperature sensor to send {count} messages, at an interval of {} seconds.",
         settings.message_delay.as_secs_f64()
     ));
+    if let Some(other) = settings.transport.as_deref().filter(|transport| *transport != TRANSPORT) {
+        say(&format!("Transport type [{other}] is not supported by this sensor, [{TRANSPORT}] is used."));
+    }
     let mut sensor = Sensor::new(settings, say);
     let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
@@ -55,7 +58,7 @@ pub async fn run(settings: Settings, environment: EdgeEnvironment, say: Log, shu
             let (client, notices) = connect(&environment).await?;
             say(&format!("Successfully initialized module client of transport type [{TRANSPORT}]."));
             backoff.reset();
-            Err::<(), SessionError>(sensor.work(&client, notices).await.into())
+            Err::<(), SessionError>(sensor.work(&client, notices, &shutdown).await.into())
         };
         match shutdown.run_until_cancelled(session).await {
             Some(Err(error)) => say(&format!("The connection to the gateway is lost: {error}")),
@@ -100,11 +103,16 @@ impl Sensor {
     }
 
     /// Sends and listens until the connection ends.
-    async fn work(&mut self, client: &ModuleClient, notices: Notices) -> ClientError {
+    async fn work(
+        &mut self,
+        client: &ModuleClient,
+        notices: Notices,
+        shutdown: &CancellationToken,
+    ) -> ClientError {
         let (control, say) = (self.control.clone(), self.say);
         tokio::select! {
             error = self.send(client) => error,
-            error = follow_twin(client, notices, &control, say) => error,
+            error = follow_twin(client, notices, &control, say, shutdown) => error,
         }
     }
 
@@ -181,15 +189,15 @@ async fn follow_twin(
     mut notices: Notices,
     control: &watch::Sender<Control>,
     say: Log,
+    shutdown: &CancellationToken,
 ) -> ClientError {
-    let never = CancellationToken::new();
     loop {
         match exchange_twin(client, control).await {
             Ok(()) => {}
             Err(TwinError::Client(error)) => return error,
             Err(error) => {
                 say(&format!("The twin cannot be read: {error}"));
-                retry::pause(TWIN_RETRY, &never).await;
+                retry::pause(TWIN_RETRY, shutdown).await;
                 continue;
             }
         }

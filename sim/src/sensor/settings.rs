@@ -36,6 +36,8 @@ pub struct Settings {
     pub ambient_temp: f64,
     /// Humidity around the machine, in percent.
     pub ambient_humidity: i64,
+    /// What the original's `ClientTransportType` asks for.
+    pub transport: Option<String>,
 }
 
 impl Settings {
@@ -75,6 +77,7 @@ impl Settings {
             machine_pressure_max: number("machinePressureMax", 10.0)?,
             ambient_temp: number("ambientTemp", 21.0)?,
             ambient_humidity: whole("ambientHumidity", 25)?,
+            transport: variable("ClientTransportType"),
         })
     }
 }

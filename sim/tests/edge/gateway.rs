@@ -1,7 +1,7 @@
 //! What the gateway refuses.
 
 use jiff::Timestamp;
-use kedge_sim::edge::board::LinkState;
+use kedge_sim::edge::board::{LinkState, RuntimeState};
 use kedge_sim::identity::Identity;
 use kedge_sim::mqtt::packet::{Connect, ConnectReturnCode, Publish, Subscribe, SubscribeReasonCode};
 use kedge_sim::mqtt::{Connection, Packet, QoS};
@@ -48,11 +48,19 @@ impl Login {
 
 /// A connection as the sensor, which itself is cut off, since it would take it over.
 async fn in_place_of_the_sensor(edge: &Edge) -> Connection<ClientStream> {
-    edge.running(SENSOR).await;
-    edge.engine.gateway().await.cut();
+    cut_the_sensor_off(edge).await;
     let (code, connection) = Login::of_sensor(edge).await.connect(edge).await;
     assert_eq!(code, ConnectReturnCode::Success);
     connection
+}
+
+async fn cut_the_sensor_off(edge: &Edge) {
+    let is_connected = |state: &RuntimeState, expected| {
+        state.clients.get(SENSOR).is_some_and(|client| client.connected == expected)
+    };
+    edge.state(|state| is_connected(state, true)).await;
+    edge.engine.gateway().await.cut();
+    edge.state(|state| is_connected(state, false)).await;
 }
 
 async fn signed(edge: &Edge, resource: &str, expiry: u64) -> String {
@@ -163,11 +171,11 @@ async fn a_module_sees_its_twin_and_is_told_when_the_hub_is_away() {
 async fn twin_status(connection: &mut Connection<ClientStream>) -> u16 {
     connection.write(&publish("$iothub/twin/GET/?$rid=7", QoS::AtLeastOnce)).await.unwrap();
     loop {
-        if let Some(Packet::Publish(answer)) = within_limit(connection.read()).await.unwrap().unwrap() {
-            match HubTopic::parse(&answer.topic).unwrap() {
-                HubTopic::TwinResponse { status, request_id, .. } if request_id == "7" => return status,
-                other => panic!("{other:?}"),
-            }
+        let packet = within_limit(connection.read()).await.unwrap().unwrap();
+        let Packet::Publish(answer) = packet.expect("the connection stays") else { continue };
+        match HubTopic::parse(&answer.topic).unwrap() {
+            HubTopic::TwinResponse { status, request_id, .. } if request_id == "7" => return status,
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -192,8 +200,7 @@ async fn a_message_above_the_limit_ends_the_connection_and_does_not_disturb_othe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_that_publishes_for_another_or_against_the_protocol_is_disconnected() {
     let (world, edge) = World::with_sensor().await;
-    edge.running(SENSOR).await;
-    edge.engine.gateway().await.cut();
+    cut_the_sensor_off(&edge).await;
     for (case, packet) in [
         (
             "another module",
@@ -284,8 +291,7 @@ async fn a_message_without_a_route_is_acknowledged_and_goes_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_connection_of_a_module_takes_over() {
     let (_world, edge) = World::with_sensor().await;
-    edge.running(SENSOR).await;
-    edge.engine.gateway().await.cut();
+    cut_the_sensor_off(&edge).await;
     let login = Login::of_sensor(&edge).await;
     let (_, first) = login.connect(&edge).await;
     let (code, mut second) = login.connect(&edge).await;

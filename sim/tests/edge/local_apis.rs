@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kedge_sim::edge::health::Health;
 use kedge_sim::edge::management::ask_health;
 use kedge_sim::secret::Secret;
 use kedge_sim::tls::{Endpoint, Trust, client_config, connect, serve, server_config};
@@ -102,7 +103,7 @@ async fn a_server_certificate_is_trusted_by_the_trust_bundle() {
 async fn the_management_api_lists_modules_and_tells_the_health() {
     let (_world, edge) = World::with_sensor().await;
     edge.running(SENSOR).await;
-    edge.state(|state| state.clients.contains_key(SENSOR)).await;
+    edge.state(|state| state.clients.contains_key(SENSOR) && Health::from(state).problem().is_none()).await;
     let socket = edge.management_socket();
     let (status, modules) = ask(&socket, "GET", &format!("/modules?{VERSION}"), "").await;
     assert_eq!((status, &modules["modules"][0]["name"]), (200, &json!(SENSOR)));

@@ -34,8 +34,7 @@ async fn telemetry_arrives_with_identity_schema_and_continuous_numbers() {
             assert!(system.contains(&expected), "{:?}", message.system_properties);
         }
     }
-    let state = edge.running(SENSOR).await;
-    assert_eq!(Health::from(&state).problem(), None);
+    edge.state(|state| Health::from(state).problem().is_none()).await;
     let clients = world.reported("$edgeHub", |reported| reported["clients"].is_object()).await;
     assert_eq!(clients["clients"][format!("{DEVICE}/{SENSOR}")]["status"], "Connected");
     edge.stop().await;

@@ -75,6 +75,17 @@ fn variables_may_be_numbers_and_booleans() {
 }
 
 #[test]
+fn what_is_not_followed_is_named() {
+    let names = |desired: &Value| Deployment::parse(desired).unwrap().ignored;
+    assert_eq!(names(&quickstart()), ["createOptions of the system modules"]);
+    let mut desired = with("/integrity", json!({"signature": {}}));
+    desired["runtime"]["settings"]["loggingOptions"] = json!("{\"type\":\"journald\"}");
+    desired["systemModules"]["edgeHub"]["env"] = json!({"UpstreamProtocol": {"value": "Amqp"}});
+    desired["systemModules"]["edgeHub"]["settings"]["createOptions"] = json!("{}");
+    assert_eq!(names(&desired), ["integrity", "loggingOptions", "env of the system modules"]);
+}
+
+#[test]
 fn an_empty_twin_is_code_417() {
     assert_eq!(error_for(&json!({"$version": 1})).code(), 417);
     assert_eq!(error_for(&json!({})), DeploymentError::Empty);

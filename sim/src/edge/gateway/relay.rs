@@ -1,24 +1,27 @@
 //! A module's own view of its twin, through a connection to the hub as that module.
 //!
 //! The relay connects when the module first asks for its twin. Requests and answers pass unchanged;
-//! while the hub is away, a request is answered with status 503, which SDKs try again.
+//! while the hub is away, or when it goes before it has answered, a request is answered with status
+//! 503, which SDKs try again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::edge::identity::ModuleIdentity;
 use crate::edge::link::Upstream;
 use crate::mqtt::{Client, ClientError, Incoming, QoS, packet};
 use crate::retry::Backoff;
-use crate::topics::{ClientTopic, HubTopic, Subscription};
+use crate::topics::{HubTopic, Subscription};
 
 /// Requests that wait for the hub, and answers that wait for the module.
 const QUEUE: usize = 16;
+/// Requests that may be without the hub's answer at once; clients have one or two.
+const MAX_UNANSWERED: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 const UNAVAILABLE: u16 = 503;
@@ -40,6 +43,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Request {
+    id: String,
     topic: String,
     body: Bytes,
 }
@@ -56,20 +60,25 @@ impl Relay {
             let (requests, request_queue) = mpsc::channel(QUEUE);
             let (answer, answers) = mpsc::channel(QUEUE);
             let stop = upstream.shutdown.child_token();
-            let task = Task { upstream: upstream.clone(), identity: identity.clone(), answers: answer };
+            let task = Task {
+                upstream: upstream.clone(),
+                identity: identity.clone(),
+                answers: answer,
+                unanswered: BTreeSet::new(),
+            };
             tokio::spawn(task.run(request_queue, stop.clone()));
             Open { requests, answers, _ends_with_the_client: stop.drop_guard() }
         });
     }
 
     /// Passes a request of the module on. One too many is answered at once.
-    pub(super) fn request(&mut self, topic: String, body: Bytes) {
+    pub(super) fn request(&mut self, id: String, topic: String, body: Bytes) {
         self.open();
         let Some(open) = &self.open else { return };
-        if let Err(mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request)) =
-            open.requests.try_send(Request { topic, body })
+        if let Err(TrySendError::Full(request) | TrySendError::Closed(request)) =
+            open.requests.try_send(Request { id, topic, body })
         {
-            self.own_answers.extend(unavailable(&request.topic));
+            self.own_answers.push_back(unavailable(&request.id));
         }
     }
 
@@ -93,10 +102,12 @@ struct Task {
     upstream: Arc<Upstream>,
     identity: Arc<ModuleIdentity>,
     answers: mpsc::Sender<packet::Publish>,
+    /// Requests that the module has no answer to yet.
+    unanswered: BTreeSet<String>,
 }
 
 impl Task {
-    async fn run(self, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             let attempt = async {
@@ -110,9 +121,8 @@ impl Task {
                     tracing::debug!("The twin of {} is not reachable: {error}", self.identity.identity);
                 }
             }
-            let refuse = self.refuse(&mut requests);
             tokio::select! {
-                () = refuse => return,
+                () = self.refuse(&mut requests) => return,
                 waited = backoff.pause(&stop) => if !waited { return },
             }
         }
@@ -129,19 +139,24 @@ impl Task {
 
     /// Passes everything on in both directions until one side ends.
     async fn pass(
-        &self,
+        &mut self,
         client: &Client,
         mut incoming: Incoming,
         requests: &mut mpsc::Receiver<Request>,
     ) -> Result<(), ClientError> {
         loop {
+            let has_room = self.unanswered.len() < MAX_UNANSWERED;
             tokio::select! {
-                request = requests.recv() => {
-                    let Some(Request { topic, body }) = request else { return Ok(()) };
+                request = requests.recv(), if has_room => {
+                    let Some(Request { id, topic, body }) = request else { return Ok(()) };
+                    self.unanswered.insert(id);
                     client.publish(topic, body).await?;
                 }
                 publish = incoming.next() => {
                     let publish = publish?;
+                    if let Ok(HubTopic::TwinResponse { request_id, .. }) = HubTopic::parse(&publish.topic) {
+                        self.unanswered.remove(&request_id);
+                    }
                     let copy = packet::Publish::from_bytes(publish.topic, QoS::AtMostOnce, publish.payload);
                     if self.answers.send(copy).await.is_err() {
                         return Ok(());
@@ -151,25 +166,26 @@ impl Task {
         }
     }
 
-    /// Answers requests while there is no connection; returns when the module has gone.
-    async fn refuse(&self, requests: &mut mpsc::Receiver<Request>) {
-        while let Some(request) = requests.recv().await {
-            if let Some(answer) = unavailable(&request.topic)
-                && self.answers.send(answer).await.is_err()
-            {
-                return;
+    /// Answers requests while there is no connection; returns when the module has gone. Safe to cancel.
+    async fn refuse(&mut self, requests: &mut mpsc::Receiver<Request>) {
+        loop {
+            while let Some(id) = self.unanswered.first() {
+                if self.answers.send(unavailable(id)).await.is_err() {
+                    return;
+                }
+                self.unanswered.pop_first();
             }
+            match requests.recv().await {
+                Some(request) => self.unanswered.insert(request.id),
+                None => return,
+            };
         }
     }
 }
 
 /// The answer to a twin request that cannot be passed on.
-fn unavailable(topic: &str) -> Option<packet::Publish> {
-    let (ClientTopic::TwinGet { request_id } | ClientTopic::ReportedPatch { request_id }) =
-        ClientTopic::parse(topic).ok()?
-    else {
-        return None;
-    };
+fn unavailable(request_id: &str) -> packet::Publish {
+    let request_id = request_id.to_owned();
     let topic = HubTopic::TwinResponse { status: UNAVAILABLE, request_id, version: None };
-    Some(packet::Publish::from_bytes(topic.to_string(), QoS::AtMostOnce, Bytes::new()))
+    packet::Publish::from_bytes(topic.to_string(), QoS::AtMostOnce, Bytes::new())
 }

@@ -206,8 +206,8 @@ impl Session<'_> {
                 Err(End::ForeignTopic(publish.topic))
             }
             ClientTopic::Telemetry { properties, .. } => self.forward(properties, publish.payload, id).await,
-            ClientTopic::TwinGet { .. } | ClientTopic::ReportedPatch { .. } => {
-                self.relay.request(publish.topic, publish.payload);
+            ClientTopic::TwinGet { request_id } | ClientTopic::ReportedPatch { request_id } => {
+                self.relay.request(request_id, publish.topic, publish.payload);
                 Ok(taken(id))
             }
             ClientTopic::MethodResponse { .. } => Ok(taken(id)),
