@@ -13,8 +13,9 @@ use kedge_sim::edge::docker::DockerEngine;
 use kedge_sim::edge::health::Health;
 use kedge_sim::edge::state::{self, StateFolder};
 use kedge_sim::edge::{logging, management, notify};
-use kedge_sim::process::stop_on_signals;
+use kedge_sim::process::{run_to_end, stop_on_signals};
 use kedge_sim::tls::{Trust, client_config};
+use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 /// The simulated IoT Edge runtime.
@@ -62,13 +63,19 @@ struct RunArgs {
     gateway: SocketAddr,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(args) => run(args).await,
-        Command::Health { socket, json } => health(&socket, json).await,
-        Command::List { socket } => list(&socket).await,
-    }
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return unhealthy(&format!("cannot start: {error}")),
+    };
+    run_to_end(runtime, async {
+        match command {
+            Command::Run(args) => run(args).await,
+            Command::Health { socket, json } => health(&socket, json).await,
+            Command::List { socket } => list(&socket).await,
+        }
+    })
 }
 
 async fn run(args: RunArgs) -> ExitCode {

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kedge_sim::hub::{self, ConfigFile, Listeners};
-use kedge_sim::process::stop_on_signals;
+use kedge_sim::process::{run_to_end, stop_on_signals};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -20,12 +21,12 @@ struct Args {
     config: PathBuf,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("KEDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).init();
-    match run(&args).await {
+    let runtime = Runtime::new().context("cannot start");
+    match runtime.and_then(|runtime| run_to_end(runtime, run(&args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

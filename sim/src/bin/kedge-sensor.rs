@@ -3,14 +3,16 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
-use kedge_sim::process::stop_on_signals;
+use kedge_sim::process::{run_to_end, stop_on_signals};
 use kedge_sim::sensor::{self, EdgeEnvironment, Settings};
+use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    match run().await {
+fn main() -> ExitCode {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().context("cannot start");
+    match runtime.and_then(|runtime| run_to_end(runtime, run())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
