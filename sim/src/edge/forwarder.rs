@@ -66,6 +66,9 @@ impl Outbox {
         if topic.len() + body.len() > MAX_MESSAGE {
             return Err(Undeliverable::TooLarge);
         }
+        // What the gateway adds may exceed another limit. The hub would close the connection on each attempt, and
+        // the message would stand in the way of those of all modules.
+        ClientTopic::parse(&topic).map_err(|error| Undeliverable::Unencodable(error.to_string()))?;
         let (done, delivery) = oneshot::channel();
         self.0.send(Message { topic, body, done }).await.map_err(|_| Undeliverable::Shutdown)?;
         Ok(delivery)
@@ -180,5 +183,31 @@ impl Queue {
             let _ = message.done.send(outcome);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::system;
+
+    /// What becomes of a message with so many properties, each of so many bytes.
+    async fn put(properties: usize, bytes: usize) -> Result<Delivery, Undeliverable> {
+        let (sender, _incoming) = mpsc::channel(1);
+        let pairs = (0..properties).map(|number| (format!("p{number}"), "x".repeat(bytes)));
+        let mut properties = PropertyBag::from_iter(pairs);
+        properties.set(system::CONNECTION_DEVICE_ID, "d");
+        properties.set(system::CONNECTION_MODULE_ID, "m");
+        let edge_hub = Identity::module("d", EDGE_HUB).unwrap();
+        Outbox(sender).put(properties, Bytes::new(), &edge_hub).await
+    }
+
+    #[tokio::test]
+    async fn a_message_that_the_hub_would_not_read_is_never_queued() {
+        assert!(put(254, 1).await.is_ok());
+        assert!(matches!(put(255, 1).await, Err(Undeliverable::Unencodable(_))));
+        assert!(put(1, 16_000).await.is_ok());
+        assert!(matches!(put(1, 16_384).await, Err(Undeliverable::Unencodable(_))));
+        assert!(matches!(put(1, MAX_MESSAGE).await, Err(Undeliverable::TooLarge)));
     }
 }
