@@ -63,7 +63,7 @@ impl<E: Engine> Supervisor<E> {
         let shutdown = self.steps.upstream.shutdown.clone();
         let Some(gateway) = self.wait_for_engine().await else { return };
         // The sockets that running modules have mounted are those of a former process.
-        self.stop_modules().await;
+        shutdown.run_until_cancelled(self.stop_modules()).await;
         loop {
             if let Some(Err(error)) = shutdown.run_until_cancelled(self.round(gateway)).await {
                 tracing::warn!("The container engine failed: {error}");
@@ -109,7 +109,15 @@ impl<E: Engine> Supervisor<E> {
 
     /// Looks, plans, and starts the steps that are due.
     async fn round(&mut self, gateway: IpAddr) -> Result<(), EngineError> {
-        let Some(deployment) = self.deployments.borrow_and_update().clone() else { return Ok(()) };
+        let (is_new, deployment) = {
+            let current = self.deployments.borrow_and_update();
+            (current.has_changed(), current.clone())
+        };
+        // It came while another event was handled.
+        if is_new {
+            self.begin_again().await;
+        }
+        let Some(deployment) = deployment else { return Ok(()) };
         let observed = self.steps.engine.modules().await?;
         let desired = self.desired(&deployment, gateway);
         let busy: Vec<&str> = self.active.values().map(|(name, _)| name.as_str()).collect();
