@@ -63,11 +63,13 @@ impl Gateway {
     /// Registers a connection of a module. A former one of the same module ends.
     fn register(&self, module: &str) -> Registration<'_> {
         let replaced = CancellationToken::new();
-        let former = self.connected().insert(module.to_owned(), replaced.clone());
-        if let Some(former) = former {
+        // Under one lock, as the end of a connection: a former one that ends now must not take this one for its own.
+        let mut connected = self.connected();
+        if let Some(former) = connected.insert(module.to_owned(), replaced.clone()) {
             former.cancel();
         }
         self.show(module, true);
+        drop(connected);
         tracing::info!("Client {module} is connected to the gateway");
         Registration { gateway: self, module: module.to_owned(), replaced }
     }
@@ -93,9 +95,10 @@ struct Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
+        let mut connected = self.gateway.connected();
         // A newer connection of the same module has its own entry, and is what the state shows.
         if !self.replaced.is_cancelled() {
-            self.gateway.connected().remove(&self.module);
+            connected.remove(&self.module);
             self.gateway.show(&self.module, false);
             tracing::info!("Client {} has left the gateway", self.module);
         }
