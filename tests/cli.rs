@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::path::Path;
-
 use assert_cmd::Command;
 use tempfile::TempDir;
 
@@ -103,9 +101,40 @@ fn without_a_deployment_commands_say_what_to_do_first() {
 }
 
 #[test]
+fn doctor_for_an_engine_that_was_asked_for_looks_at_no_other() {
+    let assert = Machine::bare().xtask(&["doctor", "--engine", "docker"]).assert().code(4);
+    let output = assert.get_output();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "engine     none\n");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("docker: no"));
+}
+
+#[test]
+fn a_second_invocation_waits_its_turn() {
+    let machine = Machine::bare();
+    let folder = machine.home.path().join(".local/state/kedge");
+    fs_err::create_dir_all(&folder).unwrap();
+    let lock = fs_err::File::create(folder.join("kedge.lock")).unwrap().into_file();
+    lock.lock().unwrap();
+    let error = stderr(&mut machine.xtask(&["up"]), 1);
+    assert!(error.contains("another `cargo xtask` is at work on `kedge`"), "{error}");
+}
+
+#[test]
+fn damaged_secrets_hinder_what_needs_them_but_not_their_removal() {
+    let machine = Machine::bare();
+    let state = machine.home.path().join(".local/state/kedge/kedge");
+    fs_err::create_dir_all(&state).unwrap();
+    fs_err::write(state.join("credentials.json"), "{").unwrap();
+    let error = stderr(&mut machine.xtask(&["verify"]), 1);
+    assert!(error.contains("credentials.json` is damaged; run `cargo xtask down`"), "{error}");
+    stderr(&mut machine.xtask(&["down"]), 0);
+    assert!(!state.exists());
+}
+
+#[test]
 fn without_an_engine_there_is_nothing_to_remove() {
     let machine = Machine::bare();
     let error = stderr(&mut machine.xtask(&["down"]), 0);
     assert_eq!(error, "there is no container engine here, so there is nothing to remove\n");
-    assert!(!Path::new(machine.home.path()).join(".local").exists());
+    assert!(!machine.home.path().join(".local/state/kedge/kedge").exists());
 }

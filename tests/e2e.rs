@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
+use base64::Engine as _;
 use serde_json::Value;
 use xtask::wait::{Observation, wait_for};
 
@@ -54,9 +55,17 @@ fn step<'a>(report: &'a Value, id: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no step {id}"))
 }
 
-/// What the tool still finds of itself.
-fn leftovers() -> String {
-    succeed(&["status"])
+/// Nothing of the deployment is left: the engine is asked by label and by kind's own, and the state is gone.
+fn nothing_is_left() {
+    assert_eq!(succeed(&["status", "--json"]).trim(), "[]");
+    assert!(!state().exists());
+}
+
+/// The folder with the deployment's state.
+fn state() -> PathBuf {
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map_or_else(|| std::env::home_dir().unwrap().join(".local/state"), PathBuf::from);
+    base.join("kedge/kedge")
 }
 
 #[test]
@@ -80,11 +89,12 @@ fn e2e_proves_telemetry_and_leaves_nothing_behind() {
         assert_eq!(message["sequenceNumber"], first + index as u64);
     }
     // The images and the hub do not wait for the cluster.
-    let cluster_ended = step(&report, "cluster")["ended"].as_str().unwrap().to_owned();
+    let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let cluster_ended = time(&step(&report, "cluster")["ended"]);
     for early in ["binaries", "registry", "hub"] {
-        assert!(step(&report, early)["started"].as_str().unwrap() < cluster_ended.as_str(), "{early} waited");
+        assert!(time(&step(&report, early)["started"]) < cluster_ended, "{early} waited");
     }
-    assert!(leftovers().starts_with("nothing is up"));
+    nothing_is_left();
 }
 
 #[test]
@@ -118,7 +128,7 @@ fn up_is_repeatable_verify_names_the_broken_layer_and_down_cleans_up() {
     succeed(&["verify"]);
 
     succeed(&["down"]);
-    assert!(leftovers().starts_with("nothing is up"));
+    nothing_is_left();
 }
 
 #[test]
@@ -128,22 +138,34 @@ fn a_killed_run_leaves_no_process_and_does_not_hinder_the_next() {
     succeed(&["down"]);
     let mut killed =
         std::process::Command::new(env!("CARGO_BIN_EXE_xtask")).args(["up", "--yes"]).spawn().unwrap();
-    wait_until("a run that makes the cluster", || processes("kind create cluster") > 0);
+    wait_until("a run that makes the cluster", || {
+        children(killed.id()).iter().any(|child| command_line(*child).contains("kind create cluster"))
+    });
+    let children = children(killed.id());
     killed.kill().unwrap();
     killed.wait().unwrap();
-    wait_until("the end of the child processes", || {
-        processes("kind create cluster") + processes("podman system service --time=0 unix:///tmp/kedge-") == 0
+    wait_until("the end of its child processes", || {
+        children.iter().all(|child| command_line(*child).is_empty())
     });
     succeed(&["e2e", "--yes"]);
-    assert!(leftovers().starts_with("nothing is up"));
+    nothing_is_left();
 }
 
-/// How many processes have this in their command line.
-fn processes(words: &str) -> usize {
-    let folders = fs_err::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| fs_err::read(entry.ok()?.path().join("cmdline")).ok());
-    folders.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(words)).count()
+/// The processes that `parent` has started.
+fn children(parent: u32) -> Vec<u32> {
+    let all =
+        fs_err::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let parent_of = |pid: &u32| {
+        let status = fs_err::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse::<u32>().ok()
+    };
+    all.filter(|pid| parent_of(pid) == Some(parent)).collect()
+}
+
+/// What a process was started with; nothing when there is no such process.
+fn command_line(pid: u32) -> String {
+    let line = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).replace('\0', " ")
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -163,12 +185,19 @@ fn impatient_settings() -> tempfile::NamedTempFile {
 
 /// Greps the logs and reports of all runs, and what the parts have written, for the secrets of the deployment.
 fn no_secret_in_any_log() {
-    let state = std::env::var_os("XDG_STATE_HOME")
-        .map_or_else(|| std::env::home_dir().unwrap().join(".local/state"), PathBuf::from);
-    let credentials = fs_err::read_to_string(state.join("kedge/kedge/credentials.json")).unwrap();
+    let credentials = fs_err::read_to_string(state().join("credentials.json")).unwrap();
     let credentials: Value = serde_json::from_str(&credentials).unwrap();
-    let secrets =
-        ["owner_key", "registry_password"].map(|name| credentials[name].as_str().unwrap().to_owned());
+    let mut secrets = ["owner_key", "registry_password"]
+        .map(|name| credentials[name].as_str().unwrap().to_owned())
+        .to_vec();
+    // Of the private key, a line from the middle: how it is wrapped does not matter then.
+    secrets.push(credentials["hub_key"].as_str().unwrap().lines().nth(1).unwrap().to_owned());
+    // The device's own key, as it is in the Secret.
+    let manifests = succeed(&["render", "--show-secrets"]);
+    let config = manifests.lines().find_map(|line| line.trim().strip_prefix("config.toml: ")).unwrap();
+    let config =
+        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(config).unwrap()).unwrap();
+    secrets.push(config.split("SharedAccessKey=").nth(1).unwrap().split('"').next().unwrap().to_owned());
     let mut texts: Vec<String> =
         ["pod", "hub", "registry"].iter().map(|part| succeed(&["logs", part, "--tail", "1000"])).collect();
     for run in fs_err::read_dir(project().join("target/kedge/runs")).unwrap() {

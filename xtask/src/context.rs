@@ -1,8 +1,10 @@
 //! What every step is given: settings, folders, engine, secrets, and where to tell its progress.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -18,6 +20,10 @@ use crate::progress::Progress;
 use crate::session::Setup;
 use crate::settings::Settings;
 use crate::verify::Proof;
+use crate::wait::{Observation, wait_for};
+
+/// How long the hub and the registry may take to answer.
+const CONTAINER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a run finds out about its surroundings and proves.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +53,8 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// The folder of this run, with a log for each step.
     pub run_folder: PathBuf,
+    /// Held until the end of the run.
+    _lock: Option<Arc<std::fs::File>>,
     /// When the run began; older telemetry proves nothing about it.
     pub started: Timestamp,
     /// What the run has found out, for the report.
@@ -57,7 +65,7 @@ pub struct Context {
 impl Context {
     /// A context for one run.
     #[must_use]
-    pub fn new(setup: Setup, engine: Engine, credentials: Credentials) -> Self {
+    pub fn new(setup: Setup, engine: Engine, credentials: Credentials, lock: Option<std::fs::File>) -> Self {
         let started = Timestamp::now();
         let run_folder = setup.paths.runs().join(started.strftime("%Y%m%dT%H%M%S%.3fZ").to_string());
         Self {
@@ -68,16 +76,36 @@ impl Context {
             progress: Arc::new(Progress::default()),
             cancel: setup.cancel,
             run_folder,
+            _lock: lock.map(Arc::new),
             started,
             findings: Arc::default(),
             fingerprints: Arc::default(),
         }
     }
 
-    /// The same context for cleaning up, which a run that was stopped still has to do.
-    #[must_use]
-    pub fn for_cleanup(&self) -> Self {
-        Self { cancel: CancellationToken::new(), ..self.clone() }
+    /// Waits until a container of this deployment does what it is for; one that has ended ends the wait.
+    ///
+    /// # Errors
+    /// When it ended, or did not get there in time.
+    pub async fn wait_for_container<F, Fut>(&self, what: &str, name: &str, works: F) -> Result<()>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        wait_for(what, CONTAINER_LIMIT, || async {
+            match works().await {
+                Ok(()) => Observation::Ready(()),
+                Err(error) => match self.engine.container(name).await {
+                    Ok(Some(state)) if !state.running => {
+                        let log = self.engine.container_log(name, 5).await.unwrap_or_default();
+                        Observation::Failed(format!("its container ended: {}", log.trim()))
+                    }
+                    _ => Observation::NotYet(format!("{error:#}")),
+                },
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     /// What the run has found out.
@@ -90,18 +118,6 @@ impl Context {
     #[must_use]
     pub fn network(&self) -> &str {
         &self.settings.cluster.name
-    }
-
-    /// Name of the hub's container.
-    #[must_use]
-    pub fn hub_container(&self) -> String {
-        format!("{}-hub", self.settings.cluster.name)
-    }
-
-    /// Name of the registry's container.
-    #[must_use]
-    pub fn registry_container(&self) -> String {
-        format!("{}-registry", self.settings.cluster.name)
     }
 
     /// The log file of a step.

@@ -13,13 +13,15 @@ use serde::Deserialize;
 use crate::engine::Login;
 use crate::paths::write_private;
 
-/// The hub's certificate outlives any test cluster, and ends before anybody could rely on it.
-const VALIDITY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// As long as its authority: it ends with the deployment.
+const VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The secrets of one deployment.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
+    /// The host name that the hub's certificate is for.
+    pub hub_host_name: String,
     /// Certificate of the authority that issued the hub's certificate, PEM. Not a secret.
     pub hub_ca: String,
     /// The hub's certificate chain, PEM. Not a secret.
@@ -45,11 +47,12 @@ impl Credentials {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn load_or_create(state: &Path, hub_host_name: &str) -> Result<Self> {
-        if let Some(kept) = Self::load(state)? {
+        if let Some(kept) = Self::load(state)?.filter(|kept| kept.hub_host_name == hub_host_name) {
             return Ok(kept);
         }
         let made = Self::create(hub_host_name)?;
         let text = serde_json::json!({
+            "hub_host_name": made.hub_host_name,
             "hub_ca": made.hub_ca,
             "hub_certificate": made.hub_certificate,
             "hub_key": made.hub_key.expose(),
@@ -85,11 +88,32 @@ impl Credentials {
         let mut password = [0u8; 24];
         getrandom::fill(&mut password).context("the system gives no random numbers")?;
         Ok(Self {
+            hub_host_name: hub_host_name.to_owned(),
             hub_ca: authority.certificate_pem().to_owned(),
             hub_certificate: issued.chain_pem.clone(),
             hub_key: issued.key_pem.clone(),
             owner_key: SharedAccessKey::generate()?.to_base64(),
             registry_password: Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(password)),
+        })
+    }
+
+    /// The same text with every secret of the deployment, in each form in which it travels, taken out; of a
+    /// connection string the key, whoever made it.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        let password = self.registry_password.expose();
+        let login =
+            base64::engine::general_purpose::STANDARD.encode(format!("{}:{password}", Self::REGISTRY_USER));
+        let mut text = text.to_owned();
+        for secret in [self.owner_key.expose(), self.hub_key.expose().trim(), password, &login] {
+            text = text.replace(secret, "[redacted]");
+        }
+        let mut parts = text.split("SharedAccessKey=");
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |redacted, part| {
+            let key =
+                part.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
+            redacted + "SharedAccessKey=[redacted]" + &part[key..]
         })
     }
 
@@ -116,6 +140,29 @@ mod tests {
         let mode = fs_err::metadata(Credentials::file(&state)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!format!("{first:?}").contains(first.registry_password.expose()));
+    }
+
+    #[test]
+    fn secrets_are_redacted_in_every_form() {
+        let made = Credentials::create("hub.test").unwrap();
+        let password = made.registry_password.expose();
+        let login = base64::engine::general_purpose::STANDARD.encode(format!("kedge:{password}"));
+        let text = format!(
+            "a {password} b {login} c HostName=h;SharedAccessKey=a+b/c=;x {} d",
+            made.owner_key.expose()
+        );
+        assert_eq!(
+            made.redact(&text),
+            "a [redacted] b [redacted] c HostName=h;SharedAccessKey=[redacted];x [redacted] d"
+        );
+    }
+
+    #[test]
+    fn another_host_name_needs_another_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Credentials::load_or_create(folder.path(), "hub.test").unwrap();
+        let second = Credentials::load_or_create(folder.path(), "other.test").unwrap();
+        assert_ne!(first.hub_certificate, second.hub_certificate);
     }
 
     #[test]

@@ -11,7 +11,8 @@ const LINES: u16 = 2000;
 /// Writes the logs of all parts that are there into the run's folder. A part that cannot be asked is told and
 /// left out: the failure itself matters more.
 pub async fn keep(context: &Context) {
-    let containers = [("hub", context.hub_container()), ("registry", context.registry_container())];
+    let containers =
+        [("hub", context.settings.hub_container()), ("registry", context.settings.registry_container())];
     for (part, container) in containers {
         if let Ok(Some(_)) = context.engine.container(&container).await {
             write(context, part, context.engine.container_log(&container, usize::from(LINES)).await);
@@ -29,7 +30,7 @@ async fn pod_log(context: &Context) -> Result<String> {
 
 fn write(context: &Context, part: &str, log: Result<String>) {
     let path = context.run_folder.join(format!("{part}.container.log"));
-    let kept = log.and_then(|text| Ok(fs_err::write(&path, text)?));
+    let kept = log.and_then(|text| Ok(fs_err::write(&path, context.credentials.redact(&text))?));
     match kept {
         Ok(()) => context.progress.say(&format!("kept: {}", path.display())),
         Err(error) => context.progress.say(&format!("the log of the {part} could not be kept: {error:#}")),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::plan::{Action, Plan, Step};
 use crate::progress::{Mark, Progress};
 
-/// How long a cancelled step may take to end by itself.
+/// How long a cancelled step may take to end its child processes.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 /// How one step ended.
@@ -74,7 +74,8 @@ where
     loop {
         while let Some(step) = next_ready(&mut waiting, &records).filter(|_| !cancel.is_cancelled()) {
             progress.begin(&step.action.id(), &step.action.purpose());
-            let task = tasks.spawn(within(step.limit, cancel.clone(), run(step.action)));
+            let grace = if step.action.has_children() { CANCEL_GRACE } else { Duration::ZERO };
+            let task = tasks.spawn(within(step.limit, grace, cancel.clone(), run(step.action)));
             running.insert(task.id(), (step, Timestamp::now()));
         }
         let Some(joined) = tasks.join_next_with_id().await else { break };
@@ -110,12 +111,13 @@ fn next_ready(waiting: &mut Vec<Step>, records: &[Record]) -> Option<Step> {
 
 async fn within(
     limit: Duration,
+    grace: Duration,
     cancel: CancellationToken,
     work: impl Future<Output = Result<String>>,
 ) -> Result<String> {
     let stopped = async {
         cancel.cancelled().await;
-        tokio::time::sleep(CANCEL_GRACE).await;
+        tokio::time::sleep(grace).await;
     };
     tokio::select! {
         ended = tokio::time::timeout(limit, work) => {

@@ -19,7 +19,7 @@ pub const SETTINGS: u8 = 3;
 pub const MACHINE: u8 = 4;
 /// A layer is broken: what is up does not deliver telemetry.
 pub const UNPROVED: u8 = 5;
-/// The user stopped the command; what it had made was cleaned up.
+/// The user stopped the command; `e2e` has cleaned up, the others leave what they have made to `down`.
 pub const INTERRUPTED: u8 = 130;
 
 /// A layer between the machine and the hub is broken.

@@ -1,6 +1,6 @@
 //! Where things lie: the project, the user's cache, the state of a running deployment, the run folders.
 //!
-//! Nothing outside these folders is ever written. The state folder holds secrets and is private to its owner.
+//! The tool writes nowhere else, but for the packages that it installs and `/lib/modules`, which kind wants. The state folder holds secrets and is private to its owner.
 
 use std::env;
 use std::os::unix::fs::DirBuilderExt;
@@ -72,8 +72,7 @@ pub fn private_folder(folder: &Path) -> Result<()> {
         .with_context(|| format!("failed to make the folder `{}`", folder.display()))
 }
 
-/// Writes a file that only its owner may read. The mode is set when the file is made, so that there is no
-/// moment at which others could open it.
+/// Writes a file that only its owner may read; it is whole or not there, and at no moment open to others.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -81,12 +80,12 @@ pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
     use std::io::Write;
     let parent = path.parent().unwrap_or(Path::new("."));
     private_folder(parent)?;
-    let staged = path.with_extension("new");
-    let mut file = fs_err::OpenOptions::new();
-    file.write(true).create(true).truncate(true);
-    fs_err::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
-    file.open(&staged)?.write_all(contents)?;
-    Ok(fs_err::rename(&staged, path)?)
+    let written = tempfile::NamedTempFile::new_in(parent).and_then(|mut file| {
+        file.write_all(contents)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    });
+    written.map(drop).with_context(|| format!("failed to write `{}`", path.display()))
 }
 
 #[cfg(test)]

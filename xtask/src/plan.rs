@@ -155,13 +155,21 @@ impl Action {
         }
     }
 
+    /// Whether it runs child processes, which need a moment to end when the run is stopped.
+    #[must_use]
+    pub fn has_children(self) -> bool {
+        matches!(self, Self::Kind | Self::Binaries | Self::Image(Image::Base) | Self::Cluster)
+    }
+
     /// The longest that it may take on a slow machine.
     fn limit(self) -> Duration {
         let minutes = match self {
             Self::NodeImage | Self::Image(Image::Node) => 45,
             Self::Binaries => 20,
             Self::Image(_) | Self::Cluster => 15,
-            Self::Kind | Self::Push(_) | Self::Pod | Self::Telemetry => 5,
+            Self::Kind | Self::Push(_) | Self::Pod => 5,
+            // The settings have a limit of their own, of at most an hour.
+            Self::Telemetry => 65,
             Self::Network | Self::Registry | Self::Wiring | Self::Hub | Self::Device | Self::Deploy => 2,
         };
         Duration::from_secs(minutes * 60)

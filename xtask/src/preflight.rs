@@ -121,15 +121,13 @@ fn agreed(command: &str) -> Result<bool> {
 
 async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {
     let root = Process::new("find out who runs this", "id").args(["-u"]).read().await?.trim() == "0";
-    let (program, first) = if root { ("apt-get", None) } else { ("sudo", Some("apt-get")) };
-    Process::new(purpose, program)
-        .args(first)
-        .args(args)
-        .envs([("DEBIAN_FRONTEND", "noninteractive")])
-        .limit(limit)
-        .outlives_its_parent()
-        .run()
-        .await?;
+    // sudo keeps no variables of ours, so `env` sets it on the other side.
+    let (program, first) = if root {
+        ("env", &["DEBIAN_FRONTEND=noninteractive", "apt-get"][..])
+    } else {
+        ("sudo", &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"][..])
+    };
+    Process::new(purpose, program).args(first).args(args).limit(limit).outlives_its_parent().run().await?;
     Ok(())
 }
 

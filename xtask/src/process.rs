@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio_util::sync::CancellationToken;
 
 /// How many lines of a failed child's output go into the error.
 const TAIL_LINES: usize = 15;
 /// How often a running child is checked for its limit and for cancellation.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a child may take to end by itself once it is asked to.
+const END_GRACE: Duration = Duration::from_secs(3);
 
 /// A child process that did not do what it was started for.
 #[derive(Debug, thiserror::Error)]
@@ -170,15 +174,6 @@ impl Process {
             .unwrap_or(Err(ProcessError::Cancelled { purpose }))
     }
 
-    /// Runs the child on this thread with this program's own terminal, for commands that talk to a person.
-    ///
-    /// # Errors
-    /// [`ProcessError`].
-    pub fn run_in_terminal(&self) -> Result<(), ProcessError> {
-        let handle = self.expression().start().map_err(|source| self.not_started(source))?;
-        self.finish(&handle, String::new).map(drop)
-    }
-
     /// Lets the child finish even when this program is killed: half an installation is worse than a late one.
     #[must_use]
     pub fn outlives_its_parent(mut self) -> Self {
@@ -194,11 +189,6 @@ impl Process {
     pub fn start(&self) -> Result<duct::Handle, ProcessError> {
         let capture = self.open_log().map_err(|source| self.not_started(source))?;
         let expression = self.expression().stdin_null().stderr_to_stdout().stdout_file(capture.file);
-        // Ctrl-C at the terminal must not reach it: clean-up still needs it.
-        let expression = expression.before_spawn(|command| {
-            std::os::unix::process::CommandExt::process_group(command, 0);
-            Ok(())
-        });
         expression.start().map_err(|source| self.not_started(source))
     }
 
@@ -240,6 +230,14 @@ impl Process {
         .unchecked();
         for (name, value) in &self.env {
             expression = expression.env(name, value);
+        }
+        if !self.outlives {
+            // A group of its own: Ctrl-C at the terminal does not reach it, since clean-up may still need it, and
+            // what it has started in turn can be ended with it.
+            expression = expression.before_spawn(|command| {
+                std::os::unix::process::CommandExt::process_group(command, 0);
+                Ok(())
+            });
         }
         match &self.dir {
             Some(dir) => expression.dir(dir),
@@ -298,10 +296,25 @@ impl Process {
             } else {
                 continue;
             };
-            // The child may have ended between the check and the kill, which is as good.
-            let _ = handle.kill();
-            let _ = handle.wait();
+            self.end(handle);
             return Err(ended);
+        }
+    }
+
+    /// Ends the child and what it has started: first politely, for most of them clean up after themselves.
+    fn end(&self, handle: &duct::Handle) {
+        for signal in [Signal::TERM, Signal::KILL] {
+            for group in handle.pids().into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                // One that has ended already is as good.
+                let _ = if self.outlives {
+                    kill_process(group, signal)
+                } else {
+                    kill_process_group(group, signal)
+                };
+            }
+            if matches!(handle.wait_timeout(END_GRACE), Ok(Some(_)) | Err(_)) {
+                return;
+            }
         }
     }
 
@@ -387,6 +400,19 @@ mod tests {
             .await
             .unwrap_err();
         assert!(matches!(error, ProcessError::TimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_the_child_has_started_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; wait", pid.display());
+        let error =
+            Process::new("idle", "sh").args(["-c", &script]).limit(Duration::from_millis(500)).run().await;
+        assert!(matches!(error, Err(ProcessError::TimedOut { .. })), "{error:?}");
+        let pid = fs_err::read_to_string(&pid).unwrap();
+        let line = fs_err::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        assert!(!line.starts_with(b"sleep"), "the grandchild goes on");
     }
 
     #[tokio::test]

@@ -153,14 +153,15 @@ impl CriticalPath {
 }
 
 impl Report {
-    /// Writes `report.json` into the run's folder.
+    /// Writes `report.json` into the run's folder, after `redact` has taken the secrets out.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+    pub fn write(&self, folder: &Path, redact: impl Fn(&str) -> String) -> Result<PathBuf> {
+        fs_err::create_dir_all(folder)?;
         let path = folder.join("report.json");
         let text = serde_json::to_string_pretty(self).context("failed to write the report as JSON")?;
-        fs_err::write(&path, text + "\n")?;
+        fs_err::write(&path, redact(&text) + "\n")?;
         Ok(path)
     }
 }

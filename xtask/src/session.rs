@@ -15,6 +15,7 @@ use crate::execute::{self, conclude, execute};
 use crate::paths::{Paths, private_folder};
 use crate::plan::{Action, Plan};
 use crate::preflight;
+use crate::process::find_on_path;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::settings::Settings;
 use crate::steps;
@@ -55,7 +56,6 @@ impl Setup {
     /// # Errors
     /// When something is missing, or no engine can do the work.
     pub async fn engine(&self) -> Result<Engine> {
-        private_folder(&self.paths.state)?;
         let connector = self.connector();
         let docker = connector.docker().await?;
         preflight::ensure(docker.is_err(), self.yes).await?;
@@ -63,6 +63,32 @@ impl Setup {
             Ok(engine) => Ok(engine),
             Err(reason) => connector.podman(&reason).await,
         }
+    }
+
+    /// Connects to the engine that is there, and installs nothing; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the only engine here cannot do the work.
+    pub async fn engine_as_is(&self) -> Result<Option<Engine>> {
+        match self.connector().docker().await? {
+            Ok(engine) => Ok(Some(engine)),
+            Err(_) if find_on_path("podman").is_none() => Ok(None),
+            Err(reason) => self.connector().podman(&reason).await.map(Some),
+        }
+    }
+
+    /// Makes this the only invocation that changes the deployment, until the lock is dropped.
+    ///
+    /// # Errors
+    /// When another one is at work.
+    pub fn lock(&self) -> Result<std::fs::File> {
+        let path = self.paths.state.with_extension("lock");
+        private_folder(path.parent().unwrap_or(&path))?;
+        let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
+        let name = &self.settings.cluster.name;
+        file.try_lock()
+            .with_context(|| format!("another `cargo xtask` is at work on `{name}`; wait for its end"))?;
+        Ok(file)
     }
 
     /// How to connect to an engine.
@@ -81,9 +107,10 @@ impl Setup {
     /// # Errors
     /// As [`Setup::engine`], or when a folder cannot be made.
     pub async fn open(self) -> Result<Arc<Context>> {
+        let lock = self.lock()?;
         let engine = self.engine().await?;
         let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
-        let context = Context::new(self, engine, credentials);
+        let context = Context::new(self, engine, credentials, Some(lock));
         fs_err::create_dir_all(&context.run_folder)?;
         Ok(Arc::new(context))
     }
@@ -95,8 +122,8 @@ impl Setup {
     pub async fn attach(self) -> Result<Arc<Context>> {
         let credentials =
             Credentials::load(&self.paths.state)?.context("nothing is up; run `cargo xtask up` first")?;
-        let engine = self.engine().await?;
-        Ok(Arc::new(Context::new(self, engine, credentials)))
+        let engine = self.engine_as_is().await?.context("there is no container engine here")?;
+        Ok(Arc::new(Context::new(self, engine, credentials, None)))
     }
 }
 
@@ -106,7 +133,7 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Vec<execute::Rec
     execute(&plan, &context.progress, &context.cancel, |action| steps::run(Arc::clone(context), action)).await
 }
 
-/// Runs the plan that reaches `goals`, writes the report, and says where it is.
+/// Runs the plan that reaches `goals`, and writes the report.
 ///
 /// # Errors
 /// When a step failed.
@@ -114,20 +141,13 @@ pub async fn reach_and_report(context: &Arc<Context>, command: &str, goals: &[Ac
     let mut records = reach(context, goals).await;
     let result = conclude(&mut records);
     let steps = records.iter().map(StepReport::of).collect();
-    write_report(context, command, steps, result.as_ref().err())?;
+    write_report(context, command, steps, result.as_ref().err());
     result
 }
 
-/// Writes the report of a run.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_report(
-    context: &Context,
-    command: &str,
-    steps: Vec<StepReport>,
-    error: Option<&anyhow::Error>,
-) -> Result<()> {
+/// Writes the report of a run and says where it is. That it cannot be written is told, and does not hide how
+/// the run itself went.
+pub fn write_report(context: &Context, command: &str, steps: Vec<StepReport>, error: Option<&anyhow::Error>) {
     let ended = Timestamp::now();
     let findings = context.findings().clone();
     let report = Report {
@@ -151,11 +171,13 @@ pub fn write_report(
         layers: findings.proof.layers,
         messages: findings.proof.messages,
     };
-    fs_err::create_dir_all(&context.run_folder)?;
-    let path = report.write(&context.run_folder)?;
-    let path = path.strip_prefix(&context.paths.project).unwrap_or(&path);
-    context.progress.say(&format!("report: {}", path.display()));
-    Ok(())
+    match report.write(&context.run_folder, |text| context.credentials.redact(text)) {
+        Ok(path) => {
+            let path = path.strip_prefix(&context.paths.project).unwrap_or(&path);
+            context.progress.say(&format!("report: {}", path.display()));
+        }
+        Err(error) => context.progress.say(&format!("the report could not be written: {error:#}")),
+    }
 }
 
 /// Cancels on Ctrl-C and on SIGTERM; a second signal ends the program at once.

@@ -83,7 +83,7 @@ pub struct DeploySettings {
 pub struct VerifySettings {
     /// How many messages.
     pub messages: usize,
-    /// Seconds to wait for each layer.
+    /// Seconds that the proof may take.
     pub time_limit: u64,
 }
 
@@ -164,6 +164,18 @@ impl Settings {
         }
     }
 
+    /// Name of the hub's container.
+    #[must_use]
+    pub fn hub_container(&self) -> String {
+        format!("{}-hub", self.cluster.name)
+    }
+
+    /// Name of the registry's container.
+    #[must_use]
+    pub fn registry_container(&self) -> String {
+        format!("{}-registry", self.cluster.name)
+    }
+
     /// Every value that cannot be used, in words.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -191,7 +203,7 @@ impl Settings {
             is_device_id(&self.device.id),
             "device.id",
             &self.device.id,
-            "use 1 to 128 letters, digits and characters of -:.+%_#*?!(),=@;$'",
+            "use 1 to 128 letters, digits and characters of -:.%_*?!(),=@$'",
         );
         check(self.registry.port != 0, "registry.port", "0", "use a port between 1 and 65535");
         let messages = self.verify.messages;
@@ -210,10 +222,11 @@ fn is_label(text: &str, longest: usize) -> bool {
         && !text.ends_with('-')
 }
 
-/// The rule of IoT Hub's identity registry.
+/// The rule of IoT Hub's identity registry, but for `;`, which ends a part of a connection string, and for `+` and
+/// `#`, which are wildcards in MQTT topics.
 fn is_device_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:.%_*?!(),=@$'".contains(&byte))
 }
 
 #[cfg(test)]
@@ -262,6 +275,12 @@ mod tests {
                 "verify.time-limit"
             ]
         );
+    }
+
+    #[test]
+    fn a_device_id_that_would_break_a_topic_or_a_connection_string_is_refused() {
+        assert!(is_device_id("Line-1:press.2"));
+        assert!(["a;b", "a#", "+", "", "a b", "ä"].iter().all(|id| !is_device_id(id)));
     }
 
     #[test]

@@ -28,10 +28,10 @@ pub const CREDENTIALS: &str = "kedge-credentials";
 /// The pull secret.
 pub const PULL_SECRET: &str = "regcred";
 /// On the pod template: changes when the Secret does, so that a new credential rolls the pod.
-const CHECKSUM: &str = "kedge.io/credentials-checksum";
+pub const CHECKSUM: &str = "kedge.io/credentials-checksum";
 
 /// An object that the tool applies.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Object {
     /// A namespace.
@@ -42,6 +42,13 @@ pub enum Object {
     ConfigMap(ConfigMap),
     /// A Deployment.
     Deployment(Box<Deployment>),
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The derived text would show what is in a Secret.
+        f.write_str(&self.title())
+    }
 }
 
 /// What the manifests are filled in with.
@@ -79,6 +86,9 @@ impl Object {
     pub fn redacted(&self) -> Self {
         let mut copy = self.clone();
         if let Self::Secret(secret) = &mut copy {
+            for value in secret.string_data.iter_mut().flat_map(BTreeMap::values_mut) {
+                "[redacted]".clone_into(value);
+            }
             for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
                 *value = ByteString(b"[redacted]".to_vec());
             }

@@ -5,6 +5,7 @@ pub mod manifests;
 pub mod render;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -16,6 +17,8 @@ use serde::de::DeserializeOwned;
 
 use self::manifests::Object;
 
+/// An API server that says nothing for so long hangs.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 /// The name under which the API server records what this tool owns.
 const FIELD_MANAGER: &str = "kedge";
 
@@ -26,9 +29,12 @@ const FIELD_MANAGER: &str = "kedge";
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("failed to read `{}`; is the cluster up?", kubeconfig.display()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("`{}` is not a usable kubeconfig", kubeconfig.display()))?;
+    // The API server is on the loopback interface, whatever proxy the environment names for the rest.
+    config.proxy_url = None;
+    config.read_timeout = Some(READ_LIMIT);
     Client::try_from(config).context("failed to make a client for the cluster")
 }
 

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 
+use crate::commands::down;
+use crate::engine::Inventory;
 use crate::plan::Action;
 use crate::session::{Setup, reach_and_report};
-use crate::steps;
 
 /// What to do with the cluster.
 #[derive(Debug, clap::Subcommand)]
@@ -20,15 +21,21 @@ pub enum Command {
 /// # Errors
 /// When kind fails.
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
-    let context = setup.open().await?;
     match command {
         Command::Up => {
+            let context = setup.open().await?;
             reach_and_report(&context, "cluster up", &[Action::Cluster]).await?;
             println!("{}", context.paths.kubeconfig().display());
         }
         Command::Down => {
-            let removed = steps::cluster::delete(&context).await?;
-            context.progress.say(if removed { "removed the cluster" } else { "there was no cluster" });
+            // The kubeconfig names a cluster that is gone then.
+            let kubeconfig = setup.paths.kubeconfig();
+            let part =
+                |all: Inventory| Inventory { nodes: all.nodes, volumes: all.volumes, ..Inventory::default() };
+            down::part(&setup, part).await?;
+            if kubeconfig.exists() {
+                fs_err::remove_file(kubeconfig)?;
+            }
         }
     }
     Ok(())

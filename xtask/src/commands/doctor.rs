@@ -1,10 +1,9 @@
-//! `cargo xtask doctor`: whether this machine can do the work. It changes nothing.
+//! `cargo xtask doctor`: whether this machine can do the work. It installs nothing; whether an engine can run a
+//! privileged container it finds out by running one.
 
 use anyhow::Result;
 
-use crate::engine::{Choice, Engine};
 use crate::preflight::{self, Missing};
-use crate::process::find_on_path;
 use crate::session::Setup;
 use crate::steps::kind;
 
@@ -13,38 +12,33 @@ use crate::steps::kind;
 /// # Errors
 /// When something is missing or no engine can do the work, after everything was told.
 pub async fn run(setup: Setup) -> Result<()> {
-    crate::paths::private_folder(&setup.paths.state)?;
     let connector = setup.connector();
-    let (docker, reason) = match connector.docker().await {
-        Ok(Ok(engine)) => (Some(engine), String::new()),
-        Ok(Err(reason)) => (None, reason),
-        Err(error) => (None, format!("{error:#}")),
+    let docker = match connector.docker().await {
+        Ok(docker) => docker,
+        // Docker was asked for, so nothing else counts.
+        Err(error) => {
+            println!("{:10} none", "engine");
+            return Err(error);
+        }
     };
-    if !reason.is_empty() {
+    if let Err(reason) = &docker {
         println!("{:10} {reason}", "passed by");
     }
-    let wants_podman = docker.is_none() && setup.settings.engine.choice != Choice::Docker;
-    let missing = preflight::missing(wants_podman);
+    let missing = preflight::missing(docker.is_err());
     for tool in &missing {
         println!("{:10} {}: {}", "missing", tool.package, tool.purpose);
     }
-    let engine = match docker {
-        Some(engine) => Ok(engine),
-        None if find_on_path("podman").is_some() => connector.podman(&reason).await,
-        None => Err(Missing::new(missing.clone()).into()),
-    };
-    describe(engine.as_ref());
     match kind::find(&setup.paths.cache) {
         Some(path) => println!("{:10} {}", "kind", path.display()),
         None => println!("{:10} not on PATH; it is fetched from Debian when it is needed", "kind"),
     }
-    engine?;
-    if missing.is_empty() { Ok(()) } else { Err(Missing::new(missing).into()) }
-}
-
-fn describe(engine: Result<&Engine, &anyhow::Error>) {
-    match engine {
-        Ok(engine) => println!("{:10} {}, runs privileged containers", "engine", engine.description()),
-        Err(error) => println!("{:10} none: {error}", "engine"),
+    if !missing.is_empty() {
+        return Err(Missing::new(missing).into());
     }
+    let engine = match docker {
+        Ok(engine) => engine,
+        Err(reason) => connector.podman(&reason).await?,
+    };
+    println!("{:10} {}, runs privileged containers", "engine", engine.description());
+    Ok(())
 }

@@ -1,47 +1,68 @@
 //! `cargo xtask down`: remove everything that was made, whatever state an aborted run has left.
+//!
+//! Removing needs an engine and nothing else: no secret, no settings of the cluster, no tool to be installed.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::context::Context;
-use crate::process::find_on_path;
+use crate::engine::{Engine, Inventory};
+use crate::paths::Paths;
 use crate::session::Setup;
-use crate::steps;
 
 /// Removes everything.
 ///
 /// # Errors
-/// When something could not be removed; the rest is removed all the same.
+/// All that could not be removed; the rest is removed all the same.
 pub async fn run(setup: Setup) -> Result<()> {
-    if setup.connector().docker().await?.is_err() && find_on_path("podman").is_none() {
+    let _lock = setup.lock()?;
+    let Some(engine) = setup.engine_as_is().await? else {
+        remove_state(&setup.paths)?;
         eprintln!("there is no container engine here, so there is nothing to remove");
         return Ok(());
-    }
-    let context = setup.open().await?;
-    let note = remove_everything(&context).await?;
-    context.progress.say(&note);
+    };
+    eprintln!("removed: {}", remove_everything(&engine, &setup.paths).await?);
     Ok(())
 }
 
-/// Removes cluster, containers, network, volumes and state, and tells in a few words what there was.
+/// Removes all that the engine holds of the deployment, and its state; tells what there was.
 ///
 /// # Errors
-/// The first thing that could not be removed.
-pub async fn remove_everything(context: &Context) -> Result<String> {
-    let (cluster, containers) = tokio::join!(steps::cluster::delete(context), remove_containers(context));
-    let others = context.engine.remove_networks_and_volumes().await;
-    let (cluster, containers, others) = (cluster?, containers?, others?);
-    fs_err::remove_dir_all(&context.paths.state)?;
-    if !cluster && containers + others == 0 {
-        return Ok("nothing was there to remove".into());
-    }
-    let cluster = if cluster { "the cluster, " } else { "" };
-    Ok(format!("removed {cluster}{containers} container(s), {others} network(s) and volume(s)"))
+/// All that could not be removed; the state is kept then, so that `down` can be run again.
+pub async fn remove_everything(engine: &Engine, paths: &Paths) -> Result<Inventory> {
+    let inventory = engine.inventory().await?;
+    engine
+        .remove(&inventory)
+        .await
+        .context("something could not be removed; run `cargo xtask down` again")?;
+    remove_state(paths)?;
+    Ok(inventory)
 }
 
-async fn remove_containers(context: &Context) -> Result<usize> {
-    let containers = context.engine.own_containers().await?;
-    for container in &containers {
-        context.engine.remove_container(container).await?;
-    }
-    Ok(containers.len())
+/// Removes the secrets, the kubeconfig and the engine's settings.
+fn remove_state(paths: &Paths) -> std::io::Result<()> {
+    if paths.state.exists() { fs_err::remove_dir_all(&paths.state) } else { Ok(()) }
+}
+
+/// Removes the part of the deployment that `select` takes from the inventory, and tells what there was.
+///
+/// # Errors
+/// As [`run`].
+pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Result<()> {
+    let _lock = setup.lock()?;
+    let removed = match setup.engine_as_is().await? {
+        Some(engine) => {
+            let part = select(engine.inventory().await?);
+            engine.remove(&part).await?;
+            part
+        }
+        None => Inventory::default(),
+    };
+    eprintln!("removed: {removed}");
+    Ok(())
+}
+
+/// The container called `name`, if it is in the inventory.
+#[must_use]
+pub fn container(inventory: Inventory, name: &str) -> Inventory {
+    let containers = inventory.containers.into_iter().filter(|other| other == name).collect();
+    Inventory { containers, ..Inventory::default() }
 }

@@ -28,34 +28,45 @@ pub struct Args {
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let context = setup.open().await?;
     let mut records = reach(&context, &[Action::Telemetry]).await;
-    let mut result = conclude(&mut records);
+    let result = conclude(&mut records);
     let mut steps: Vec<_> = records.iter().map(StepReport::of).collect();
     verify::print(&context);
     if result.is_err() {
         evidence::keep(&context).await;
     }
-    if args.keep {
+    let removed = if args.keep {
         context.progress.say(
             "everything is kept; look at it with `cargo xtask status`, remove it with `cargo xtask down`",
         );
+        Ok(())
     } else {
-        let started = Timestamp::now();
-        context.progress.begin("down", "remove everything that was made");
-        let removed = down::remove_everything(&context.for_cleanup()).await;
-        let (mark, note) = match &removed {
-            Ok(note) => (Mark::Done, note.as_str()),
-            Err(_) => (Mark::Failed, ""),
-        };
-        context.progress.end("down", mark, Timestamp::now().duration_since(started).unsigned_abs(), note);
-        let last = steps.iter().max_by_key(|step| step.ended).map(|step| step.id.clone());
-        steps.push(StepReport::of_cleanup(started, last, &removed));
-        result = result.and(removed.map(drop));
-    }
-    write_report(&context, "e2e", steps, result.as_ref().err())?;
+        clean_up(&context, &mut steps).await
+    };
+    // Both are told when both went wrong: what was to be proved, and what is left behind.
+    let result = match (result, removed) {
+        (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
+        (result, removed) => result.and(removed),
+    };
+    write_report(&context, "e2e", steps, result.as_ref().err());
     if result.is_ok() {
         context.progress.say(&proved(&context));
     }
     result
+}
+
+async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> {
+    let started = Timestamp::now();
+    context.progress.begin("down", "remove everything that was made");
+    let removed = down::remove_everything(&context.engine, &context.paths).await;
+    let removed = removed.map(|inventory| format!("removed: {inventory}"));
+    let (mark, note) = match &removed {
+        Ok(note) => (Mark::Done, note.as_str()),
+        Err(_) => (Mark::Failed, ""),
+    };
+    context.progress.end("down", mark, Timestamp::now().duration_since(started).unsigned_abs(), note);
+    let last = steps.iter().max_by_key(|step| step.ended).map(|step| step.id.clone());
+    steps.push(StepReport::of_cleanup(started, last, &removed));
+    removed.map(drop)
 }
 
 /// What was proved, in one sentence that does not claim more than it was.

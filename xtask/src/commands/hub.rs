@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::commands::down;
 use crate::plan::Action;
 use crate::session::{Setup, reach_and_report};
 use crate::steps::hub;
@@ -20,19 +21,17 @@ pub enum Command {
 /// # Errors
 /// When the engine refuses.
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
-    let context = setup.open().await?;
     match command {
         Command::Up => {
+            let context = setup.open().await?;
             reach_and_report(&context, "hub up", &[Action::Hub]).await?;
             let ports = hub::published_ports(&context).await?;
             println!("https://127.0.0.1:{} (REST)", ports.https);
             println!("mqtts://127.0.0.1:{} (MQTT)", ports.mqtt);
         }
         Command::Down => {
-            let name = context.hub_container();
-            let there = context.engine.container(&name).await?.is_some();
-            context.engine.remove_container(&name).await?;
-            context.progress.say(if there { "removed the hub" } else { "there was no hub" });
+            let name = setup.settings.hub_container();
+            down::part(&setup, |all| down::container(all, &name)).await?;
         }
     }
     Ok(())

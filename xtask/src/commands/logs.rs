@@ -39,8 +39,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
             let client = cluster::client(&context.paths.kubeconfig()).await?;
             cluster::pod_log(&client, &context.settings.deploy.namespace, i64::from(args.tail)).await?
         }
-        Part::Hub => context.engine.container_log(&context.hub_container(), lines).await?,
-        Part::Registry => context.engine.container_log(&context.registry_container(), lines).await?,
+        Part::Hub => context.engine.container_log(&context.settings.hub_container(), lines).await?,
+        Part::Registry => context.engine.container_log(&context.settings.registry_container(), lines).await?,
     };
     print!("{text}");
     Ok(())

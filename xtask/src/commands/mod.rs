@@ -17,6 +17,7 @@ pub mod verify;
 use anyhow::Result;
 
 use crate::cli::{Cli, Command};
+use crate::execute::Interrupted;
 use crate::session::Setup;
 
 /// Runs the command that was typed.
@@ -25,19 +26,28 @@ use crate::session::Setup;
 /// What [`crate::exit::code`] turns into an exit code.
 pub async fn run(cli: Cli) -> Result<()> {
     let setup = Setup::new(&cli.global)?;
+    let stopped = setup.cancel.clone();
     match cli.command {
         Command::E2e(args) => e2e::run(setup, &args).await,
         Command::Up => up::run(setup).await,
         Command::Down => down::run(setup).await,
-        Command::Status(args) => status::run(setup, &args).await,
-        Command::Logs(args) => logs::run(setup, &args).await,
-        Command::Verify => verify::run(setup).await,
-        Command::Doctor => doctor::run(setup).await,
-        Command::Render(args) => render::run(setup, &args).await,
         Command::Image(command) => image::run(setup, &command).await,
         Command::Cluster(command) => cluster::run(setup, &command).await,
         Command::Registry(command) => registry::run(setup, &command).await,
         Command::Hub(command) => hub::run(setup, &command).await,
         Command::Test(args) => test::run(setup, &args).await,
+        // These make nothing that would have to be put in order, so Ctrl-C ends them where they are.
+        looking => stopped.run_until_cancelled(look(setup, looking)).await.unwrap_or(Err(Interrupted.into())),
+    }
+}
+
+/// Runs a command that changes nothing.
+async fn look(setup: Setup, command: Command) -> Result<()> {
+    match command {
+        Command::Status(args) => status::run(setup, &args).await,
+        Command::Logs(args) => logs::run(setup, &args).await,
+        Command::Verify => verify::run(setup).await,
+        Command::Render(args) => render::run(setup, &args).await,
+        _ => doctor::run(setup).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::commands::down;
 use crate::plan::Action;
 use crate::session::{Setup, reach_and_report};
 use crate::steps::registry;
@@ -20,17 +21,15 @@ pub enum Command {
 /// # Errors
 /// When the engine refuses.
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
-    let context = setup.open().await?;
     match command {
         Command::Up => {
+            let context = setup.open().await?;
             reach_and_report(&context, "registry up", &[Action::Registry]).await?;
             println!("{}", registry::published_host(&context));
         }
         Command::Down => {
-            let name = context.registry_container();
-            let there = context.engine.container(&name).await?.is_some();
-            context.engine.remove_container(&name).await?;
-            context.progress.say(if there { "removed the registry" } else { "there was no registry" });
+            let name = setup.settings.registry_container();
+            down::part(&setup, |all| down::container(all, &name)).await?;
         }
     }
     Ok(())

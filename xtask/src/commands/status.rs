@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cluster;
-use crate::context::Context;
+use crate::engine::{ContainerState, Engine};
 use crate::session::Setup;
 
 /// Flags of `status`.
@@ -29,53 +29,53 @@ struct Part {
 /// # Errors
 /// When the engine cannot be asked.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let parts = match crate::credentials::Credentials::load(&setup.paths.state)? {
+    let parts = match setup.engine_as_is().await? {
+        Some(engine) => observe(&setup, &engine).await?,
         None => Vec::new(),
-        Some(_) => observe(&*setup.attach().await?).await?,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&parts)?);
-    } else if parts.is_empty() {
+        return Ok(());
+    }
+    if parts.is_empty() {
         println!("nothing is up; `cargo xtask up` brings everything up");
     }
-    if !args.json {
-        for part in &parts {
-            println!("{:10} {:7} {}", part.name, part.state, part.detail);
-        }
+    for part in &parts {
+        println!("{:10} {:7} {}", part.name, part.state, part.detail);
     }
     Ok(())
 }
 
-async fn observe(context: &Context) -> Result<Vec<Part>> {
-    let mut parts = vec![Part { name: "engine", state: "up", detail: context.engine.description() }];
-    let nodes = context.engine.nodes(&context.settings.cluster.name).await?;
-    let kubeconfig = context.paths.kubeconfig();
+/// What the engine holds of the deployment, and what the cluster says; empty when there is nothing.
+async fn observe(setup: &Setup, engine: &Engine) -> Result<Vec<Part>> {
+    let inventory = engine.inventory().await?;
+    if inventory.is_empty() {
+        return Ok(Vec::new());
+    }
+    let kubeconfig = setup.paths.kubeconfig();
     let api = match cluster::client(&kubeconfig).await {
         Ok(client) => client.apiserver_version().await.ok().map(|version| (client, version.git_version)),
         Err(_) => None,
     };
-    parts.push(match (&api, nodes.is_empty()) {
-        (Some((_, version)), _) => Part {
-            name: "cluster",
-            state: "up",
-            detail: format!("{version}, KUBECONFIG={}", kubeconfig.display()),
-        },
-        (None, false) => {
-            Part { name: "cluster", state: "down", detail: "its API server does not answer".into() }
-        }
-        (None, true) => Part { name: "cluster", state: "absent", detail: String::new() },
-    });
-    for (name, container) in [("registry", context.registry_container()), ("hub", context.hub_container())] {
-        parts.push(match context.engine.container(&container).await? {
-            Some(state) if state.running => {
-                let mut ports: Vec<_> = state.ports.iter().collect();
-                ports.sort();
-                let ports: Vec<_> = ports
-                    .iter()
-                    .map(|(inside, outside)| format!("127.0.0.1:{outside} -> {inside}"))
-                    .collect();
-                Part { name, state: "up", detail: ports.join(", ") }
+    let mut parts = vec![
+        Part { name: "engine", state: "up", detail: format!("{}: {inventory}", engine.description()) },
+        match (&api, inventory.nodes.is_empty()) {
+            (_, true) => Part { name: "cluster", state: "absent", detail: String::new() },
+            (None, false) => {
+                Part { name: "cluster", state: "down", detail: "its API server does not answer".into() }
             }
+            (Some((_, version)), false) => Part {
+                name: "cluster",
+                state: "up",
+                detail: format!("{version}, KUBECONFIG={}", kubeconfig.display()),
+            },
+        },
+    ];
+    let containers =
+        [("registry", setup.settings.registry_container()), ("hub", setup.settings.hub_container())];
+    for (name, container) in containers {
+        parts.push(match engine.container(&container).await? {
+            Some(state) if state.running => Part { name, state: "up", detail: ports(&state) },
             Some(state) => Part {
                 name,
                 state: "down",
@@ -85,12 +85,20 @@ async fn observe(context: &Context) -> Result<Vec<Part>> {
         });
     }
     if let Some((client, _)) = api {
-        let pods = cluster::pods(&client, &context.settings.deploy.namespace).await?;
-        for pod in &pods {
-            let ready = cluster::is_pod_ready(pod);
-            let detail = pod.metadata.name.clone().unwrap_or_default();
-            parts.push(Part { name: "pod", state: if ready { "up" } else { "down" }, detail });
+        for pod in cluster::pods(&client, &setup.settings.deploy.namespace).await? {
+            let state = if cluster::is_pod_ready(&pod) { "up" } else { "down" };
+            parts.push(Part { name: "pod", state, detail: pod.metadata.name.unwrap_or_default() });
         }
     }
     Ok(parts)
+}
+
+fn ports(state: &ContainerState) -> String {
+    let mut ports: Vec<_> = state.ports.iter().collect();
+    ports.sort();
+    ports
+        .iter()
+        .map(|(inside, outside)| format!("127.0.0.1:{outside} -> {inside}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

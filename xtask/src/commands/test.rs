@@ -1,13 +1,9 @@
 //! `cargo xtask test`: every test there is, with all set-up that they need.
 
-use std::time::Duration;
-
 use anyhow::Result;
+use xshell::{Shell, cmd};
 
-use crate::process::Process;
 use crate::session::Setup;
-
-const LIMIT: Duration = Duration::from_secs(80 * 60);
 
 /// Flags of `test`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +13,7 @@ pub struct Args {
     quick: bool,
 }
 
-/// Runs the tests.
+/// Runs the tests in this program's terminal.
 ///
 /// # Errors
 /// When the machine lacks something, or a test failed.
@@ -26,23 +22,14 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         drop(setup.engine().await?);
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let base = ["test", "--workspace", "--locked"];
-    let everything = ["--", "--include-ignored", "--test-threads=1"];
-    cargo_test(&setup, &cargo, &base)?;
+    let shell = Shell::new()?;
+    shell.change_dir(&setup.paths.project);
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    cmd!(shell, "{cargo} test --workspace --locked").run()?;
     if !args.quick {
-        let end_to_end = ["test", "--locked", "--package", "xtask", "--test", "e2e"];
-        cargo_test(&setup, &cargo, &[&end_to_end[..], &everything[..]].concat())?;
+        // One after the other: they share the machine's engine and the names of the deployment.
+        let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
+        cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}").run()?;
     }
-    Ok(())
-}
-
-fn cargo_test(setup: &Setup, cargo: &std::ffi::OsStr, args: &[&str]) -> Result<()> {
-    Process::new("run the tests", cargo)
-        .args(args)
-        .dir(&setup.paths.project)
-        .limit(LIMIT)
-        .cancelled_by(&setup.cancel)
-        .run_in_terminal()?;
     Ok(())
 }

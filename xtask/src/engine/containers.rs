@@ -1,20 +1,17 @@
-//! Containers, volumes and the network of a deployment.
+//! Containers: described, started, looked at.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, NetworkCreateRequest, NetworkingConfig, PortBinding,
-};
+use bollard::models::{ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptions, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
 
-use super::{Engine, OWNER_LABEL, is_missing};
+use super::{Engine, OWNER_LABEL, SPEC_LABEL, is_missing};
 
 /// A container to be started.
 #[derive(Debug, Default)]
@@ -50,11 +47,32 @@ impl std::fmt::Debug for ContainerFile {
     }
 }
 
+impl ContainerSpec {
+    /// Tells two descriptions apart, and nothing about what is in the files.
+    fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!(
+            "{:?}",
+            (&self.image, &self.network, &self.aliases, &self.ports, self.privileged)
+        ));
+        for file in &self.files {
+            hash.update(
+                Sha256::new()
+                    .chain_update(&file.path)
+                    .chain_update([0])
+                    .chain_update(&file.contents)
+                    .finalize(),
+            );
+        }
+        hex::encode(&hash.finalize()[..8])
+    }
+}
+
 /// What the engine says of a container.
 #[derive(Debug)]
 pub struct ContainerState {
-    /// The image that it was made from.
-    pub image: String,
+    /// The fingerprint of what it was made from.
+    spec: String,
     /// Whether it runs.
     pub running: bool,
     /// Its exit code, once it has ended.
@@ -64,35 +82,24 @@ pub struct ContainerState {
 }
 
 impl Engine {
-    /// Makes the network unless it exists.
+    /// Makes sure that a container runs as described: one that was made otherwise is replaced, one that has
+    /// stopped is started again. Tells whether anything had to be done.
     ///
     /// # Errors
-    /// When a network of that name exists that this tool has not made, or the engine refuses.
-    pub async fn ensure_network(&self, name: &str) -> Result<bool> {
-        match self.docker.inspect_network(name, None).await {
-            Ok(network) => {
-                let owner = network.labels.unwrap_or_default().remove(OWNER_LABEL);
-                if owner.as_deref() == Some(&self.owner) {
-                    return Ok(false);
+    /// When the name is taken by somebody else, or the engine refuses.
+    pub async fn ensure_container(&self, spec: &ContainerSpec) -> Result<bool> {
+        match self.container(&spec.name).await? {
+            Some(state) if state.spec == spec.fingerprint() => {
+                if !state.running {
+                    self.start(&spec.name).await?;
                 }
-                bail!(
-                    "a network `{name}` exists that KEdge has not made; remove it or choose another `cluster.name`"
-                )
+                Ok(!state.running)
             }
-            Err(error) if is_missing(&error) => {
-                let request = NetworkCreateRequest {
-                    name: name.to_owned(),
-                    driver: Some("bridge".into()),
-                    labels: Some(self.labels()),
-                    ..NetworkCreateRequest::default()
-                };
-                self.docker
-                    .create_network(request)
-                    .await
-                    .with_context(|| format!("failed to make the network `{name}`"))?;
-                Ok(true)
+            Some(_) => {
+                self.remove_container(&spec.name).await?;
+                self.start_container(spec).await.map(|()| true)
             }
-            Err(error) => Err(anyhow!(error).context(format!("failed to look for the network `{name}`"))),
+            None => self.start_container(spec).await.map(|()| true),
         }
     }
 
@@ -110,10 +117,12 @@ impl Engine {
         if !spec.files.is_empty() {
             self.put_files(name, &spec.files).await?;
         }
-        self.docker
-            .start_container(name, None)
-            .await
-            .with_context(|| format!("failed to start the container `{name}`"))
+        self.start(name).await
+    }
+
+    async fn start(&self, name: &str) -> Result<()> {
+        let started = self.docker.start_container(name, None).await;
+        started.with_context(|| format!("failed to start the container `{name}`"))
     }
 
     /// Puts files into a container, running or not; missing folders are made.
@@ -155,9 +164,11 @@ impl Engine {
                 EndpointSettings { aliases: Some(spec.aliases.clone()), ..EndpointSettings::default() };
             NetworkingConfig { endpoints_config: Some(HashMap::from([(network.clone(), settings)])) }
         };
+        let mut labels = self.labels();
+        labels.insert(SPEC_LABEL.to_owned(), spec.fingerprint());
         ContainerCreateBody {
             image: Some(spec.image.clone()),
-            labels: Some(self.labels()),
+            labels: Some(labels),
             exposed_ports: Some(spec.ports.iter().map(|(inside, _)| format!("{inside}/tcp")).collect()),
             networking_config: spec.network.as_ref().map(endpoint),
             host_config: Some(HostConfig {
@@ -187,8 +198,8 @@ impl Engine {
                 return Err(anyhow!(error).context(format!("failed to look for the container `{name}`")));
             }
         };
-        let config = found.config.unwrap_or_default();
-        if config.labels.unwrap_or_default().get(OWNER_LABEL) != Some(&self.owner) {
+        let mut labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        if labels.get(OWNER_LABEL) != Some(&self.owner) {
             bail!("a container `{name}` exists that KEdge has not made; remove or rename it");
         }
         let state = found.state.unwrap_or_default();
@@ -198,7 +209,7 @@ impl Engine {
             Some((inside.split('/').next()?.parse().ok()?, outside))
         });
         Ok(Some(ContainerState {
-            image: config.image.unwrap_or_default(),
+            spec: labels.remove(SPEC_LABEL).unwrap_or_default(),
             running: state.running.unwrap_or_default(),
             exit_code: state.exit_code,
             ports: ports.collect(),
@@ -222,103 +233,6 @@ impl Engine {
             .map(|chunk| String::from_utf8_lossy(&chunk.into_bytes()).into_owned())
             .collect())
     }
-
-    /// Removes the container with its anonymous volumes; one that does not exist is as good.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn remove_container(&self, name: &str) -> Result<()> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.docker.remove_container(name, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_missing(&error) => Ok(()),
-            Err(error) => Err(anyhow!(error).context(format!("failed to remove the container `{name}`"))),
-        }
-    }
-
-    /// Ends the container at once; one that has ended already is as good.
-    ///
-    /// # Errors
-    /// When there is no such container.
-    pub async fn kill_container(&self, name: &str) -> Result<()> {
-        let options = KillContainerOptionsBuilder::new().signal("KILL").build();
-        match self.docker.kill_container(name, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
-            Err(error) => Err(anyhow!(error).context(format!("failed to end the container `{name}`"))),
-        }
-    }
-
-    /// Names of all containers of this deployment, but for the cluster's nodes, which belong to kind.
-    ///
-    /// # Errors
-    /// When the engine cannot be asked.
-    pub async fn own_containers(&self) -> Result<Vec<String>> {
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&self.own()).build();
-        let found =
-            self.docker.list_containers(Some(options)).await.context("failed to list the containers")?;
-        Ok(found
-            .into_iter()
-            .filter_map(|container| container.names?.into_iter().next())
-            .map(|name| trim_name(&name))
-            .collect())
-    }
-
-    /// Names of the nodes of the kind cluster called `cluster`.
-    ///
-    /// # Errors
-    /// When the engine cannot be asked.
-    pub async fn nodes(&self, cluster: &str) -> Result<Vec<String>> {
-        let filter = kind_filter(cluster);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
-        let found = self.docker.list_containers(Some(options)).await.context("failed to list the nodes")?;
-        Ok(found
-            .into_iter()
-            .filter_map(|container| container.names?.into_iter().next())
-            .map(|name| trim_name(&name))
-            .collect())
-    }
-
-    /// Removes the networks and volumes of this deployment, those that kind has made for its nodes included;
-    /// returns how many. No container may use them any more.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn remove_networks_and_volumes(&self) -> Result<usize> {
-        let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
-        let networks =
-            self.docker.list_networks(Some(options)).await.context("failed to list the networks")?;
-        let mut removed = 0;
-        for name in networks.into_iter().filter_map(|network| network.name) {
-            self.docker
-                .remove_network(&name)
-                .await
-                .with_context(|| format!("failed to remove the network `{name}`"))?;
-            removed += 1;
-        }
-        for filter in [self.own(), kind_filter(&self.owner)] {
-            let options = ListVolumesOptionsBuilder::new().filters(&filter).build();
-            let volumes =
-                self.docker.list_volumes(Some(options)).await.context("failed to list the volumes")?;
-            for name in volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name) {
-                self.docker
-                    .remove_volume(&name, None::<RemoveVolumeOptions>)
-                    .await
-                    .with_context(|| format!("failed to remove the volume `{name}`"))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
-    }
-}
-
-/// The engine's filter for what kind has made for a cluster.
-fn kind_filter(cluster: &str) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), vec![format!("io.x-k8s.kind.cluster={cluster}")])])
-}
-
-fn trim_name(name: &str) -> String {
-    name.trim_start_matches('/').to_owned()
 }
 
 fn pack(files: &[ContainerFile]) -> Result<Vec<u8>> {

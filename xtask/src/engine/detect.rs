@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bollard::Docker;
 use serde::Deserialize;
 
-use super::podman::Service;
+use super::podman::{REQUEST_LIMIT, Service};
 use super::{Engine, EngineKind};
 use crate::process::find_on_path;
 
@@ -103,7 +103,8 @@ async fn reach(kind: EngineKind, owner: &str, state: &Path, registry_port: u16) 
 }
 
 async fn reach_docker() -> Result<Docker> {
-    let docker = Docker::connect_with_defaults().context("no socket")?;
+    let docker = Docker::connect_with_defaults().context("no socket")?.with_timeout(REQUEST_LIMIT);
+    find_on_path("docker").context("the command line `docker`, which kind needs, is not on PATH")?;
     // An older engine refuses requests of a newer version of the interface.
     docker.negotiate_version().await.context("no engine answers at its socket")
 }

@@ -14,7 +14,7 @@ use kedge_sim::secret::Secret;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
-use super::{Engine, is_missing};
+use super::{Engine, IMAGE_LABEL, is_missing};
 
 /// An image build.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Engine {
             t: Some(reference.into()),
             target: target.unwrap_or_default().into(),
             buildargs: Some(args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()),
-            labels: Some(self.labels()),
+            labels: Some([(IMAGE_LABEL.to_owned(), reference.to_owned())].into()),
             rm: true,
             forcerm: true,
             // The classic builder is in every Docker and in Podman; nothing here needs BuildKit.
@@ -178,7 +178,7 @@ impl Engine {
             .with_context(|| format!("failed to load the image archive `{}`", archive.display()))
     }
 
-    /// Pushes a local image to `repository` (with the registry's host) and returns its digest there.
+    /// Pushes a local image to `repository`, which begins with the registry's host.
     ///
     /// # Errors
     /// When the registry refuses.

@@ -6,6 +6,7 @@
 mod containers;
 mod detect;
 mod images;
+mod inventory;
 mod podman;
 mod probe;
 
@@ -13,14 +14,25 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 
+use anyhow::{Context as _, Result};
 use bollard::Docker;
 
 pub use self::containers::{ContainerFile, ContainerSpec, ContainerState};
 pub use self::detect::{Choice, Connector, NoEngine};
 pub use self::images::{Build, Login};
+pub use self::inventory::Inventory;
 
-/// The label on everything that the tool makes, with the deployment's name as value.
+/// The label on every container, network and volume of a deployment, with its name as value.
 pub const OWNER_LABEL: &str = "io.kedge.owner";
+/// The label on every image. Containers inherit an image's labels and deployments share images, so it must
+/// not say whose they are.
+const IMAGE_LABEL: &str = "io.kedge.image";
+/// What a container was made from, so that a changed wish is seen.
+const SPEC_LABEL: &str = "io.kedge.spec";
+/// kind's label on the nodes of a cluster and on their volumes.
+const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
+/// Where Docker listens when nothing else is said.
+const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
 
 /// Which program answers behind the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +64,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Which engine this is.
-    #[must_use]
-    pub fn kind(&self) -> EngineKind {
-        self.kind
-    }
-
     /// Kind and version, for example `podman 4.3.1`.
     #[must_use]
     pub fn description(&self) -> String {
@@ -71,8 +77,21 @@ impl Engine {
         let variable = format!("KIND_EXPERIMENTAL_{}_NETWORK", kind.to_uppercase());
         let mut environment: Vec<(OsString, OsString)> =
             vec![("KIND_EXPERIMENTAL_PROVIDER".into(), kind.into()), (variable.into(), network.into())];
+        if self.kind == EngineKind::Docker && std::env::var_os("DOCKER_HOST").is_none() {
+            // The command line that kind calls might otherwise follow a context to another engine.
+            environment.push(("DOCKER_HOST".into(), DOCKER_SOCKET.into()));
+        }
         environment.extend(self.service.iter().flat_map(podman::Service::environment));
         environment
+    }
+
+    /// Whether the engine still answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<()> {
+        self.docker.ping().await.context("the container engine does not answer")?;
+        Ok(())
     }
 
     fn labels(&self) -> HashMap<String, String> {
@@ -81,8 +100,12 @@ impl Engine {
 
     /// The engine's filter for what belongs to this deployment.
     fn own(&self) -> HashMap<String, Vec<String>> {
-        HashMap::from([("label".to_owned(), vec![format!("{OWNER_LABEL}={}", self.owner)])])
+        label_filter(OWNER_LABEL, &self.owner)
     }
+}
+
+fn label_filter(label: &str, value: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{label}={value}")])])
 }
 
 /// Whether the engine says that the thing asked for does not exist.

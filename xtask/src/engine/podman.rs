@@ -17,7 +17,7 @@ use crate::wait::{Observation, wait_for};
 /// How long the service may take to answer its first ping.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a request may take; image builds run inside one request.
-const REQUEST_LIMIT_SECONDS: u64 = 60 * 60;
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// No container needs more open files than this, and some runtimes allocate by the limit.
 const MOST_FILES: u64 = 65_536;
 /// Enough processes for a cluster on one node.
@@ -72,7 +72,7 @@ impl Service {
             }
             let docker = Docker::connect_with_unix(
                 &socket.to_string_lossy(),
-                REQUEST_LIMIT_SECONDS,
+                REQUEST_LIMIT.as_secs(),
                 API_DEFAULT_VERSION,
             );
             match docker {

@@ -9,24 +9,38 @@ use serde_yaml::Value;
 
 use crate::cluster::{self, manifests};
 use crate::context::Context;
-use crate::engine::ContainerFile;
+use crate::engine::{ContainerFile, Inventory};
 use crate::steps::{kind, node_image, registry};
 use crate::wait::{Observation, wait_for};
 
 const CREATE_LIMIT: Duration = Duration::from_secs(10 * 60);
 const READY_LIMIT: Duration = Duration::from_secs(120);
-const DELETE_LIMIT: Duration = Duration::from_secs(120);
+/// A cluster that was there and does not answer within this is made anew.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// Makes the cluster unless one answers already, and waits until its node is ready.
 ///
 /// # Errors
-/// When kind fails; the error has the end of kind's output, the whole of it is in the step's log.
+/// When somebody else has a cluster of this name, or kind fails; the error has the end of kind's output, the
+/// whole of it is in the step's log.
 pub async fn ensure(context: &Context) -> Result<String> {
-    if let Some(version) = api_server_version(context).await {
-        context.findings().kubernetes = Some(version);
-        return Ok("was there".into());
+    context.engine.refuse_foreign_cluster().await?;
+    let left = context.engine.inventory().await?;
+    if !left.nodes.is_empty() {
+        if let Some(version) = api_server_version(context).await {
+            wait_until_ready(context).await?;
+            context.findings().kubernetes = Some(version);
+            return Ok("was there".into());
+        }
+        context
+            .engine
+            .remove(&Inventory { nodes: left.nodes, volumes: left.volumes, ..Inventory::default() })
+            .await?;
     }
-    delete(context).await?;
+    create(context).await
+}
+
+async fn create(context: &Context) -> Result<String> {
     // kind mounts this folder of the machine into the node; a kernel without modules has none.
     fs_err::create_dir_all("/lib/modules")
         .context("kind mounts `/lib/modules`; make that folder once: `sudo mkdir -p /lib/modules`")?;
@@ -64,35 +78,6 @@ pub async fn ensure(context: &Context) -> Result<String> {
     Ok(format!("created from {}", image.reference))
 }
 
-/// Deletes the cluster, if there is one; its entry in the kubeconfig goes with it.
-///
-/// # Errors
-/// When kind fails.
-pub async fn delete(context: &Context) -> Result<bool> {
-    let name = &context.settings.cluster.name;
-    let nodes = context.engine.nodes(name).await?;
-    if nodes.is_empty() {
-        return Ok(false);
-    }
-    for node in &nodes {
-        // Nothing in the node is worth an orderly end, for which kind would wait ten seconds.
-        context.engine.kill_container(node).await?;
-    }
-    if kind::find(&context.paths.cache).is_some() {
-        kind::process(context, "cluster", "delete the cluster")?
-            .args(["delete", "cluster", "--name", name, "--kubeconfig"])
-            .args([context.paths.kubeconfig()])
-            .limit(DELETE_LIMIT)
-            .run()
-            .await?;
-    }
-    // A node that kind has lost sight of, or all of them when kind itself is gone.
-    for node in context.engine.nodes(name).await? {
-        context.engine.remove_container(&node).await?;
-    }
-    Ok(true)
-}
-
 /// Writes `hosts.toml` for the registry into every node, and publishes the registry as KEP-1755 describes.
 ///
 /// # Errors
@@ -106,7 +91,7 @@ pub async fn wire_registry(context: &Context) -> Result<String> {
         path: format!("/etc/containerd/certs.d/{name}/hosts.toml"),
         contents: hosts_toml.clone().into_bytes(),
     });
-    let nodes = context.engine.nodes(&context.settings.cluster.name).await?;
+    let nodes = context.engine.nodes().await?;
     for node in &nodes {
         context.engine.put_files(node, &files).await?;
     }
@@ -120,8 +105,19 @@ pub async fn wire_registry(context: &Context) -> Result<String> {
 
 /// The version of the cluster's API server, if it answers.
 async fn api_server_version(context: &Context) -> Option<String> {
-    let client = cluster::client(&context.paths.kubeconfig()).await.ok()?;
-    client.apiserver_version().await.ok().map(|version| version.git_version)
+    if !context.paths.kubeconfig().exists() {
+        return None;
+    }
+    let version = wait_for("the API server", ANSWER_LIMIT, || async {
+        let asked = async {
+            anyhow::Ok(cluster::client(&context.paths.kubeconfig()).await?.apiserver_version().await?)
+        };
+        match asked.await {
+            Ok(version) => Observation::Ready(version.git_version),
+            Err(error) => Observation::NotYet(format!("{error:#}")),
+        }
+    });
+    version.await.ok()
 }
 
 async fn wait_until_ready(context: &Context) -> Result<()> {

@@ -1,11 +1,12 @@
 //! The Deployment: rendered, applied, and waited for.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec};
+use kube::Api;
 
 use crate::cluster::{self, manifests};
 use crate::context::Context;
@@ -15,14 +16,16 @@ use crate::steps::{device, registry};
 use crate::wait::{Observation, wait_for};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
-/// Reasons for waiting that do not go away by themselves.
-const HOPELESS: [&str; 5] = [
+/// Reasons for waiting that seldom go away by themselves.
+const STUCK: [&str; 5] = [
     "ImagePullBackOff",
     "InvalidImageName",
     "CreateContainerConfigError",
     "CreateContainerError",
     "CrashLoopBackOff",
 ];
+/// How long such a reason is believed to go away all the same.
+const STUCK_LIMIT: Duration = Duration::from_secs(20);
 
 /// The objects of this deployment, exactly as they are applied.
 ///
@@ -59,7 +62,7 @@ pub async fn ensure(context: &Context) -> Result<String> {
     Ok(format!("{} objects applied", objects.len()))
 }
 
-/// Waits until the rollout is complete and the pod ready; a pod that cannot start ends the wait at once.
+/// Waits until the rollout is complete and the pod ready; a pod that cannot start ends the wait early.
 ///
 /// # Errors
 /// When the pod does not get ready; the error has its last status.
@@ -67,12 +70,31 @@ pub async fn wait_until_ready(context: &Context) -> Result<String> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let namespace = &context.settings.deploy.namespace;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let stuck_since = Mutex::new(None);
     wait_for("the pod", READY_LIMIT, || async {
-        match deployments.get(manifests::DEPLOYMENT).await {
-            Ok(deployment) if is_rolled_out(&deployment) => Observation::Ready(()),
-            Ok(_) => look_at_pods(context, &client, namespace).await,
-            Err(error) => Observation::NotYet(error.to_string()),
+        let deployment = match deployments.get(manifests::DEPLOYMENT).await {
+            Ok(deployment) if is_rolled_out(&deployment) => return Observation::Ready(()),
+            Ok(deployment) => deployment,
+            Err(error) => return Observation::NotYet(error.to_string()),
+        };
+        let pods = match cluster::pods(&client, namespace).await {
+            // A pod that is being replaced says nothing about the one to come.
+            Ok(pods) => pods.into_iter().filter(|pod| is_of(pod, &deployment)).collect::<Vec<_>>(),
+            Err(error) => return Observation::NotYet(format!("{error:#}")),
+        };
+        let status = if pods.is_empty() {
+            "no pod yet".into()
+        } else {
+            pods.iter().map(describe).collect::<Vec<_>>().join("; ")
+        };
+        context.progress.detail("pod", &status);
+        let mut since = stuck_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pods.iter().any(is_stuck) {
+            *since = None;
+        } else if since.get_or_insert_with(Instant::now).elapsed() > STUCK_LIMIT {
+            return Observation::Failed(status);
         }
+        Observation::NotYet(status)
     })
     .await?;
     Ok("ready".into())
@@ -86,21 +108,23 @@ fn is_rolled_out(deployment: &Deployment) -> bool {
         && status.replicas == Some(1)
 }
 
-async fn look_at_pods(context: &Context, client: &Client, namespace: &str) -> Observation<()> {
-    match cluster::pods(client, namespace).await {
-        Ok(pods) => {
-            let seen: Vec<_> = pods.iter().map(describe).collect();
-            if let Some(hopeless) =
-                seen.iter().find(|status| HOPELESS.iter().any(|reason| status.contains(reason)))
-            {
-                return Observation::Failed(hopeless.clone());
-            }
-            let status = if seen.is_empty() { "no pod yet".into() } else { seen.join("; ") };
-            context.progress.detail("pod", &status);
-            Observation::NotYet(status)
-        }
-        Err(error) => Observation::NotYet(format!("{error:#}")),
-    }
+/// Whether the pod is made from the Deployment's present template and is not about to end.
+fn is_of(pod: &Pod, deployment: &Deployment) -> bool {
+    let template = deployment.spec.as_ref().map(|spec| &spec.template);
+    let wanted = template
+        .and_then(|template| template.metadata.as_ref()?.annotations.as_ref()?.get(manifests::CHECKSUM));
+    let image = |spec: Option<&PodSpec>| spec.and_then(|spec| spec.containers.first()?.image.clone());
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.metadata.annotations.as_ref().and_then(|all| all.get(manifests::CHECKSUM)) == wanted
+        && image(pod.spec.as_ref()) == image(template.and_then(|template| template.spec.as_ref()))
+}
+
+/// Whether the pod's container waits for a reason that seldom goes away by itself.
+fn is_stuck(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let reasons =
+        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    reasons.into_iter().any(|reason| STUCK.contains(&reason))
 }
 
 /// A pod in a few words: its phase, and why its container does not run.
@@ -132,4 +156,63 @@ fn describe(pod: &Pod) -> String {
         _ => String::new(),
     };
     format!("{name}: {phase}, restarts {}, {state}", container.restart_count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn deployment(status: &serde_json::Value) -> Deployment {
+        let template = json!({
+            "metadata": { "annotations": { manifests::CHECKSUM: "new" } },
+            "spec": { "containers": [{ "name": "edge", "image": "edge@sha256:2" }] },
+        });
+        let selector = json!({ "matchLabels": {} });
+        let spec = json!({ "selector": selector, "template": template });
+        serde_json::from_value(json!({ "metadata": { "generation": 2 }, "spec": spec, "status": status }))
+            .unwrap()
+    }
+
+    fn pod(checksum: &str, image: &str, waiting: Option<&str>) -> Pod {
+        let state = waiting.map_or(
+            json!({ "running": {} }),
+            |reason| json!({ "waiting": { "reason": reason, "message": "m" } }),
+        );
+        let status = json!({ "name": "edge", "image": image, "imageID": "", "ready": false, "restartCount": 0, "state": state });
+        serde_json::from_value(json!({
+            "metadata": { "name": "p", "annotations": { manifests::CHECKSUM: checksum } },
+            "spec": { "containers": [{ "name": "edge", "image": image }] },
+            "status": { "phase": "Pending", "containerStatuses": [status] },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_rollout_is_complete_when_the_one_pod_is_new_and_available() {
+        let status = |generation, replicas| json!({ "observedGeneration": generation, "replicas": replicas, "updatedReplicas": 1, "availableReplicas": 1 });
+        assert!(is_rolled_out(&deployment(&status(2, 1))));
+        assert!(!is_rolled_out(&deployment(&status(1, 1))), "the controller has not seen the change");
+        assert!(!is_rolled_out(&deployment(&status(2, 2))), "the old pod is still there");
+        assert!(!is_rolled_out(&deployment(&json!({}))));
+    }
+
+    #[test]
+    fn a_pod_that_is_being_replaced_does_not_count() {
+        let wanted = deployment(&json!({}));
+        assert!(is_of(&pod("new", "edge@sha256:2", None), &wanted));
+        assert!(!is_of(&pod("old", "edge@sha256:2", None), &wanted));
+        assert!(!is_of(&pod("new", "edge@sha256:1", None), &wanted));
+    }
+
+    #[test]
+    fn a_stuck_pod_is_told_from_one_that_is_on_its_way() {
+        assert!(is_stuck(&pod("new", "i", Some("ImagePullBackOff"))));
+        assert!(!is_stuck(&pod("new", "i", Some("ContainerCreating"))));
+        assert!(!is_stuck(&pod("new", "i", None)));
+        assert_eq!(
+            describe(&pod("new", "i", Some("CrashLoopBackOff"))),
+            "p: Pending, restarts 0, CrashLoopBackOff: m"
+        );
+    }
 }

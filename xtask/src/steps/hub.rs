@@ -1,7 +1,6 @@
 //! The local IoT Hub, a container beside the cluster, as the cloud is.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kedge_sim::sas::SharedAccessKey;
@@ -11,11 +10,9 @@ use kedge_sim::tls::Endpoint;
 use crate::context::Context;
 use crate::engine::{ContainerFile, ContainerSpec};
 use crate::images::Image;
-use crate::wait::{Observation, wait_for};
 
 const HTTPS: u16 = 443;
 const MQTT: u16 = 8883;
-const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The hub's ports on the loopback interface.
 #[derive(Debug, Clone, Copy)]
@@ -31,18 +28,14 @@ pub struct Ports {
 /// # Errors
 /// When the name is taken, or the hub does not answer.
 pub async fn ensure(context: &Context) -> Result<String> {
-    let name = context.hub_container();
-    let image = context.reference(Image::Hub)?;
-    let note = match context.engine.container(&name).await? {
-        Some(state) if state.running && state.image == image => "was there",
-        _ => {
-            context.engine.remove_container(&name).await?;
-            context.engine.start_container(&spec(context, image)).await?;
-            "started"
-        }
-    };
-    wait_until_answering(context, &name).await?;
-    Ok(format!("{note} as {}", context.settings.hub.host_name))
+    let started = context.engine.ensure_container(&spec(context, context.reference(Image::Hub)?)).await?;
+    let service = service(context).await?;
+    context
+        .wait_for_container("the hub", &context.settings.hub_container(), || async {
+            Ok(service.health().await.map(drop)?)
+        })
+        .await?;
+    Ok(format!("{} as {}", if started { "started" } else { "was there" }, context.settings.hub.host_name))
 }
 
 /// A client of the hub's service side, with the owner's key.
@@ -62,7 +55,7 @@ pub async fn service(context: &Context) -> Result<ServiceClient> {
 /// # Errors
 /// When the hub is not up.
 pub async fn published_ports(context: &Context) -> Result<Ports> {
-    let state = context.engine.container(&context.hub_container()).await?;
+    let state = context.engine.container(&context.settings.hub_container()).await?;
     let state = state.filter(|state| state.running).context("the hub is not up; run `cargo xtask up`")?;
     let port = |inside: u16| {
         state.ports.get(&inside).copied().with_context(|| format!("the hub's port {inside} is not published"))
@@ -82,7 +75,7 @@ fn spec(context: &Context, image: String) -> ContainerSpec {
         contents: text.into(),
     };
     ContainerSpec {
-        name: context.hub_container(),
+        name: context.settings.hub_container(),
         image,
         network: Some(context.network().to_owned()),
         aliases: vec![host_name.clone()],
@@ -95,22 +88,4 @@ fn spec(context: &Context, image: String) -> ContainerSpec {
         ],
         privileged: false,
     }
-}
-
-async fn wait_until_answering(context: &Context, name: &str) -> Result<()> {
-    wait_for("the hub", READY_LIMIT, || async {
-        if let Ok(Some(state)) = context.engine.container(name).await
-            && !state.running
-        {
-            let log = context.engine.container_log(name, 5).await.unwrap_or_default();
-            return Observation::Failed(format!("its container ended: {}", log.trim()));
-        }
-        let healthy = async { anyhow::Ok(service(context).await?.health().await?) };
-        match healthy.await {
-            Ok(_) => Observation::Ready(()),
-            Err(error) => Observation::NotYet(format!("{error:#}")),
-        }
-    })
-    .await?;
-    Ok(())
 }

@@ -50,10 +50,7 @@ pub async fn ensure_base(context: &Context) -> Result<String> {
     if context.engine.has_image(&reference).await? {
         return Ok("unchanged".into());
     }
-    let folder = tempfile::Builder::new()
-        .prefix("kedge-base-")
-        .tempdir()
-        .context("failed to make a folder for the base image")?;
+    let folder = temporary_folder(context).context("failed to make a folder for the base image")?;
     let root = folder.path().join("base.tar");
     context
         .process("image-base", "download Debian 12", "mmdebstrap")
@@ -69,6 +66,16 @@ pub async fn ensure_base(context: &Context) -> Result<String> {
         .build_from_file(&archive, &reference, |line| context.progress.detail("image-base", line))
         .await?;
     Ok("made".into())
+}
+
+/// A folder in the cache, where there is room, and where what a killed run has left is found and removed.
+fn temporary_folder(context: &Context) -> std::io::Result<tempfile::TempDir> {
+    let parent = context.paths.cache.join("temporary");
+    if parent.exists() {
+        fs_err::remove_dir_all(&parent)?;
+    }
+    fs_err::create_dir_all(&parent)?;
+    tempfile::tempdir_in(parent)
 }
 
 fn pack_base(root: &std::path::Path, archive: &std::path::Path) -> Result<()> {

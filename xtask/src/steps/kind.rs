@@ -42,13 +42,16 @@ pub async fn ensure(context: &Context) -> Result<String> {
     apt.get(context, "read the package lists of Debian", &["update"]).await?;
     apt.get(context, "download the package of kind", &["download", "kind"]).await?;
     let package = apt.downloaded("kind_")?;
-    let unpacked = context.paths.cache.join("kind.new");
+    let (unpacked, target) = (context.paths.cache.join("kind.new"), context.paths.cache.join("kind"));
+    for old in [&unpacked, &target].into_iter().filter(|old| old.exists()) {
+        fs_err::remove_dir_all(old)?;
+    }
     context
         .process("kind", "unpack the package of kind", "dpkg-deb")
         .args(["--extract".as_ref(), package.as_os_str(), unpacked.as_os_str()])
         .run()
         .await?;
-    fs_err::rename(&unpacked, context.paths.cache.join("kind"))?;
+    fs_err::rename(&unpacked, target)?;
     fs_err::remove_dir_all(&apt.folder)?;
     Ok("fetched from Debian".into())
 }
@@ -61,6 +64,10 @@ struct PrivateApt {
 impl PrivateApt {
     async fn prepare(context: &Context) -> Result<Self> {
         let folder = context.paths.cache.join("apt");
+        if folder.exists() {
+            // What an aborted run has left might be of another version.
+            fs_err::remove_dir_all(&folder)?;
+        }
         for part in ["lists/partial", "cache/archives/partial"] {
             fs_err::create_dir_all(folder.join(part))?;
         }

@@ -9,6 +9,6 @@ use crate::context::Context;
 /// # Errors
 /// When a network of that name belongs to somebody else, or the engine refuses.
 pub async fn ensure(context: &Context) -> Result<String> {
-    let made = context.engine.ensure_network(context.network()).await?;
+    let made = context.engine.ensure_network().await?;
     Ok(if made { format!("made `{}`", context.network()) } else { "was there".into() })
 }

@@ -24,7 +24,7 @@ pub struct NodeImage {
     pub debian: bool,
 }
 
-/// Which node image will be used: a pure function of the settings and of what the engine holds.
+/// Which node image will be used: that follows from the settings and from what the engine holds.
 ///
 /// # Errors
 /// When the engine cannot be asked.
@@ -78,10 +78,12 @@ async fn load_or_build(context: &Context, reference: &str) -> Result<String> {
     let archive = context.paths.cache.join("node").join(format!("{}.tar", context.fingerprint(Image::Node)?));
     if archive.exists() {
         context.progress.detail("node-image", "loading it from the cache");
-        context.engine.load_image(&archive).await?;
-        if context.engine.has_image(reference).await? {
+        let loaded = context.engine.load_image(&archive).await;
+        if loaded.is_ok() && context.engine.has_image(reference).await? {
             return Ok(format!("loaded from `{}`", archive.display()));
         }
+        // A damaged archive would fail every run; building anew costs minutes once.
+        fs_err::remove_file(&archive)?;
     }
     let note = images::ensure(context, Image::Node, "node-image").await?;
     if let Some(folder) = archive.parent() {

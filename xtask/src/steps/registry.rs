@@ -2,28 +2,29 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use http_body_util::Empty;
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use sha2::{Digest, Sha256};
 
 use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::{ContainerFile, ContainerSpec};
 use crate::images::Image;
-use crate::wait::{Observation, wait_for};
 
 /// The registry's name and port on the cluster's network.
 pub const INNER_HOST: &str = "kedge-registry:5000";
 const PORT: u16 = 5000;
-const READY_LIMIT: Duration = Duration::from_secs(60);
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// The password is random and long, so slow hashing protects nothing, and every request pays for it.
 const BCRYPT_COST: u32 = 4;
-const MANIFEST_TYPES: &str =
-    "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
+/// An engine pushes a manifest or an index, in Docker's format or in OCI's.
+const MANIFEST_TYPES: &str = "application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
 
 /// The registry's address on the machine, which is also its name in image references for Kubernetes.
 #[must_use]
@@ -36,21 +37,14 @@ pub fn published_host(context: &Context) -> String {
 /// # Errors
 /// When the port or the name is taken, or the registry does not answer.
 pub async fn ensure(context: &Context) -> Result<String> {
-    let name = context.registry_container();
-    let image = context.reference(Image::Registry)?;
-    let note = match context.engine.container(&name).await? {
-        Some(state) if state.running && same_image(&state.image, &image) => "was there",
-        _ => {
-            context.engine.remove_container(&name).await?;
-            context.engine.start_container(&spec(context, image)?).await?;
-            "started"
-        }
-    };
-    wait_until_answering(context, &name).await?;
-    Ok(format!("{note} at {}", published_host(context)))
+    let started =
+        context.engine.ensure_container(&spec(context, context.reference(Image::Registry)?)?).await?;
+    let name = context.settings.registry_container();
+    context.wait_for_container("the registry", &name, || asks_for_the_login(context)).await?;
+    Ok(format!("{} at {}", if started { "started" } else { "was there" }, published_host(context)))
 }
 
-/// Pushes an image unless the registry has it, and returns its reference by digest as the cluster knows it.
+/// Pushes an image unless the registry has it, and returns its digest there.
 ///
 /// # Errors
 /// When the registry refuses.
@@ -76,16 +70,15 @@ pub async fn pushed_digest(context: &Context, image: Image) -> Result<String> {
     digest.with_context(|| format!("the {image} image is not in the registry; run `cargo xtask image push`"))
 }
 
-fn same_image(one: &str, other: &str) -> bool {
-    one.trim_start_matches("localhost/") == other.trim_start_matches("localhost/")
-}
-
 fn spec(context: &Context, image: String) -> Result<ContainerSpec> {
     let password = context.credentials.registry_password.expose();
-    let hash = bcrypt::hash(password, BCRYPT_COST).context("failed to hash the registry's password")?;
+    // A salt that follows from the password keeps the file, and so the container, the same from run to run.
+    let salt: [u8; 16] = std::array::from_fn(|at| Sha256::digest(password)[at]);
+    let hash = bcrypt::hash_with_salt(password, BCRYPT_COST, salt)
+        .context("failed to hash the registry's password")?;
     let contents = format!("{}:{hash}\n", Credentials::REGISTRY_USER).into_bytes();
     Ok(ContainerSpec {
-        name: context.registry_container(),
+        name: context.settings.registry_container(),
         image,
         network: Some(context.network().to_owned()),
         aliases: vec![INNER_HOST.split(':').next().unwrap_or_default().to_owned()],
@@ -95,28 +88,12 @@ fn spec(context: &Context, image: String) -> Result<ContainerSpec> {
     })
 }
 
-async fn wait_until_answering(context: &Context, name: &str) -> Result<()> {
-    wait_for("the registry", READY_LIMIT, || async {
-        if let Ok(Some(state)) = context.engine.container(name).await
-            && !state.running
-        {
-            let log = context.engine.container_log(name, 5).await.unwrap_or_default();
-            return Observation::Failed(format!("its container ended: {}", log.trim()));
-        }
-        let (with, without) = (
-            request(context, Method::GET, "/v2/", true).await,
-            request(context, Method::GET, "/v2/", false).await,
-        );
-        match (with, without) {
-            (Ok(with), Ok(without)) => match (with.status(), without.status()) {
-                (StatusCode::OK, StatusCode::UNAUTHORIZED) => Observation::Ready(()),
-                (StatusCode::OK, other) => Observation::Failed(format!("it answers {other} to a stranger")),
-                (other, _) => Observation::NotYet(format!("it answers {other} to its user")),
-            },
-            (Err(error), _) | (_, Err(error)) => Observation::NotYet(format!("{error:#}")),
-        }
-    })
-    .await?;
+/// The registry takes its user's login, and lets no stranger in.
+async fn asks_for_the_login(context: &Context) -> Result<()> {
+    for (login, expected) in [(true, StatusCode::OK), (false, StatusCode::UNAUTHORIZED)] {
+        let status = request(context, Method::GET, "/v2/", login).await?.status();
+        ensure!(status == expected, "it answers {status} where {expected} was expected");
+    }
     Ok(())
 }
 

@@ -77,10 +77,10 @@ impl fmt::Display for Name {
 /// One look at a layer below the hub.
 pub(super) async fn observe(context: &Context, name: Name) -> Observation<String> {
     let seen = match name {
-        Name::Engine => Ok(Ok(context.engine.description())),
+        Name::Engine => context.engine.ping().await.map(|()| Ok(context.engine.description())),
         Name::Node => node(context).await,
         Name::Pod => pod(context).await,
-        Name::Systemd => command(context, &["systemctl", "is-system-running"]).await,
+        Name::Systemd => systemd(context).await,
         Name::InnerEngine => {
             command(context, &["docker", "info", "--format", "{{.ServerVersion}} {{.Driver}}"]).await
         }
@@ -120,6 +120,17 @@ async fn pod(context: &Context) -> Result<Seen> {
         Some(pod) => Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
         None => Ok(Err(format!("none of {} pod(s) is running", pods.len()))),
     }
+}
+
+/// As the pod's own probes see it: `degraded` is fine as long as nothing that the runtime stands on has failed, and
+/// that is for the next layers to tell.
+async fn systemd(context: &Context) -> Result<Seen> {
+    let state = in_pod(context, &["systemctl", "is-system-running"]).await?.text().to_owned();
+    Ok(if ["running", "degraded"].contains(&state.as_str()) {
+        Ok(state)
+    } else {
+        Err(format!("systemd is {state}"))
+    })
 }
 
 /// Runs a command in the pod; its words are the status.

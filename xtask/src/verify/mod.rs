@@ -4,6 +4,8 @@
 mod layers;
 mod telemetry;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -42,27 +44,33 @@ impl Proof {
     }
 }
 
-/// Walks all layers; each may take until the settings' time limit. Only telemetry that was enqueued after
-/// the run began counts.
+/// Walks all layers, within the settings' time limit. Only telemetry that was enqueued after the run began counts.
 pub async fn walk(context: &Context) -> Proof {
+    let deadline = Instant::now() + Duration::from_secs(context.settings.verify.time_limit);
     let mut proof = Proof::default();
     for name in Name::ALL {
         let (result, detail) = if proof.broken().is_some() {
             ("not reached", String::new())
         } else {
-            match look(context, name, &mut proof.messages).await {
+            match look(context, name, deadline, &mut proof.messages).await {
                 Ok(detail) => ("ok", detail),
                 Err(error) => ("broken", format!("{error:#}")),
             }
         };
         context.progress.detail("telemetry", &format!("{name}: {result}"));
         proof.layers.push(Layer { name, result, detail });
+        context.findings().proof = proof.clone();
     }
     proof
 }
 
-async fn look(context: &Context, name: Name, messages: &mut Vec<Evidence>) -> Result<String> {
-    let limit = std::time::Duration::from_secs(context.settings.verify.time_limit);
+async fn look(
+    context: &Context,
+    name: Name,
+    deadline: Instant,
+    messages: &mut Vec<Evidence>,
+) -> Result<String> {
+    let limit = deadline.saturating_duration_since(Instant::now());
     if name == Name::Hub {
         *messages = telemetry::collect(context, limit).await?;
         return Ok(format!("{} messages with continuous sequence numbers", messages.len()));
@@ -83,7 +91,6 @@ pub async fn telemetry_step(context: &Context) -> Result<String> {
     let proof = walk(context).await;
     let broken = proof.broken().cloned();
     let count = proof.messages.len();
-    context.findings().proof = proof;
     match broken {
         None => Ok(format!("{count} messages")),
         Some(layer) => Err(Unproved { layer: layer.name.to_string(), detail: layer.detail }.into()),

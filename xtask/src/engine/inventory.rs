@@ -1,0 +1,222 @@
+//! What exists of a deployment in the engine, found by labels and by the network that it alone uses; and its
+//! removal. Nothing that somebody else has made is ever listed here.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bollard::errors::Error;
+use bollard::models::{ContainerSummary, NetworkCreateRequest};
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+};
+
+use super::{Engine, KIND_LABEL, OWNER_LABEL, is_missing, label_filter};
+
+/// Everything of a deployment that the engine holds, by name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Nodes of the kind cluster.
+    pub nodes: Vec<String>,
+    /// Other containers.
+    pub containers: Vec<String>,
+    /// Volumes.
+    pub volumes: Vec<String>,
+    /// Networks.
+    pub networks: Vec<String>,
+}
+
+impl Inventory {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Inventory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds = [
+            ("node", &self.nodes),
+            ("container", &self.containers),
+            ("volume", &self.volumes),
+            ("network", &self.networks),
+        ];
+        let counted: Vec<_> = kinds
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(kind, names)| format!("{} {kind}{}", names.len(), if names.len() == 1 { "" } else { "s" }))
+            .collect();
+        f.write_str(&if counted.is_empty() { "nothing".into() } else { counted.join(", ") })
+    }
+}
+
+impl Engine {
+    /// Makes the deployment's network unless it exists.
+    ///
+    /// # Errors
+    /// When a network of that name exists that this tool has not made, or the engine refuses.
+    pub async fn ensure_network(&self) -> Result<bool> {
+        let name = &self.owner;
+        match self.network_owner(name).await? {
+            Some(owner) if owner == *name => Ok(false),
+            Some(_) => bail!(
+                "a network `{name}` exists that KEdge has not made; remove it or choose another `cluster.name`"
+            ),
+            None => {
+                let request = NetworkCreateRequest {
+                    name: name.clone(),
+                    driver: Some("bridge".into()),
+                    labels: Some(self.labels()),
+                    ..NetworkCreateRequest::default()
+                };
+                let made = self.docker.create_network(request).await;
+                made.with_context(|| format!("failed to make the network `{name}`"))?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Names of the nodes of the deployment's cluster: kind's containers on the deployment's own network.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn nodes(&self) -> Result<Vec<String>> {
+        let own = self.network_owner(&self.owner).await?.is_some_and(|owner| owner == self.owner);
+        let found = if own { self.list(&label_filter(KIND_LABEL, &self.owner)).await? } else { Vec::new() };
+        Ok(found.iter().filter(|container| is_on(container, &self.owner)).filter_map(name_of).collect())
+    }
+
+    /// Refuses to go on when somebody else has a kind cluster of the deployment's name.
+    ///
+    /// # Errors
+    /// When there is one, or the engine cannot be asked.
+    pub async fn refuse_foreign_cluster(&self) -> Result<()> {
+        let found = self.list(&label_filter(KIND_LABEL, &self.owner)).await?;
+        match found.iter().find(|container| !is_on(container, &self.owner)) {
+            Some(_) => bail!(
+                "a kind cluster `{}` exists that KEdge has not made; delete it or choose another `cluster.name`",
+                self.owner
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Lists what exists of the deployment.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn inventory(&self) -> Result<Inventory> {
+        let nodes = self.nodes().await?;
+        let containers = self.list(&self.own()).await?;
+        let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
+        let networks =
+            self.docker.list_networks(Some(options)).await.context("failed to list the networks")?;
+        let networks: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();
+        let mut volumes = self.volumes(self.own()).await?;
+        if networks.contains(&self.owner) {
+            volumes.extend(self.volumes(label_filter(KIND_LABEL, &self.owner)).await?);
+        }
+        Ok(Inventory {
+            containers: containers.iter().filter_map(name_of).filter(|name| !nodes.contains(name)).collect(),
+            nodes,
+            volumes,
+            networks,
+        })
+    }
+
+    /// Removes what is listed, and goes on when something cannot be removed.
+    ///
+    /// # Errors
+    /// All that could not be removed.
+    pub async fn remove(&self, inventory: &Inventory) -> Result<()> {
+        let mut problems = Vec::new();
+        for name in inventory.nodes.iter().chain(&inventory.containers) {
+            problems.extend(self.remove_container(name).await.err());
+        }
+        for name in &inventory.volumes {
+            let removed =
+                fine_when_missing(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await);
+            problems.extend(removed.with_context(|| format!("failed to remove the volume `{name}`")).err());
+        }
+        // Last, because by the network the rest is found when this is stopped halfway.
+        for name in &inventory.networks {
+            let removed = fine_when_missing(self.docker.remove_network(name).await);
+            problems.extend(removed.with_context(|| format!("failed to remove the network `{name}`")).err());
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow!(problems.iter().map(|problem| format!("{problem:#}")).collect::<Vec<_>>().join("\n  ")))
+    }
+
+    /// Ends a container at once and removes it with its anonymous volumes; one that does not exist is as good.
+    /// Nothing here is worth an orderly end, for which an engine waits ten seconds.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn remove_container(&self, name: &str) -> Result<()> {
+        let kill = KillContainerOptionsBuilder::new().signal("KILL").build();
+        fine_when_missing(self.docker.kill_container(name, Some(kill)).await)
+            .with_context(|| format!("failed to end the container `{name}`"))?;
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        fine_when_missing(self.docker.remove_container(name, Some(options)).await)
+            .with_context(|| format!("failed to remove the container `{name}`"))
+    }
+
+    /// The owner of a network; empty when the tool has not made it, `None` when there is no such network.
+    async fn network_owner(&self, name: &str) -> Result<Option<String>> {
+        match self.docker.inspect_network(name, None).await {
+            Ok(network) => {
+                Ok(Some(network.labels.unwrap_or_default().remove(OWNER_LABEL).unwrap_or_default()))
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(anyhow!(error).context(format!("failed to look for the network `{name}`"))),
+        }
+    }
+
+    async fn list(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
+        let options = ListContainersOptionsBuilder::new().all(true).filters(filters).build();
+        self.docker.list_containers(Some(options)).await.context("failed to list the containers")
+    }
+
+    async fn volumes(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<String>> {
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let found = self.docker.list_volumes(Some(options)).await.context("failed to list the volumes")?;
+        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+    }
+}
+
+/// What is gone, has ended, or is being removed already is as good as removed.
+fn fine_when_missing(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+fn name_of(container: &ContainerSummary) -> Option<String> {
+    Some(container.names.as_ref()?.first()?.trim_start_matches('/').to_owned())
+}
+
+fn is_on(container: &ContainerSummary, network: &str) -> bool {
+    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    networks.is_some_and(|networks| networks.contains_key(network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_tells_what_there_is() {
+        assert_eq!(Inventory::default().to_string(), "nothing");
+        let some = Inventory {
+            nodes: vec!["n".into()],
+            volumes: vec!["a".into(), "b".into()],
+            ..Inventory::default()
+        };
+        assert_eq!(some.to_string(), "1 node, 2 volumes");
+        assert!(!some.is_empty());
+    }
+}
