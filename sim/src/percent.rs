@@ -8,9 +8,17 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// A dollar sign is allowed in a path, and the identity service of IoT Edge leaves it as it is.
+const ESCAPED_IN_PATH: &AsciiSet = &ESCAPED.remove(b'$');
+
 /// The encoded text.
 pub(crate) fn encode(text: &str) -> impl Display {
     utf8_percent_encode(text, ESCAPED)
+}
+
+/// The text as a segment of a path, with `$` as it is.
+pub(crate) fn encode_segment(text: &str) -> impl Display {
+    utf8_percent_encode(text, ESCAPED_IN_PATH)
 }
 
 /// The decoded text, when it is UTF-8.
@@ -28,6 +36,7 @@ mod tests {
         let encoded = encode(text).to_string();
         assert_eq!(encoded, "aZ09-._~%20%24%2F%25%2B%C3%BC");
         assert_eq!(decode(&encoded).as_deref(), Some(text));
+        assert_eq!(encode_segment(text).to_string(), "aZ09-._~%20$%2F%25%2B%C3%BC");
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::http::{HttpClient, HttpError, Method, Request, StatusCode, header};
 use crate::identity::Identity;
+use crate::percent::encode_segment;
 use crate::sas::{SasError, SharedAccessKey, Token, sign, unix_seconds};
 use crate::secret::Secret;
 
@@ -23,9 +23,6 @@ const API_VERSION: &str = "2017-11-08-preview";
 const REQUEST_TOKEN_SECS: u64 = 60;
 /// Lifetime of the tokens that open MQTT sessions.
 const SESSION_TOKEN_SECS: u64 = 3600;
-/// The identity service sends `$` as it is; what a path cannot hold is escaped.
-const PATH_ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
 
 /// Why the hub gave no identity.
 #[derive(Debug, thiserror::Error)]
@@ -207,8 +204,8 @@ impl IdentityService {
     ) -> Result<Bytes, IdentityServiceError> {
         let path = format!(
             "/devices/{}/modules/{}?api-version={API_VERSION}",
-            utf8_percent_encode(&self.device_id, PATH_ESCAPED),
-            utf8_percent_encode(module_id, PATH_ESCAPED)
+            encode_segment(&self.device_id),
+            encode_segment(module_id)
         );
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(header::AUTHORIZATION, self.device_token().expose());

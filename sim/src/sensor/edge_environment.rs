@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -14,6 +13,7 @@ use serde_json::json;
 use crate::http::{Method, StatusCode};
 use crate::identity::{Identity, IdentityError};
 use crate::module_client::Link;
+use crate::percent;
 use crate::sas::{self, unix_seconds};
 use crate::secret::Secret;
 use crate::tls::{Endpoint, TlsError, Trust, client_config};
@@ -21,7 +21,6 @@ use crate::unix_http::{self, UnixHttpError};
 
 const GATEWAY_PORT: u16 = 8883;
 const TOKEN_SECS: u64 = 3600;
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why the module has no way to the gateway.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +104,8 @@ impl EdgeEnvironment {
         );
         let request =
             json!({"keyId": "primary", "algo": "HMACSHA256", "data": STANDARD.encode(unsigned.text())});
-        let module = utf8_percent_encode(self.identity.module_id().unwrap_or_default(), ESCAPED);
-        let generation = utf8_percent_encode(&self.generation_id, ESCAPED);
+        let module = percent::encode(self.identity.module_id().unwrap_or_default());
+        let generation = percent::encode(&self.generation_id);
         let path = format!("/modules/{module}/genid/{generation}/sign");
         let signature: Signature = self.ask(Method::POST, &path, request.to_string().into()).await?;
         let digest = STANDARD.decode(&signature.digest);
@@ -121,7 +120,7 @@ impl EdgeEnvironment {
         path: &str,
         body: Bytes,
     ) -> Result<T, EnvironmentError> {
-        let path = format!("{path}?api-version={}", utf8_percent_encode(&self.api_version, ESCAPED));
+        let path = format!("{path}?api-version={}", percent::encode(&self.api_version));
         let answer = unix_http::request(&self.workload_socket, method, &path, body).await?;
         match answer.status() {
             StatusCode::OK => serde_json::from_slice(answer.body())
