@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::deployment::ModuleSpec;
+use crate::secret::without_quoted_text;
 
 /// Label by which the runtime knows its containers, with the value of the real one.
 pub const OWNER_LABEL: &str = "net.azure-devices.edge.owner";
@@ -53,7 +54,8 @@ pub struct OptionsError(String);
 /// The description of the container, with its digest in a label.
 pub fn describe(spec: &ModuleSpec, context: Context<'_>) -> Result<ContainerCreateBody, OptionsError> {
     let mut body: ContainerCreateBody = serde_json::from_value(Value::Object(spec.create_options.clone()))
-        .map_err(|error| OptionsError(error.to_string()))?;
+        // A value that stands in the wrong place may be a password.
+        .map_err(|error| OptionsError(without_quoted_text(&error.to_string())))?;
     refuse_unknown(&spec.create_options, &body)?;
     body.image = Some(spec.image.clone());
     body.env = Some(environment(body.env.take().unwrap_or_default(), spec, context));
@@ -268,9 +270,10 @@ mod tests {
             (json!({"Comand": ["x"]}), "\"Comand\" is not an option"),
             (json!({"HostConfig": {"Privilegd": true}}), "\"HostConfig.Privilegd\" is not an option"),
             (json!({"Cmd": 5}), "createOptions: invalid type"),
+            (json!({"Env": "PASSWORD=hidden"}), "createOptions: invalid type: string \"…\""),
         ] {
             let error = describe(&spec(options), context()).unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
+            assert!(error.contains(named) && !error.contains("hidden"), "{error}");
         }
         assert!(describe(&spec(json!({"Volumes": {}, "Unknown": null})), context()).is_ok());
     }

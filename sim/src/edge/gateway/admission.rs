@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::edge::identity::{IdentityService, ModuleIdentity};
-use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, Username};
+use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, MAX_ID_LEN, Username};
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
 use crate::sas::SasError;
 
 /// Why a client was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("the client id \"{0}\" is not that of a module of this device")]
+    #[error("the client id {0:?} is not that of a module of this device")]
     ClientId(String),
     #[error("the user name does not belong to the client id, or names another hub")]
     Username,
@@ -44,7 +44,8 @@ pub(super) fn admit(
     is_deployed: impl Fn(&str) -> Option<bool>,
     now: u64,
 ) -> Result<Arc<ModuleIdentity>, Refusal> {
-    let foreign = || Refusal::ClientId(connect.client_id.clone());
+    // A stranger chose it: it goes into the log escaped, and not in any length.
+    let foreign = || Refusal::ClientId(connect.client_id.chars().take(2 * MAX_ID_LEN + 1).collect());
     let identity = Identity::from_client_id(&connect.client_id).map_err(|_| foreign())?;
     let module = identity
         .module_id()
@@ -63,5 +64,27 @@ pub(super) fn admit(
             Err(source) => Err(Refusal::Token { module: module.to_owned(), source }),
         },
         _ => Err(Refusal::NotYetKnown(module.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::HttpClient;
+    use crate::sas::SharedAccessKey;
+    use crate::tls::{Endpoint, Trust, client_config};
+
+    #[test]
+    fn a_strangers_client_id_stays_one_line_of_bounded_length() {
+        let authority = crate::pki::CertificateAuthority::generate("test CA").unwrap();
+        let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
+        let http = HttpClient::new(Endpoint::new("hub.test", 443), tls);
+        let key = || SharedAccessKey::generate().unwrap();
+        let identities = IdentityService::new(http, "hub.test".into(), "d".into(), key(), key());
+        let connect = Connect::new(format!("d/m\n<3>forged{}", "x".repeat(60_000)));
+        let refusal = admit(&connect, &identities, "hub.test", |_| Some(true), 0).unwrap_err();
+        let text = refusal.to_string();
+        assert!(text.contains("d/m\\n<3>forged") && !text.contains('\n') && text.len() < 1000, "{text}");
+        assert_eq!(refusal.code(), ConnectReturnCode::BadClientId);
     }
 }

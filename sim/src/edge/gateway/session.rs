@@ -49,9 +49,9 @@ enum End {
     Transport(#[from] Error),
     #[error("it sent a {0} packet")]
     Unexpected(&'static str),
-    #[error("it published on a topic that is not its own: {0}")]
+    #[error("it published on a topic that is not its own: {0:?}")]
     ForeignTopic(String),
-    #[error("it published on \"{topic}\": {source}")]
+    #[error("it published on {topic:?}: {source}")]
     BadTopic { topic: String, source: TopicError },
     #[error(transparent)]
     Undeliverable(#[from] Undeliverable),
