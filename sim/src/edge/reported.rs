@@ -6,6 +6,8 @@ use super::board::{ConfigStatus, ModuleState, RuntimeState};
 
 /// Version of the schema of the reported properties, of both modules.
 const SCHEMA_VERSION: &str = "1.1";
+/// Characters of a description. Properties have at most 4096 bytes.
+const MAX_TEXT: usize = 1000;
 /// Names the simulated runtime in every report, so that nobody takes it for the real one.
 const PRODUCT: &str = concat!("kedge-simulated ", env!("CARGO_PKG_VERSION"));
 
@@ -63,9 +65,14 @@ fn common(status: &ConfigStatus) -> Value {
         "lastDesiredVersion": status.version,
         "lastDesiredStatus": {
             "code": if status.status == 0 { 406 } else { status.status },
-            "description": status.description,
+            "description": shortened(&status.description),
         },
     })
+}
+
+/// A text that the hub takes for a property; it would refuse the whole report for a longer one.
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
 }
 
 fn module(state: &ModuleState) -> Value {
@@ -81,7 +88,7 @@ fn module(state: &ModuleState) -> Value {
             "imageHash": observed.map(|module| module.image_id.clone()),
         },
         "runtimeStatus": state.status,
-        "statusDescription": state.description,
+        "statusDescription": shortened(&state.description),
         "exitCode": observed.and_then(|module| module.exit_code).unwrap_or_default(),
         "lastStartTimeUtc": observed.and_then(|module| module.started_at.clone()),
         "lastExitTimeUtc": observed.and_then(|module| module.finished_at.clone()),
@@ -134,6 +141,9 @@ mod tests {
         let refused = edge_agent(&RuntimeState { deployment, ..RuntimeState::default() });
         assert_eq!(refused["lastDesiredStatus"], json!({"code": 412, "description": "schema"}));
         assert_eq!(refused["lastDesiredVersion"], 7);
+        let deployment = ConfigStatus { version: 7, status: 400, description: "€".repeat(5000) };
+        let long = edge_agent(&RuntimeState { deployment, ..RuntimeState::default() });
+        assert_eq!(long["lastDesiredStatus"]["description"], "€".repeat(MAX_TEXT));
     }
 
     #[test]
