@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, LinkState, RuntimeState};
@@ -63,8 +64,13 @@ impl Upstream {
                 let (client, notices) = self.connect(module).await?;
                 self.board.update(|state| *S::link_state(state) = LinkState::Connected);
                 tracing::info!("{module} is connected to {}", self.link.hub_name);
-                backoff.reset();
-                Ok::<_, ConnectError>(session.run(&client, notices).await)
+                let began = Instant::now();
+                let end = session.run(&client, notices).await;
+                // A session that the hub ends at once is no success: it would end the next one as well.
+                if began.elapsed() > MAX_RETRY {
+                    backoff.reset();
+                }
+                Ok::<_, ConnectError>(end)
             };
             let reason = match self.shutdown.run_until_cancelled(attempt).await {
                 _ if self.shutdown.is_cancelled() => return,
