@@ -10,6 +10,7 @@ pub mod mqtt;
 mod percent;
 pub mod pki;
 pub mod process;
+mod random;
 pub mod retry;
 pub mod sas;
 pub mod secret;

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::pki::CertificateAuthority;
-use crate::sas::SharedAccessKey;
+use crate::random;
+use crate::sas::{SasError, SharedAccessKey};
 use crate::secret::Secret;
 
 /// Where the state is kept.
 pub const DEFAULT_FOLDER: &str = "/var/lib/aziot";
+const MASTER_KEY_BYTES: usize = 32;
 
 /// The state folder, with the file names of the real services where they have one.
 #[derive(Debug, Clone)]
@@ -38,10 +40,11 @@ impl StateFolder {
         let bytes = match read_if_there(&path)? {
             Some(bytes) => bytes,
             None => {
-                let mut bytes = vec![0; 32];
-                getrandom::fill(&mut bytes).context("failed to make the master key")?;
+                let bytes: [u8; MASTER_KEY_BYTES] = random::bytes()
+                    .map_err(|_| SasError::NoRandomness)
+                    .context("failed to make the master key")?;
                 write_private(&path, &bytes)?;
-                bytes
+                bytes.to_vec()
             }
         };
         SharedAccessKey::from_bytes(bytes).with_context(|| format!("{} is not a key", path.display()))

@@ -5,10 +5,10 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use rustls::crypto::ring;
 use sha2::Sha256;
 
 use super::SasError;
+use crate::random;
 use crate::secret::Secret;
 
 const GENERATED_KEY_BYTES: usize = 32;
@@ -42,10 +42,8 @@ impl SharedAccessKey {
 
     /// Makes a new random key of 32 bytes.
     pub fn generate() -> Result<Self, SasError> {
-        let mut bytes = vec![0; GENERATED_KEY_BYTES];
-        // The generator of TLS asks the kernel directly; others look for `/dev/urandom` in a static binary.
-        ring::default_provider().secure_random.fill(&mut bytes).map_err(|_| SasError::NoRandomness)?;
-        Self::from_bytes(bytes)
+        let bytes = random::bytes::<GENERATED_KEY_BYTES>().map_err(|_| SasError::NoRandomness)?;
+        Self::from_bytes(bytes.to_vec())
     }
 
     /// The text form, as it stands in connection strings.

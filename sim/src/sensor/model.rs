@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
+use crate::random;
 
 /// One measurement, in the original's form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub(super) struct Noise(u64);
 impl Noise {
     pub(super) fn new() -> Self {
         // Any seed will do when the system gives none.
-        Self(getrandom::u64().unwrap_or_default())
+        Self(random::bytes().map(u64::from_ne_bytes).unwrap_or_default())
     }
 }
 

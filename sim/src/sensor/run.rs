@@ -16,6 +16,7 @@ use super::model::{Model, Noise};
 use super::settings::Settings;
 use crate::module_client::{ModuleClient, Notices, TwinError};
 use crate::mqtt::ClientError;
+use crate::random;
 use crate::retry::{self, Backoff};
 use crate::topics::{PropertyBag, system};
 
@@ -219,8 +220,7 @@ async fn exchange_twin(client: &ModuleClient, control: &watch::Sender<Control>) 
 
 /// A version 4 UUID; all zeros when the system gives no random bytes.
 fn random_uuid() -> String {
-    let mut bytes = [0; 16];
-    let _ = getrandom::fill(&mut bytes);
+    let mut bytes: [u8; 16] = random::bytes().unwrap_or_default();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
