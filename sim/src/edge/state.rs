@@ -60,7 +60,9 @@ impl StateFolder {
                 CertificateAuthority::load(&certificate, &Secret::new(key))
                     .with_context(|| format!("the Edge CA in {} cannot be used", self.0.display()))
             }
-            _ => {
+            (Some(_), None) => anyhow::bail!("the key of the Edge CA is missing: {}", key_path.display()),
+            // Nobody trusts a key whose certificate was never written.
+            (None, _) => {
                 let authority = CertificateAuthority::generate(&format!("aziot-edge CA {device_id}"))?;
                 // The key goes first: a certificate without its key would look complete and be useless.
                 write_private(&key_path, authority.key_pem().expose().as_bytes())?;
@@ -130,5 +132,8 @@ mod tests {
         state.edge_ca("d").unwrap();
         fs_err::write(folder.path().join("certd/aziot-edged-ca.pem"), "junk").unwrap();
         assert!(state.edge_ca("d").is_err());
+        fs_err::remove_file(folder.path().join("keyd/aziot-edged-ca.pem")).unwrap();
+        let error = state.edge_ca("d").err().unwrap().to_string();
+        assert!(error.contains("keyd/aziot-edged-ca.pem"), "{error}");
     }
 }
