@@ -157,8 +157,9 @@ impl Engine {
     /// When the engine refuses.
     pub async fn remove_container(&self, name: &str) -> Result<()> {
         let kill = KillContainerOptionsBuilder::new().signal("KILL").build();
-        fine_when_missing(self.docker.kill_container(name, Some(kill)).await)
-            .with_context(|| format!("failed to end the container `{name}`"))?;
+        // One that has ended already cannot be killed, which engines put in different words: the removal tells
+        // whether it is gone.
+        let _ = self.docker.kill_container(name, Some(kill)).await;
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         fine_when_missing(self.docker.remove_container(name, Some(options)).await)
             .with_context(|| format!("failed to remove the container `{name}`"))
