@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -87,9 +88,11 @@ impl ModuleIdentity {
         Secret::new(sign(&self.identity.resource(hub_name), &self.keys[0], expiry, None))
     }
 
-    /// Verifies a token that a client of this identity presents.
-    pub fn verify(&self, token: &str, hub_name: &str, now: u64) -> Result<(), SasError> {
-        Token::parse(token)?.verify(&self.keys, &self.identity.resource(hub_name), now)
+    /// Verifies a token that a client of this identity presents; gives how long it is good.
+    pub fn verify(&self, token: &str, hub_name: &str, now: u64) -> Result<Duration, SasError> {
+        let token = Token::parse(token)?;
+        token.verify(&self.keys, &self.identity.resource(hub_name), now)?;
+        Ok(token.remaining(now))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tokens: made, read and verified.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -10,6 +12,8 @@ use crate::percent;
 /// A token is still accepted this long after its expiry, since a device's clock may be slow.
 pub const CLOCK_SKEW_SECS: u64 = 60;
 
+/// Timers reach about two years ahead; a client with a longer token proves itself anew each year.
+const MAX_REMAINING: Duration = Duration::from_secs(365 * 24 * 3600);
 const SCHEME: &str = "SharedAccessSignature ";
 const MAX_TOKEN_TEXT: usize = 4096;
 
@@ -103,9 +107,10 @@ impl Token {
         self.policy.as_deref()
     }
 
-    /// When the token expires, in Unix seconds.
-    pub fn expiry(&self) -> u64 {
-        self.expiry
+    /// How long the token is still accepted, and with it the connection that it opened.
+    pub fn remaining(&self, now_unix: u64) -> Duration {
+        let seconds = self.expiry.saturating_add(CLOCK_SKEW_SECS).saturating_sub(now_unix);
+        Duration::from_secs(seconds).min(MAX_REMAINING)
     }
 
     /// Verifies the token against the keys of the identity that it claims. A token for a parent of the expected

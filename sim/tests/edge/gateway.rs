@@ -1,11 +1,13 @@
 //! What the gateway refuses.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kedge_sim::edge::board::{LinkState, RuntimeState};
 use kedge_sim::identity::Identity;
 use kedge_sim::mqtt::packet::{Connect, ConnectReturnCode, Publish, Subscribe, SubscribeReasonCode};
 use kedge_sim::mqtt::{Connection, Packet, QoS};
-use kedge_sim::sas::{SharedAccessKey, Unsigned, sign, unix_seconds};
+use kedge_sim::sas::{CLOCK_SKEW_SECS, SharedAccessKey, Unsigned, sign, unix_seconds};
 use kedge_sim::tls::{self, ClientStream, Endpoint, Trust, client_config};
 use kedge_sim::topics::{HubTopic, MAX_MESSAGE};
 use serde_json::json;
@@ -285,6 +287,22 @@ async fn a_message_without_a_route_is_acknowledged_and_goes_nowhere() {
     let answer = within_limit(connection.read()).await.unwrap().unwrap();
     assert!(matches!(&answer, Some(Packet::PubAck(ack)) if ack.pkid == 9), "{answer:?}");
     assert_eq!(world.count().await, before);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_its_token() {
+    let (_world, edge) = World::with_sensor().await;
+    cut_the_sensor_off(&edge).await;
+    let mut login = Login::of_sensor(&edge).await;
+    let sensor = Identity::module(DEVICE, SENSOR).unwrap();
+    let soon = unix_seconds(Timestamp::now()) - CLOCK_SKEW_SECS + 4;
+    login.password = signed(&edge, &sensor.resource(HUB), soon).await;
+    let (code, connection) = login.connect(&edge).await;
+    assert_eq!(code, ConnectReturnCode::Success);
+    // The keep-alive time would end it after fifteen seconds.
+    let closed = tokio::time::timeout(Duration::from_secs(12), is_closed(connection)).await;
+    assert_eq!(closed, Ok(true));
     edge.stop().await;
 }
 

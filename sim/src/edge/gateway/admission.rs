@@ -1,6 +1,7 @@
 //! Who may connect to the gateway.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::edge::identity::{IdentityService, ModuleIdentity};
 use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, MAX_ID_LEN, Username};
@@ -34,6 +35,14 @@ impl Refusal {
     }
 }
 
+/// A client that was let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) identity: Arc<ModuleIdentity>,
+    /// How long the token is good, and with it the connection.
+    pub(super) token_life: Duration,
+}
+
 /// Checks what a client says of itself.
 ///
 /// `is_deployed` tells whether a module belongs to the deployment, or `None` before the first one came.
@@ -43,7 +52,7 @@ pub(super) fn admit(
     hub_name: &str,
     is_deployed: impl Fn(&str) -> Option<bool>,
     now: u64,
-) -> Result<Arc<ModuleIdentity>, Refusal> {
+) -> Result<Admitted, Refusal> {
     // A stranger chose it: it goes into the log escaped, and not in any length.
     let foreign = || Refusal::ClientId(connect.client_id.chars().take(2 * MAX_ID_LEN + 1).collect());
     let identity = Identity::from_client_id(&connect.client_id).map_err(|_| foreign())?;
@@ -59,8 +68,8 @@ pub(super) fn admit(
     }
     match (is_deployed(module), identities.get(module)) {
         (Some(false), _) => Err(Refusal::UnknownModule(module.to_owned())),
-        (Some(true), Some(known)) => match known.verify(&login.password, hub_name, now) {
-            Ok(()) => Ok(known),
+        (Some(true), Some(identity)) => match identity.verify(&login.password, hub_name, now) {
+            Ok(token_life) => Ok(Admitted { identity, token_life }),
             Err(source) => Err(Refusal::Token { module: module.to_owned(), source }),
         },
         _ => Err(Refusal::NotYetKnown(module.to_owned())),

@@ -1,7 +1,6 @@
 //! One client of the gateway, from its CONNECT to its end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +9,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Gateway;
-use super::admission::{Refusal, admit};
+use super::admission::{Admitted, Refusal, admit};
 use super::relay::Relay;
 use crate::edge::forwarder::Undeliverable;
-use crate::edge::identity::ModuleIdentity;
 use crate::identity::Identity;
 use crate::mqtt::packet::{self, ConnAck, ConnectReturnCode, SubAck, SubscribeReasonCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet, QoS, Writer};
@@ -43,6 +41,8 @@ enum End {
     Silent,
     #[error("a newer connection took its place")]
     Replaced,
+    #[error("its token expired")]
+    TokenExpired,
     #[error("the runtime stops")]
     Shutdown,
     #[error(transparent)]
@@ -83,7 +83,7 @@ impl Gateway {
         match (admitted, answer) {
             (Err(refusal), _) => tracing::warn!("The gateway refused {peer}: {refusal}"),
             (Ok(_), Err(error)) => tracing::debug!("{peer} has gone: {error}"),
-            (Ok(identity), Ok(())) => self.serve_module(connection, &connect, identity).await,
+            (Ok(admitted), Ok(())) => self.serve_module(connection, &connect, admitted).await,
         }
     }
 
@@ -91,7 +91,7 @@ impl Gateway {
         &self,
         connection: Connection<S>,
         connect: &packet::Connect,
-        identity: Arc<ModuleIdentity>,
+        Admitted { identity, token_life }: Admitted,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -106,10 +106,11 @@ impl Gateway {
         let end = tokio::select! {
             end = session.run(connection, keep_alive + keep_alive / 2) => end,
             () = registration.replaced.cancelled() => End::Replaced,
+            () = sleep(token_life) => End::TokenExpired,
             () = self.upstream.shutdown.cancelled() => End::Shutdown,
         };
         match end {
-            End::Goodbye | End::Closed | End::Replaced | End::Shutdown => {
+            End::Goodbye | End::Closed | End::Replaced | End::TokenExpired | End::Shutdown => {
                 tracing::debug!("Client {name}: {end}");
             }
             _ => tracing::warn!("The gateway closes the connection of {name}: {end}"),

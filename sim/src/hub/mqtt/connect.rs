@@ -1,5 +1,7 @@
 //! CONNECT: who wants in, and whether it may.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::message::{Message, Refusal};
@@ -8,7 +10,7 @@ use crate::hub::store::Store;
 use crate::identity::{Identity, IdentityError, Username};
 use crate::mqtt::Protocol;
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
-use crate::sas::SasError;
+use crate::sas::{SasError, unix_seconds};
 
 /// IoT Hub answers this for a longer wish, too.
 const MAX_KEEP_ALIVE_SECS: u16 = 1177;
@@ -54,8 +56,8 @@ impl ConnectError {
 pub(super) struct Accepted {
     pub(super) identity: Identity,
     pub(super) keep_alive_secs: u16,
-    /// Unix time at which the token expires, and with it the connection.
-    pub(super) token_expiry: u64,
+    /// How long the token is good, and with it the connection.
+    pub(super) token_life: Duration,
     /// To be stored when the connection ends without a DISCONNECT.
     pub(super) will: Option<Message>,
 }
@@ -86,7 +88,8 @@ pub(super) fn accept(
         0 => MAX_KEEP_ALIVE_SECS,
         secs => secs.min(MAX_KEEP_ALIVE_SECS),
     };
-    Ok(Accepted { identity, keep_alive_secs, token_expiry: token.expiry(), will })
+    let token_life = token.remaining(unix_seconds(now));
+    Ok(Accepted { identity, keep_alive_secs, token_life, will })
 }
 
 #[cfg(test)]
@@ -95,7 +98,7 @@ mod tests {
     use crate::hub::store::{Authentication, DeviceSpec};
     use crate::mqtt::QoS;
     use crate::mqtt::packet::LastWill;
-    use crate::sas::{SharedAccessKey, sign};
+    use crate::sas::{CLOCK_SKEW_SECS, SharedAccessKey, sign};
 
     const EXPIRY: u64 = 1_790_003_600;
 
@@ -130,7 +133,7 @@ mod tests {
     fn a_device_with_its_token_is_let_in() {
         let accepted = decide(&connect()).unwrap();
         assert_eq!((accepted.identity.to_string().as_str(), accepted.keep_alive_secs), ("d", 60));
-        assert_eq!(accepted.token_expiry, EXPIRY);
+        assert_eq!(accepted.token_life, Duration::from_secs(3600 + CLOCK_SKEW_SECS));
         for (wish, given) in [(0, 1177), (1177, 1177), (u16::MAX, 1177), (1, 1)] {
             let connect = Connect { keep_alive: wish, ..connect() };
             assert_eq!(decide(&connect).unwrap().keep_alive_secs, given);

@@ -24,13 +24,10 @@ use super::connections::Ticket;
 use crate::identity::Identity;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet};
-use crate::sas::{CLOCK_SKEW_SECS, unix_seconds};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timers reach about two years ahead; a client with a longer token proves itself anew each year.
-const MAX_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -145,15 +142,13 @@ struct Client<'a, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
     fn new(hub: &'a Hub, connection: Connection<S>, accepted: &Accepted, ticket: Ticket) -> Self {
-        let now = unix_seconds(Timestamp::now());
-        let token_life = accepted.token_expiry.saturating_add(CLOCK_SKEW_SECS).saturating_sub(now);
         Self {
             hub,
             connection,
             session: Session::new(accepted.identity.clone()),
             ticket,
             silence_limit: Duration::from_secs(accepted.keep_alive_secs.into()) * 3 / 2,
-            token_end: Instant::now() + Duration::from_secs(token_life).min(MAX_TOKEN_LIFE),
+            token_end: Instant::now() + accepted.token_life,
             said_goodbye: false,
         }
     }

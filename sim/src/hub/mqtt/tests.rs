@@ -12,7 +12,7 @@ use crate::hub::connections::Connections;
 use crate::hub::store::{Authentication, DeviceSpec, Precondition, Store};
 use crate::mqtt::QoS;
 use crate::mqtt::packet::{Connect, Subscribe};
-use crate::sas::{SharedAccessKey, sign};
+use crate::sas::{CLOCK_SKEW_SECS, SharedAccessKey, sign, unix_seconds};
 
 const HUB: &str = "hub.test";
 
