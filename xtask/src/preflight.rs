@@ -26,15 +26,18 @@ const fn tool(program: &'static str, purpose: &'static str, package: &'static st
 }
 
 /// What is needed with every engine.
-const ALWAYS: [Tool; 4] = [
+const ALWAYS: [Tool; 2] = [
+    tool("dpkg-deb", "unpacks the package of kind", "dpkg"),
+    tool("setpriv", "ends child processes with this program", "util-linux"),
+];
+/// What assembles the base image; without root, which it needs, Debian's own image is pulled.
+const ROOT: [Tool; 2] = [
     tool("mmdebstrap", "assembles the Debian base image", "mmdebstrap"),
     tool(
         "/usr/share/keyrings/debian-archive-keyring.gpg",
         "checks the signatures of Debian",
         "debian-archive-keyring",
     ),
-    tool("dpkg-deb", "unpacks the package of kind", "dpkg"),
-    tool("setpriv", "ends child services with this program", "util-linux"),
 ];
 /// What Podman needs; its Debian package does not depend on all of it.
 const PODMAN: [Tool; 5] = [
@@ -67,10 +70,16 @@ impl Missing {
     }
 }
 
+/// Whether this program may do everything on the machine.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// What is missing on this machine, with Podman as the engine or without.
 #[must_use]
 pub fn missing(podman: bool) -> Vec<Tool> {
-    missing_among(podman, |program| {
+    missing_among(podman, is_root(), |program| {
         if program.starts_with('/') {
             std::path::Path::new(program).exists()
         } else {
@@ -79,9 +88,10 @@ pub fn missing(podman: bool) -> Vec<Tool> {
     })
 }
 
-fn missing_among(podman: bool, present: impl Fn(&str) -> bool) -> Vec<Tool> {
+fn missing_among(podman: bool, root: bool, present: impl Fn(&str) -> bool) -> Vec<Tool> {
     let podman = if podman { &PODMAN[..] } else { &[][..] };
-    ALWAYS.iter().chain(podman).filter(|tool| !present(tool.program)).copied().collect()
+    let root = if root { &ROOT[..] } else { &[][..] };
+    ALWAYS.iter().chain(root).chain(podman).filter(|tool| !present(tool.program)).copied().collect()
 }
 
 /// Makes sure that the machine has all that is needed, with the user's consent.
@@ -120,7 +130,7 @@ fn agreed(command: &str) -> Result<bool> {
 }
 
 async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {
-    let root = Process::new("find out who runs this", "id").args(["-u"]).read().await?.trim() == "0";
+    let root = is_root();
     // sudo keeps no variables of ours, so `env` sets it on the other side.
     let (program, first) = if root {
         ("env", &["DEBIAN_FRONTEND=noninteractive", "apt-get"][..])
@@ -137,16 +147,18 @@ mod tests {
 
     #[test]
     fn docker_users_need_no_podman() {
-        let packages =
-            |podman| missing_among(podman, |_| false).iter().map(|tool| tool.package).collect::<Vec<_>>();
-        assert_eq!(packages(false), ["mmdebstrap", "debian-archive-keyring", "dpkg", "util-linux"]);
+        let packages = |podman| {
+            missing_among(podman, true, |_| false).iter().map(|tool| tool.package).collect::<Vec<_>>()
+        };
+        assert_eq!(packages(false), ["dpkg", "util-linux", "mmdebstrap", "debian-archive-keyring"]);
         assert!(packages(true).contains(&"aardvark-dns"));
-        assert!(missing_among(true, |_| true).is_empty());
+        assert!(missing_among(true, true, |_| true).is_empty());
+        assert!(missing_among(false, false, |_| false).iter().all(|tool| tool.package != "mmdebstrap"));
     }
 
     #[test]
     fn all_that_is_missing_is_told_at_once_with_the_cure() {
-        let missing = missing_among(true, |program| program != "podman" && program != "runc");
+        let missing = missing_among(true, true, |program| program != "podman" && program != "runc");
         let text = Missing::new(missing).to_string();
         assert!(
             text.contains("podman                 container engine")

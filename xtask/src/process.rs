@@ -1,6 +1,8 @@
 //! The one place that starts child processes: argv only, no shell, standard input closed, output in a log
 //! file, a purpose for the error text, a time limit, and an end on cancellation.
 
+mod error;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io;
@@ -11,6 +13,8 @@ use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::ProcessError;
+
 /// How many lines of a failed child's output go into the error.
 const TAIL_LINES: usize = 15;
 /// How often a running child is checked for its limit and for cancellation.
@@ -18,51 +22,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a child may take to end by itself once it is asked to.
 const END_GRACE: Duration = Duration::from_secs(3);
-
-/// A child process that did not do what it was started for.
-#[derive(Debug, thiserror::Error)]
-pub enum ProcessError {
-    /// The program could not be started.
-    #[error("failed to {purpose}: `{program}` could not be started")]
-    NotStarted {
-        /// What it was to do.
-        purpose: String,
-        /// The program's name.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The program ran and failed.
-    #[error("failed to {purpose}: `{command}` ended with {status}{tail}")]
-    Failed {
-        /// What it was to do.
-        purpose: String,
-        /// The command line, ready to be pasted into a shell.
-        command: String,
-        /// The exit status in words.
-        status: String,
-        /// The last lines of its output.
-        tail: String,
-    },
-    /// The program was ended because its time was over.
-    #[error("failed to {purpose}: `{command}` did not end within {} s{tail}", limit.as_secs())]
-    TimedOut {
-        /// What it was to do.
-        purpose: String,
-        /// The command line.
-        command: String,
-        /// The limit.
-        limit: Duration,
-        /// The last lines of its output.
-        tail: String,
-    },
-    /// The program was ended because the run was cancelled.
-    #[error("stopped before it could {purpose}")]
-    Cancelled {
-        /// What it was to do.
-        purpose: String,
-    },
-}
 
 /// A child process to be run.
 #[derive(Debug, Clone)]

@@ -1,8 +1,12 @@
 //! `cargo xtask verify`: walk the layers of what is up, from the engine to the hub.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
 use crate::context::Context;
+use crate::plan::Action;
+use crate::progress::Mark;
 use crate::session::{Setup, write_report};
 use crate::verify;
 
@@ -12,10 +16,17 @@ use crate::verify;
 /// [`crate::exit::Unproved`] with the first broken layer.
 pub async fn run(setup: Setup) -> Result<()> {
     let context = setup.attach().await?;
-    let result = verify::telemetry_step(&context).await.map(drop);
+    let (step, started) = (Action::Telemetry.id(), Instant::now());
+    context.progress.begin(&step, "walk the layers");
+    let result = verify::telemetry_step(&context).await;
+    let (mark, note) = match &result {
+        Ok(note) => (Mark::Done, note.as_str()),
+        Err(_) => (Mark::Failed, ""),
+    };
+    context.progress.end(&step, mark, started.elapsed(), note);
     print(&context);
     write_report(&context, "verify", Vec::new(), result.as_ref().err());
-    result
+    result.map(drop)
 }
 
 /// Prints the layers, if any were walked.

@@ -178,16 +178,23 @@ impl Engine {
             .with_context(|| format!("failed to load the image archive `{}`", archive.display()))
     }
 
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// When the engine does not have it.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let (repository, tag) = name.rsplit_once(':').with_context(|| format!("`{name}` has no tag"))?;
+        let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+        let tagged = self.docker.tag_image(image, Some(options)).await;
+        tagged.with_context(|| format!("failed to name the image `{image}` `{name}`"))
+    }
+
     /// Pushes a local image to `repository`, which begins with the registry's host.
     ///
     /// # Errors
     /// When the registry refuses.
     pub async fn push(&self, local: &str, repository: &str, tag: &str, login: &Login) -> Result<()> {
-        let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
-        self.docker
-            .tag_image(local, Some(options))
-            .await
-            .with_context(|| format!("failed to tag `{local}`"))?;
+        self.tag(local, &format!("{repository}:{tag}")).await?;
         let credentials = DockerCredentials {
             username: Some(login.username.clone()),
             password: Some(login.password.expose().to_owned()),

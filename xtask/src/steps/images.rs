@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::engine::Build;
 use crate::images::Image;
 use crate::inputs::{Fingerprint, pack};
+use crate::preflight::is_root;
 
 /// What the base image is made with. Documentation and translations are left out, now and by every later
 /// `apt-get install`, because the options stay in the image.
@@ -28,6 +29,8 @@ const MMDEBSTRAP: [&str; 13] = [
     "--dpkgopt=path-exclude=/usr/share/lintian/*",
     "bookworm",
 ];
+/// The same Debian for those who may not assemble it.
+const DEBIANS_OWN: &str = "docker.io/library/debian:bookworm-slim";
 const BASE_DOCKERFILE: &str = "FROM scratch\nADD base.tar /\nCMD [\"/bin/bash\"]\n";
 const BASE_LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -49,6 +52,13 @@ pub async fn ensure_base(context: &Context) -> Result<String> {
     let reference = context.reference(Image::Base)?;
     if context.engine.has_image(&reference).await? {
         return Ok("unchanged".into());
+    }
+    if !is_root() {
+        let pulled =
+            context.engine.pull(DEBIANS_OWN, |line| context.progress.detail("image-base", line)).await;
+        pulled.context("run this as root to assemble the base image from Debian packages instead")?;
+        context.engine.tag(DEBIANS_OWN, &reference).await?;
+        return Ok(format!("pulled {DEBIANS_OWN}"));
     }
     let folder = temporary_folder(context).context("failed to make a folder for the base image")?;
     let root = folder.path().join("base.tar");
