@@ -164,6 +164,21 @@ async fn the_sensor_follows_its_twin_and_reports_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_twin_that_changes_while_the_hub_is_away_is_followed_afterwards() {
+    let world = World::new().await;
+    world.deploy(&deployment(&json!({"env": {"MessageDelay": {"value": "01:00:00"}}}))).await;
+    let edge = world.start_edge(TaskEngine::new(&[IMAGE])).await;
+    world.reported(SENSOR, |reported| reported["SendInterval"] == 3600.0).await;
+    world.mqtt.cut();
+    edge.state(|state| matches!(state.edge_hub, LinkState::Disconnected(_))).await;
+    let slower = json!({"SendInterval": 7200});
+    world.service.patch_module_desired(DEVICE, SENSOR, &slower).await.unwrap();
+    world.mqtt.mend();
+    world.reported(SENSOR, |reported| reported["SendInterval"] == 7200.0).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sensor_with_a_count_stops_there_and_stays_up() {
     let world = World::new().await;
     let env = json!({"MessageDelay": {"value": "00:00:00.01"}, "MessageCount": {"value": 4}});

@@ -2,7 +2,7 @@
 //!
 //! The relay connects when the module first asks for its twin. Requests and answers pass unchanged;
 //! while the hub is away, or when it goes before it has answered, a request is answered with status
-//! 503, which SDKs try again.
+//! 503, which SDKs try again. What changed meanwhile is told to the module when the hub is back.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::edge::identity::ModuleIdentity;
 use crate::edge::link::Upstream;
+use crate::module_client::Twin;
 use crate::mqtt::{Client, ClientError, Incoming, QoS, packet};
 use crate::retry::Backoff;
-use crate::topics::{HubTopic, Subscription};
+use crate::topics::{ClientTopic, HubTopic, Subscription};
 
 /// Requests that wait for the hub, and answers that wait for the module.
 const QUEUE: usize = 16;
@@ -25,6 +26,8 @@ const MAX_UNANSWERED: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 const UNAVAILABLE: u16 = 503;
+/// Id of the relay's own request for the twin. Modules use numbers and UUIDs.
+const OWN_REQUEST: &str = "kedge-gateway";
 
 /// The relay of one client of the gateway.
 pub(super) struct Relay {
@@ -65,6 +68,7 @@ impl Relay {
                 identity: identity.clone(),
                 answers: answer,
                 unanswered: BTreeSet::new(),
+                was_connected: false,
             };
             tokio::spawn(task.run(request_queue, stop.clone()));
             Open { requests, answers, _ends_with_the_client: stop.drop_guard() }
@@ -104,6 +108,7 @@ struct Task {
     answers: mpsc::Sender<packet::Publish>,
     /// Requests that the module has no answer to yet.
     unanswered: BTreeSet<String>,
+    was_connected: bool,
 }
 
 impl Task {
@@ -113,6 +118,10 @@ impl Task {
             let attempt = async {
                 let (client, incoming) = self.connect().await?;
                 backoff.reset();
+                if std::mem::replace(&mut self.was_connected, true) {
+                    let own = ClientTopic::TwinGet { request_id: OWN_REQUEST.to_owned() };
+                    client.publish(own.to_string(), Bytes::new()).await?;
+                }
                 self.pass(&client, incoming, &mut requests).await
             };
             match stop.run_until_cancelled(attempt).await {
@@ -154,10 +163,18 @@ impl Task {
                 }
                 publish = incoming.next() => {
                     let publish = publish?;
-                    if let Ok(HubTopic::TwinResponse { request_id, .. }) = HubTopic::parse(&publish.topic) {
-                        self.unanswered.remove(&request_id);
-                    }
-                    let copy = packet::Publish::from_bytes(publish.topic, QoS::AtMostOnce, publish.payload);
+                    let copy = match HubTopic::parse(&publish.topic) {
+                        Ok(HubTopic::TwinResponse { request_id, .. }) if request_id == OWN_REQUEST => {
+                            let Some(news) = desired_of(&publish.payload) else { continue };
+                            news
+                        }
+                        topic => {
+                            if let Ok(HubTopic::TwinResponse { request_id, .. }) = topic {
+                                self.unanswered.remove(&request_id);
+                            }
+                            packet::Publish::from_bytes(publish.topic, QoS::AtMostOnce, publish.payload)
+                        }
+                    };
                     if self.answers.send(copy).await.is_err() {
                         return Ok(());
                     }
@@ -181,6 +198,13 @@ impl Task {
             };
         }
     }
+}
+
+/// All desired properties of a twin as a change, for a module that may have missed one.
+fn desired_of(twin: &[u8]) -> Option<packet::Publish> {
+    let Twin { desired, .. } = serde_json::from_slice(twin).ok()?;
+    let topic = HubTopic::DesiredPatch { version: desired.get("$version")?.as_u64()? };
+    Some(packet::Publish::from_bytes(topic.to_string(), QoS::AtMostOnce, desired.to_string().into()))
 }
 
 /// The answer to a twin request that cannot be passed on.
