@@ -37,8 +37,10 @@ pub fn published_host(context: &Context) -> String {
 /// # Errors
 /// When the port or the name is taken, or the registry does not answer.
 pub async fn ensure(context: &Context) -> Result<String> {
-    let started =
-        context.engine.ensure_container(&spec(context, context.reference(Image::Registry)?)?).await?;
+    let spec = spec(context, context.reference(Image::Registry)?)?;
+    let started = context.engine.ensure_container(&spec).await.with_context(|| {
+        format!("if port {} is in use, choose another `registry.port`", context.settings.registry.port)
+    })?;
     let name = context.settings.registry_container();
     context.wait_for_container("the registry", &name, || asks_for_the_login(context)).await?;
     Ok(format!("{} at {}", if started { "started" } else { "was there" }, published_host(context)))
