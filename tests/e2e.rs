@@ -88,6 +88,8 @@ fn e2e_proves_telemetry_and_leaves_nothing_behind() {
         let first = messages[0]["sequenceNumber"].as_u64().unwrap();
         assert_eq!(message["sequenceNumber"], first + index as u64);
     }
+    let path = report["criticalPath"]["steps"].as_array().unwrap();
+    assert_eq!((&path[0], &path[path.len() - 1]), (&Value::from("preflight"), &Value::from("down")));
     // The images and the hub do not wait for the cluster.
     let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let cluster_ended = time(&step(&report, "cluster")["ended"]);

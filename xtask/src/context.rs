@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::images::{Image, Recipe};
 use crate::inputs::Fingerprint;
 use crate::paths::Paths;
+use crate::preflight::Preflight;
 use crate::process::Process;
 use crate::progress::Progress;
 use crate::session::Setup;
@@ -53,6 +54,8 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// The folder of this run, with a log for each step.
     pub run_folder: PathBuf,
+    /// How the machine was made ready, when this run has seen to that.
+    pub preflight: Option<Preflight>,
     /// Held until the end of the run.
     _lock: Option<Arc<std::fs::File>>,
     /// When the run began; older telemetry proves nothing about it.
@@ -76,6 +79,7 @@ impl Context {
             progress: Arc::new(Progress::default()),
             cancel: setup.cancel,
             run_folder,
+            preflight: None,
             _lock: lock.map(Arc::new),
             started,
             findings: Arc::default(),

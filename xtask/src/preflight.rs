@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use jiff::Timestamp;
+
 use crate::process::{Process, find_on_path};
 
 const UPDATE_LIMIT: Duration = Duration::from_secs(300);
@@ -47,6 +49,17 @@ const PODMAN: [Tool; 5] = [
     tool("/usr/lib/podman/aardvark-dns", "names of containers", "aardvark-dns"),
     tool("/usr/sbin/iptables", "network address translation of containers", "iptables"),
 ];
+
+/// How the machine was made ready.
+#[derive(Debug, Clone)]
+pub struct Preflight {
+    /// When the look at the machine began.
+    pub started: Timestamp,
+    /// When an engine had proved itself.
+    pub ended: Timestamp,
+    /// The packages that were installed.
+    pub installed: Vec<&'static str>,
+}
 
 /// Something that the machine lacks and the user did not let us install.
 #[derive(Debug, thiserror::Error)]
@@ -94,14 +107,15 @@ fn missing_among(podman: bool, root: bool, present: impl Fn(&str) -> bool) -> Ve
     ALWAYS.iter().chain(root).chain(podman).filter(|tool| !present(tool.program)).copied().collect()
 }
 
-/// Makes sure that the machine has all that is needed, with the user's consent.
+/// Makes sure that the machine has all that is needed, with the user's consent; returns the packages that it
+/// installed.
 ///
 /// # Errors
 /// [`Missing`] when something is missing and nobody agreed to install it; else when the installation fails.
-pub async fn ensure(podman: bool, yes: bool) -> Result<()> {
+pub async fn ensure(podman: bool, yes: bool) -> Result<Vec<&'static str>> {
     let missing = missing(podman);
     if missing.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
     let refusal = Missing::new(missing.clone());
@@ -115,7 +129,8 @@ pub async fn ensure(podman: bool, yes: bool) -> Result<()> {
     eprintln!("installing {}", packages.join(", "));
     apt("read the package lists", &["update"], UPDATE_LIMIT).await?;
     let install = ["install", "--yes", "--no-install-recommends"];
-    apt("install the missing packages", &[&install[..], &packages[..]].concat(), INSTALL_LIMIT).await
+    apt("install the missing packages", &[&install[..], &packages[..]].concat(), INSTALL_LIMIT).await?;
+    Ok(packages)
 }
 
 fn agreed(command: &str) -> Result<bool> {

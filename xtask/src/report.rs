@@ -7,7 +7,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::execute::{Outcome, Record};
+use crate::preflight::Preflight;
 use crate::verify::{Evidence, Layer};
+
+/// The name of the step before all others.
+const PREFLIGHT: &str = "preflight";
 
 /// The whole report. Times are UTC, durations seconds.
 #[derive(Debug, Serialize)]
@@ -102,10 +106,14 @@ impl StepReport {
             Outcome::Failed(error) => ("failed", format!("{error:#}")),
             Outcome::Skipped => ("skipped", String::new()),
         };
+        let mut needs: Vec<_> = record.step.needs.iter().map(ToString::to_string).collect();
+        if needs.is_empty() {
+            needs.push(PREFLIGHT.to_owned());
+        }
         Self {
             id: record.step.action.id(),
             purpose: record.step.action.purpose(),
-            needs: record.step.needs.iter().map(ToString::to_string).collect(),
+            needs,
             started: record.started,
             ended: record.ended,
             seconds: record.seconds(),
@@ -116,6 +124,23 @@ impl StepReport {
 }
 
 impl StepReport {
+    /// The report of the preflight, which comes before everything and is no step of the plan.
+    #[must_use]
+    pub fn of_preflight(preflight: &Preflight, engine: &str) -> Self {
+        let installed =
+            if preflight.installed.is_empty() { "nothing".into() } else { preflight.installed.join(", ") };
+        Self {
+            id: PREFLIGHT.into(),
+            purpose: "look at the machine, install what is missing, and find an engine".into(),
+            needs: Vec::new(),
+            started: preflight.started,
+            ended: preflight.ended,
+            seconds: preflight.ended.duration_since(preflight.started).as_secs_f64(),
+            result: "done",
+            note: format!("{engine}; installed: {installed}"),
+        }
+    }
+
     /// The report of the clean-up, which comes after everything and is no step of the plan.
     #[must_use]
     pub fn of_cleanup(started: Timestamp, after: Option<String>, removed: &Result<String>) -> Self {

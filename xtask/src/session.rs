@@ -14,7 +14,7 @@ use crate::engine::{Connector, Engine};
 use crate::execute::{self, conclude, execute};
 use crate::paths::{Paths, private_folder};
 use crate::plan::{Action, Plan};
-use crate::preflight;
+use crate::preflight::{self, Preflight};
 use crate::process::find_on_path;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::settings::Settings;
@@ -55,14 +55,17 @@ impl Setup {
     ///
     /// # Errors
     /// When something is missing, or no engine can do the work.
-    pub async fn engine(&self) -> Result<Engine> {
+    pub async fn engine(&self) -> Result<(Engine, Preflight)> {
+        let started = Timestamp::now();
         let connector = self.connector();
         let docker = connector.docker().await?;
-        preflight::ensure(docker.is_err(), self.yes).await?;
-        match docker {
-            Ok(engine) => Ok(engine),
-            Err(reason) => connector.podman(&reason).await,
-        }
+        let installed = preflight::ensure(docker.is_err(), self.yes).await?;
+        let engine = match docker {
+            Ok(engine) => engine,
+            Err(reason) => connector.podman(&reason).await?,
+        };
+        let ended = Timestamp::now();
+        Ok((engine, Preflight { started, ended, installed }))
     }
 
     /// Connects to the engine that is there, and installs nothing; `None` when there is none.
@@ -108,9 +111,10 @@ impl Setup {
     /// As [`Setup::engine`], or when a folder cannot be made.
     pub async fn open(self) -> Result<Arc<Context>> {
         let lock = self.lock()?;
-        let engine = self.engine().await?;
+        let (engine, preflight) = self.engine().await?;
         let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
-        let context = Context::new(self, engine, credentials, Some(lock));
+        let mut context = Context::new(self, engine, credentials, Some(lock));
+        context.preflight = Some(preflight);
         fs_err::create_dir_all(&context.run_folder)?;
         Ok(Arc::new(context))
     }
@@ -147,15 +151,24 @@ pub async fn reach_and_report(context: &Arc<Context>, command: &str, goals: &[Ac
 
 /// Writes the report of a run and says where it is. That it cannot be written is told, and does not hide how
 /// the run itself went.
-pub fn write_report(context: &Context, command: &str, steps: Vec<StepReport>, error: Option<&anyhow::Error>) {
+pub fn write_report(
+    context: &Context,
+    command: &str,
+    mut steps: Vec<StepReport>,
+    error: Option<&anyhow::Error>,
+) {
     let ended = Timestamp::now();
+    let started = context.preflight.as_ref().map_or(context.started, |preflight| preflight.started);
+    if let Some(preflight) = &context.preflight {
+        steps.insert(0, StepReport::of_preflight(preflight, &context.engine.description()));
+    }
     let findings = context.findings().clone();
     let report = Report {
         schema: 1,
         command: command.to_owned(),
-        started: context.started,
+        started,
         ended,
-        seconds: ended.duration_since(context.started).as_secs_f64(),
+        seconds: ended.duration_since(started).as_secs_f64(),
         result: if error.is_none() { "passed" } else { "failed" },
         error: error.map(|error| format!("{error:#}")),
         environment: Environment {
