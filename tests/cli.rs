@@ -78,7 +78,7 @@ fn a_missing_settings_file_is_named() {
 #[test]
 fn what_is_missing_is_told_at_once_with_the_command_that_installs_it() {
     let error = stderr(&mut Machine::bare().xtask(&["e2e", "--engine", "podman"]), 4);
-    for package in ["podman", "runc", "netavark"] {
+    for package in ["podman", "runc", "dpkg"] {
         assert!(error.contains(package), "{package} in {error}");
     }
     assert!(error.contains("--yes") && error.contains("sudo apt-get install"), "{error}");

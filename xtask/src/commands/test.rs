@@ -25,7 +25,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    cmd!(shell, "{cargo} test --workspace --locked").run()?;
+    cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast").run()?;
     if !args.quick {
         // One after the other: they share the machine's engine and the names of the deployment.
         let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
