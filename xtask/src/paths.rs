@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 pub struct Paths {
     /// The root of the workspace.
     pub project: PathBuf,
-    /// What is costly to make and safe to delete: node image archives, the fetched `kind`.
+    /// What is safe to delete when nothing is up: node image archives, the fetched `kind`, the engine's settings.
     pub cache: PathBuf,
-    /// Kubeconfig, secrets and engine settings of the deployment named in the settings.
+    /// Kubeconfig and secrets of the deployment named in the settings; gone when it is.
     pub state: PathBuf,
 }
 

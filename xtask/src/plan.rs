@@ -71,12 +71,6 @@ impl Plan {
         }
         Self { steps }
     }
-
-    /// Whether the plan contains `action`.
-    #[must_use]
-    pub fn contains(&self, action: Action) -> bool {
-        self.steps.iter().any(|step| step.action == action)
-    }
 }
 
 /// Depth first; [`Action::needs`] has no cycle, which a test proves.
@@ -208,7 +202,8 @@ mod tests {
 
     #[test]
     fn cluster_images_and_hub_do_not_wait_for_each_other() {
-        let reaches = |from: Action, to: Action| Plan::reaching(&[from]).contains(to);
+        let reaches =
+            |from: Action, to: Action| Plan::reaching(&[from]).steps.iter().any(|step| step.action == to);
         for (one, other) in [
             (Action::Cluster, Action::Hub),
             (Action::Cluster, Action::Push(Image::Edge)),

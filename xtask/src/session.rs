@@ -100,7 +100,7 @@ impl Setup {
         Connector {
             choice: self.settings.engine.choice,
             owner: &self.settings.cluster.name,
-            state: &self.paths.state,
+            folder: self.paths.cache.join("engine"),
             registry_port: self.settings.registry.port,
         }
     }

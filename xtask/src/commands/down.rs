@@ -37,7 +37,7 @@ pub async fn remove_everything(engine: &Engine, paths: &Paths) -> Result<Invento
     Ok(inventory)
 }
 
-/// Removes the secrets, the kubeconfig and the engine's settings.
+/// Removes the secrets and the kubeconfig.
 fn remove_state(paths: &Paths) -> std::io::Result<()> {
     if paths.state.exists() { fs_err::remove_dir_all(&paths.state) } else { Ok(()) }
 }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bollard::models::{ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding};
+use bollard::models::{
+    ContainerCreateBody, ContainerStateStatusEnum, EndpointSettings, HostConfig, NetworkingConfig,
+    PortBinding,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, UploadToContainerOptionsBuilder,
 };
@@ -73,6 +76,8 @@ impl ContainerSpec {
 pub struct ContainerState {
     /// The fingerprint of what it was made from.
     spec: String,
+    /// Whether it has ever been started.
+    complete: bool,
     /// Whether it runs.
     pub running: bool,
     /// Its exit code, once it has ended.
@@ -89,7 +94,8 @@ impl Engine {
     /// When the name is taken by somebody else, or the engine refuses.
     pub async fn ensure_container(&self, spec: &ContainerSpec) -> Result<bool> {
         match self.container(&spec.name).await? {
-            Some(state) if state.spec == spec.fingerprint() => {
+            // One that was made and never started may lack its files, because a run was killed in between.
+            Some(state) if state.spec == spec.fingerprint() && state.complete => {
                 if !state.running {
                     self.start(&spec.name).await?;
                 }
@@ -210,6 +216,10 @@ impl Engine {
         });
         Ok(Some(ContainerState {
             spec: labels.remove(SPEC_LABEL).unwrap_or_default(),
+            complete: matches!(
+                state.status,
+                Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::EXITED)
+            ),
             running: state.running.unwrap_or_default(),
             exit_code: state.exit_code,
             ports: ports.collect(),

@@ -1,6 +1,6 @@
 //! Which engine to use: the first that is reachable and can run a privileged container here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
@@ -38,7 +38,7 @@ pub struct Connector<'a> {
     /// The deployment's name, which labels what is made.
     pub owner: &'a str,
     /// The folder for the engine's settings.
-    pub state: &'a Path,
+    pub folder: PathBuf,
     /// The port of the registry, which the engine reaches without TLS.
     pub registry_port: u16,
 }
@@ -73,18 +73,18 @@ impl Connector<'_> {
     }
 
     async fn prove(&self, kind: EngineKind) -> Result<Engine> {
-        let engine = reach(kind, self.owner, self.state, self.registry_port).await?;
+        let engine = reach(kind, self.owner, &self.folder, self.registry_port).await?;
         engine.prove_privileged().await?;
         Ok(engine)
     }
 }
 
-async fn reach(kind: EngineKind, owner: &str, state: &Path, registry_port: u16) -> Result<Engine> {
+async fn reach(kind: EngineKind, owner: &str, folder: &Path, registry_port: u16) -> Result<Engine> {
     let (docker, service) = match kind {
         EngineKind::Docker => (reach_docker().await?, None),
         EngineKind::Podman => {
             let podman = find_on_path("podman").context("it is not installed")?;
-            let (service, docker) = Service::start(&podman, state, registry_port).await?;
+            let (service, docker) = Service::start(&podman, folder, registry_port).await?;
             (docker, Some(service))
         }
     };

@@ -1,6 +1,7 @@
 //! Podman's Docker-compatible service, started as a child with settings of our own.
 //!
-//! The settings stand in files in the state folder and reach Podman by environment; neither the user's nor
+//! The settings stand in files in the cache folder, where they stay for the containers that outlive this program,
+//! and reach Podman by environment; neither the user's nor
 //! the system's configuration is read for them or written.
 
 use std::ffi::OsString;
@@ -42,14 +43,14 @@ impl Drop for Service {
 
 impl Service {
     /// Starts the service and waits until it answers.
-    pub(super) async fn start(podman: &Path, state: &Path, registry_port: u16) -> Result<(Self, Docker)> {
-        let environment = write_settings(state, registry_port)?;
+    pub(super) async fn start(podman: &Path, folder: &Path, registry_port: u16) -> Result<(Self, Docker)> {
+        let environment = write_settings(folder, registry_port)?;
         let socket_folder = tempfile::Builder::new()
             .prefix("kedge-")
             .tempdir()
             .context("failed to make a folder for Podman's socket")?;
         let socket = socket_folder.path().join("podman.sock");
-        let log = state.join("podman-service.log");
+        let log = folder.join("podman-service.log");
         let handle = Process::new("start Podman's service", podman)
             .args(["system", "service", "--time=0"])
             .args([format!("unix://{}", socket.display())])
@@ -89,17 +90,17 @@ impl Service {
 }
 
 /// Writes the settings files; returns the variables that point to them.
-fn write_settings(state: &Path, registry_port: u16) -> Result<Vec<(OsString, OsString)>> {
-    private_folder(state)?;
+fn write_settings(folder: &Path, registry_port: u16) -> Result<Vec<(OsString, OsString)>> {
+    private_folder(folder)?;
     let limits = fs_err::read_to_string("/proc/self/limits").unwrap_or_default();
     let systemd = Path::new("/run/systemd/system").exists();
     let file = |name: &str, contents: String| -> Result<PathBuf> {
-        let path = state.join(name);
+        let path = folder.join(name);
         write_private(&path, contents.as_bytes())?;
         Ok(path)
     };
     let containers = file("containers.conf", containers_conf(&limits, systemd))?;
-    let registries = file("registries.conf", registries_conf(registry_port))?;
+    let registries = file(&format!("registries-{registry_port}.conf"), registries_conf(registry_port))?;
     Ok(vec![
         ("CONTAINERS_CONF".into(), containers.into()),
         ("CONTAINERS_REGISTRIES_CONF".into(), registries.into()),
