@@ -152,7 +152,14 @@ async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {
     } else {
         ("sudo", &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"][..])
     };
-    Process::new(purpose, program).args(first).args(args).limit(limit).outlives_its_parent().run().await?;
+    Process::new(purpose, program)
+        .args(first)
+        .args(args)
+        .limit(limit)
+        .outlives_its_parent()
+        .stays_at_terminal()
+        .run()
+        .await?;
     Ok(())
 }
 

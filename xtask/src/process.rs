@@ -35,6 +35,7 @@ pub struct Process {
     limit: Duration,
     cancel: CancellationToken,
     outlives: bool,
+    at_terminal: bool,
 }
 
 impl Process {
@@ -50,6 +51,7 @@ impl Process {
             limit: Duration::from_secs(60),
             cancel: CancellationToken::new(),
             outlives: false,
+            at_terminal: false,
         }
     }
 
@@ -133,15 +135,21 @@ impl Process {
             .unwrap_or(Err(ProcessError::Cancelled { purpose }))
     }
 
-    /// Lets the child finish even when this program is killed: half an installation is worse than a late one.
+    /// Lets the child finish even when this program is killed, where half of its work is worse than late work.
     #[must_use]
     pub fn outlives_its_parent(mut self) -> Self {
         self.outlives = true;
         self
     }
 
-    /// Starts the child and leaves it running until the handle is killed. It also ends with the calling thread,
-    /// so call this on the main thread.
+    /// Leaves the child at the terminal, where it may ask for a password.
+    #[must_use]
+    pub fn stays_at_terminal(mut self) -> Self {
+        self.at_terminal = true;
+        self
+    }
+
+    /// Starts the child and leaves it running; [`end_group`] ends it.
     ///
     /// # Errors
     /// [`ProcessError::NotStarted`].
@@ -190,7 +198,7 @@ impl Process {
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }
-        if !self.outlives {
+        if !self.at_terminal {
             // A group of its own: Ctrl-C at the terminal does not reach it, since clean-up may still need it, and
             // what it has started in turn can be ended with it.
             expression = expression.before_spawn(|command| {
@@ -255,25 +263,8 @@ impl Process {
             } else {
                 continue;
             };
-            self.end(handle);
+            end_group(handle);
             return Err(ended);
-        }
-    }
-
-    /// Ends the child and what it has started: first politely, for most of them clean up after themselves.
-    fn end(&self, handle: &duct::Handle) {
-        for signal in [Signal::TERM, Signal::KILL] {
-            for group in handle.pids().into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-                // One that has ended already is as good.
-                let _ = if self.outlives {
-                    kill_process(group, signal)
-                } else {
-                    kill_process_group(group, signal)
-                };
-            }
-            if matches!(handle.wait_timeout(END_GRACE), Ok(Some(_)) | Err(_)) {
-                return;
-            }
         }
     }
 
@@ -282,6 +273,21 @@ impl Process {
             purpose: self.purpose.clone(),
             program: self.program.to_string_lossy().into_owned(),
             source,
+        }
+    }
+}
+
+/// Ends a child and what it has started: first politely, for most of them clean up after themselves.
+pub fn end_group(handle: &duct::Handle) {
+    for signal in [Signal::TERM, Signal::KILL] {
+        for pid in handle.pids().into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // One that has ended already is as good; one at the terminal is in our own group, and ends alone.
+            if kill_process_group(pid, signal).is_err() {
+                let _ = kill_process(pid, signal);
+            }
+        }
+        if matches!(handle.wait_timeout(END_GRACE), Ok(Some(_)) | Err(_)) {
+            return;
         }
     }
 }

@@ -61,8 +61,7 @@ impl Connector<'_> {
         }
     }
 
-    /// Connects to Podman. Must be called on the main thread, because the service that is started lives as
-    /// long as the thread that started it.
+    /// Connects to Podman.
     ///
     /// # Errors
     /// [`NoEngine`] with the reason, and with `docker`, the reason against Docker.

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::task::JoinHandle;
 
 use crate::paths::{private_folder, write_private};
-use crate::process::Process;
+use crate::process::{Process, end_group};
 use crate::wait::{Observation, wait_for};
 
+/// How long the service waits for work before it ends: it outlives a killed tool by this.
+const IDLE_LIMIT: Duration = Duration::from_secs(15);
 /// How long the service may take to answer its first ping.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a request may take; image builds run inside one request.
@@ -28,6 +31,7 @@ const MOST_PROCESSES: u64 = 20_000;
 #[derive(Debug)]
 pub(super) struct Service {
     handle: duct::Handle,
+    keep_alive: JoinHandle<()>,
     // Removed with the socket in it when the service ends.
     _socket_folder: tempfile::TempDir,
     environment: Vec<(OsString, OsString)>,
@@ -35,9 +39,8 @@ pub(super) struct Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // A service that has already ended is as good as one that was ended.
-        let _ = self.handle.kill();
-        let _ = self.handle.wait();
+        self.keep_alive.abort();
+        end_group(&self.handle);
     }
 }
 
@@ -52,13 +55,18 @@ impl Service {
         let socket = socket_folder.path().join("podman.sock");
         let log = folder.join("podman-service.log");
         let handle = Process::new("start Podman's service", podman)
-            .args(["system", "service", "--time=0"])
+            .args(["system", "service"])
+            .args([format!("--time={}", IDLE_LIMIT.as_secs())])
             .args([format!("unix://{}", socket.display())])
             .envs(environment.clone())
             .log(&log)
+            // Killed while it sets up a container's network, it would leave firewall rules that nobody removes.
+            .outlives_its_parent()
             .start()?;
-        let service = Self { handle, _socket_folder: socket_folder, environment };
+        let mut service =
+            Self { handle, keep_alive: tokio::spawn(async {}), _socket_folder: socket_folder, environment };
         let docker = service.wait_until_answering(&socket, &log).await?;
+        service.keep_alive = tokio::spawn(keep_alive(docker.clone()));
         Ok((service, docker))
     }
 
@@ -86,6 +94,16 @@ impl Service {
         })
         .await?;
         Ok(connection)
+    }
+}
+
+/// Keeps the service from ending for want of work while this program runs.
+async fn keep_alive(docker: Docker) {
+    let mut ticks = tokio::time::interval(IDLE_LIMIT / 3);
+    loop {
+        ticks.tick().await;
+        // A service that has died is told by the next request that matters.
+        let _ = docker.ping().await;
     }
 }
 
