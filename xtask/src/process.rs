@@ -2,6 +2,7 @@
 //! file, a purpose for the error text, a time limit, and an end on cancellation.
 
 mod error;
+mod path;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -14,14 +15,16 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::ProcessError;
+pub use self::path::find_on_path;
 
 /// How many lines of a failed child's output go into the error.
 const TAIL_LINES: usize = 15;
 /// How often a running child is checked for its limit and for cancellation.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a child may take to end by itself once it is asked to.
-const END_GRACE: Duration = Duration::from_secs(3);
+/// How long a child may take to end by itself once it is asked to: an engine killed while it sets up a network
+/// leaves firewall rules behind.
+const END_GRACE: Duration = Duration::from_secs(8);
 
 /// A child process to be run.
 #[derive(Debug, Clone)]
@@ -319,15 +322,6 @@ fn quote(word: &OsStr) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
-}
-
-/// Finds `program` on `PATH`.
-#[must_use]
-pub fn find_on_path(program: impl AsRef<Path>) -> Option<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(&program)).find(|candidate| {
-        fs_err::metadata(candidate).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
 }
 
 #[cfg(test)]
