@@ -115,7 +115,9 @@ impl Engine {
         let networks: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();
         let mut volumes = self.volumes(self.own()).await?;
         if networks.contains(&self.owner) {
-            volumes.extend(self.volumes(label_filter(KIND_LABEL, &self.owner)).await?);
+            // With Docker, kind's volumes are anonymous and go with the node; with Podman they carry the node's name.
+            volumes
+                .extend(self.volumes(label_filter(&format!("{}-control-plane", self.owner), "true")).await?);
         }
         Ok(Inventory {
             containers: containers.iter().filter_map(name_of).filter(|name| !nodes.contains(name)).collect(),
