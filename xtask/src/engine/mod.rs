@@ -29,7 +29,7 @@ pub const OWNER_LABEL: &str = "io.kedge.owner";
 const IMAGE_LABEL: &str = "io.kedge.image";
 /// What a container was made from, so that a changed wish is seen.
 const SPEC_LABEL: &str = "io.kedge.spec";
-/// kind's label on the nodes of a cluster and on their volumes.
+/// kind's label on the nodes of a cluster.
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 /// Where Docker listens when nothing else is said.
 const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
