@@ -184,7 +184,20 @@ impl ServiceClient {
             }
             created => created?,
         };
-        let keys: DeviceKeys = serde_json::from_slice(&answer)?;
+        self.connection_string_in(device, &answer)
+    }
+
+    /// Reads the connection string of a device; `None` when the hub does not know it.
+    pub async fn connection_string(&self, device: &str) -> Result<Option<Secret>, ServiceError> {
+        match self.call(Method::GET, &device_path(device), None, None).await {
+            Ok(answer) => self.connection_string_in(device, &answer).map(Some),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn connection_string_in(&self, device: &str, answer: &[u8]) -> Result<Secret, ServiceError> {
+        let keys: DeviceKeys = serde_json::from_slice(answer)?;
         let key = keys.authentication.symmetric_key.primary_key;
         let hub = &self.hub_name;
         Ok(Secret::new(format!("HostName={hub};DeviceId={device};SharedAccessKey={}", key.expose())))

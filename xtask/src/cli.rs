@@ -21,7 +21,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 a step failed, 2 wrong usage, 3 unusable settings, 4 something is missing on this machine,
-5 a layer is broken, 130 stopped. Results go to standard output, progress to standard error.
+5 a layer is broken, 6 something else is in the way, 130 stopped. Results go to standard output, progress to standard error.
 
 On a fresh machine, begin with: cargo xtask e2e --yes";
 
@@ -31,6 +31,9 @@ pub struct Global {
     /// Install what is missing without asking
     #[arg(short, long, global = true)]
     pub yes: bool,
+    /// Tell what would be done and why, and change nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
     /// Container engine to use [default: that of the settings]
     #[arg(long, global = true, value_enum)]
     pub engine: Option<Choice>,
@@ -48,6 +51,8 @@ pub enum Command {
     Up,
     /// Remove everything that `up` and `e2e` have made
     Down,
+    /// Show what `up` would do and why, and change nothing
+    Plan(commands::plan::Args),
     /// Show what is up
     Status(commands::status::Args),
     /// Show what the pod, the hub or the registry has written

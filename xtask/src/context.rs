@@ -168,6 +168,11 @@ impl Context {
         Ok(self.fingerprints().entry(image).or_insert(fingerprint).clone())
     }
 
+    /// Forgets the hashes: what images are made of has changed within this run.
+    pub(crate) fn forget_fingerprints(&self) {
+        self.fingerprints().clear();
+    }
+
     fn fingerprints(&self) -> MutexGuard<'_, BTreeMap<Image, Fingerprint>> {
         self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -81,7 +81,11 @@ impl Credentials {
         }
     }
 
-    fn create(hub_host_name: &str) -> Result<Self> {
+    /// New secrets, which nobody keeps.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn create(hub_host_name: &str) -> Result<Self> {
         let authority = CertificateAuthority::generate("KEdge local hub CA")?;
         let names = [hub_host_name, "localhost", "127.0.0.1"];
         let issued = authority.issue_server(&names, VALIDITY)?;

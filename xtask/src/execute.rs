@@ -12,17 +12,38 @@ use jiff::Timestamp;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Work};
 use crate::progress::{Mark, Progress};
 
 /// How long a cancelled step may take to end its child processes.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
+/// What a step has brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    /// Whether anything is other than it was before.
+    pub changed: bool,
+    /// What was done, or what was there already.
+    pub note: String,
+}
+
+impl Effect {
+    /// Something was done.
+    pub fn changed(note: impl Into<String>) -> Self {
+        Self { changed: true, note: note.into() }
+    }
+
+    /// All was there already.
+    pub fn unchanged(note: impl Into<String>) -> Self {
+        Self { changed: false, note: note.into() }
+    }
+}
+
 /// How one step ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It did what it was for; the note says how.
-    Done(String),
+    /// What it was for is there.
+    Done(Effect),
     /// It failed.
     Failed(anyhow::Error),
     /// It was stopped, or never begun, because another step failed or the user asked to stop.
@@ -49,14 +70,20 @@ impl Record {
         self.ended.duration_since(self.started).as_secs_f64()
     }
 
-    /// Whether the step did what it was for.
+    /// Whether what the step was for is there.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         matches!(self.outcome, Outcome::Done(_))
     }
+
+    /// Whether the step has changed anything.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        matches!(&self.outcome, Outcome::Done(effect) if effect.changed)
+    }
 }
 
-/// Runs all steps of `plan`; `run` does the work of one action and returns a short note for the report.
+/// Runs the steps of `plan` that have something to do; `run` does the work of one action.
 pub async fn execute<F, Fut>(
     plan: &Plan,
     progress: &Progress,
@@ -65,12 +92,11 @@ pub async fn execute<F, Fut>(
 ) -> Vec<Record>
 where
     F: Fn(Action) -> Fut,
-    Fut: Future<Output = Result<String>> + Send + 'static,
+    Fut: Future<Output = Result<Effect>> + Send + 'static,
 {
-    let mut waiting = plan.steps.clone();
     let mut tasks = JoinSet::new();
     let mut running: HashMap<Id, (Step, Timestamp)> = HashMap::new();
-    let mut records: Vec<Record> = Vec::new();
+    let (mut records, mut waiting) = without_idle(plan);
     loop {
         while let Some(step) = next_ready(&mut waiting, &records).filter(|_| !cancel.is_cancelled()) {
             progress.begin(&step.action.id(), &step.action.purpose());
@@ -101,6 +127,22 @@ where
     records
 }
 
+/// The records of the steps that have nothing to do, and the other steps.
+fn without_idle(plan: &Plan) -> (Vec<Record>, Vec<Step>) {
+    let now = Timestamp::now();
+    let (mut records, mut waiting) = (Vec::new(), Vec::new());
+    for step in plan.steps.iter().cloned() {
+        match &step.work {
+            Work::Nothing(note) => {
+                let outcome = Outcome::Done(Effect::unchanged(note));
+                records.push(Record { step, started: now, ended: now, outcome });
+            }
+            _ => waiting.push(step),
+        }
+    }
+    (records, waiting)
+}
+
 /// Takes a step out of `waiting` all of whose needs are done.
 fn next_ready(waiting: &mut Vec<Step>, records: &[Record]) -> Option<Step> {
     let done =
@@ -113,8 +155,8 @@ async fn within(
     limit: Duration,
     grace: Duration,
     cancel: CancellationToken,
-    work: impl Future<Output = Result<String>>,
-) -> Result<String> {
+    work: impl Future<Output = Result<Effect>>,
+) -> Result<Effect> {
     let stopped = async {
         cancel.cancelled().await;
         tokio::time::sleep(grace).await;
@@ -130,19 +172,20 @@ async fn within(
 fn finished(
     step: Step,
     started: Timestamp,
-    result: Result<String>,
+    result: Result<Effect>,
     cancelled: bool,
     progress: &Progress,
 ) -> Record {
     let ended = Timestamp::now();
     let outcome = match result {
-        Ok(note) => Outcome::Done(note),
+        Ok(effect) => Outcome::Done(effect),
         // What a step says after the run was cancelled is a consequence, not a cause.
         Err(_) if cancelled => Outcome::Skipped,
         Err(error) => Outcome::Failed(error),
     };
     let (mark, note) = match &outcome {
-        Outcome::Done(note) => (Mark::Done, note.as_str()),
+        Outcome::Done(effect) if effect.changed => (Mark::Done, effect.note.as_str()),
+        Outcome::Done(effect) => (Mark::Unchanged, effect.note.as_str()),
         Outcome::Failed(_) => (Mark::Failed, ""),
         Outcome::Skipped => (Mark::Stopped, ""),
     };
@@ -174,15 +217,17 @@ pub fn conclude(records: &mut [Record]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::images::Image;
+    use crate::plan::{Condition, Observed};
     use std::sync::Arc;
     use tokio::sync::Barrier;
 
     async fn run_all(
         goal: Action,
-        run: impl Fn(Action) -> Result<String> + Send + Sync + 'static,
+        observed: &Observed,
+        run: impl Fn(Action) -> Result<Effect> + Send + Sync + 'static,
     ) -> Vec<Record> {
         let run = Arc::new(run);
-        let plan = Plan::reaching(&[goal]);
+        let plan = Plan::new(&[goal], observed);
         execute(&plan, &Progress::default(), &CancellationToken::new(), |action| {
             let run = Arc::clone(&run);
             async move { run(action) }
@@ -192,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_step_begins_after_its_needs_have_ended() {
-        let records = run_all(Action::Telemetry, |_| Ok(String::new())).await;
+        let records = run_all(Action::Telemetry, &Observed::new(), |_| Ok(Effect::changed(""))).await;
         let ended = |action| records.iter().find(|record| record.step.action == action).unwrap().ended;
         for record in &records {
             assert!(record.succeeded());
@@ -207,12 +252,12 @@ mod tests {
     #[tokio::test]
     async fn independent_steps_run_at_the_same_time() {
         let barrier = Arc::new(Barrier::new(2));
-        let plan = Plan::reaching(&[Action::Network, Action::Binaries]);
+        let plan = Plan::new(&[Action::Network, Action::Binaries], &Observed::new());
         let records = execute(&plan, &Progress::default(), &CancellationToken::new(), |_| {
             let barrier = Arc::clone(&barrier);
             async move {
                 barrier.wait().await;
-                Ok(String::new())
+                Ok(Effect::changed(""))
             }
         })
         .await;
@@ -221,9 +266,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_skips_what_depends_on_it_and_is_told_with_its_purpose() {
-        let mut records = run_all(Action::Hub, |action| match action {
+        let mut records = run_all(Action::Hub, &Observed::new(), |action| match action {
             Action::Image(Image::Hub) => Err(anyhow!("no space left")),
-            _ => Ok(String::new()),
+            _ => Ok(Effect::changed("")),
         })
         .await;
         let outcome = |action| &records.iter().find(|record| record.step.action == action).unwrap().outcome;
@@ -233,9 +278,22 @@ mod tests {
         assert_eq!(format!("{error:#}"), "failed to build the hub image: no space left");
     }
 
+    #[tokio::test]
+    async fn a_step_with_nothing_to_do_is_not_run() {
+        let observed = Observed::from([(Action::Network, Condition::Holds("`kedge`".into()))]);
+        let records = run_all(Action::Hub, &observed, |action| match action {
+            Action::Network => Err(anyhow!("it was run")),
+            _ => Ok(Effect::changed("")),
+        })
+        .await;
+        assert!(records.iter().all(Record::succeeded));
+        let changed = |action| records.iter().any(|record| record.step.action == action && record.changed());
+        assert!(!changed(Action::Network) && changed(Action::Hub));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_step_that_hangs_ends_at_its_limit() {
-        let plan = Plan::reaching(&[Action::Network]);
+        let plan = Plan::new(&[Action::Network], &Observed::new());
         let records =
             execute(&plan, &Progress::default(), &CancellationToken::new(), |_| std::future::pending()).await;
         let Outcome::Failed(error) = &records[0].outcome else { panic!("{records:?}") };

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::engine::NoEngine;
+use crate::engine::{Foreign, NoEngine};
 use crate::execute::Interrupted;
+use crate::plan::Obstructed;
 use crate::preflight::Missing;
 use crate::settings::SettingsError;
 
@@ -19,6 +20,8 @@ pub const SETTINGS: u8 = 3;
 pub const MACHINE: u8 = 4;
 /// A layer is broken: what is up does not deliver telemetry.
 pub const UNPROVED: u8 = 5;
+/// Something that is not ours is in the way: a name or a port is taken; nothing was changed.
+pub const OBSTRUCTED: u8 = 6;
 /// The user stopped the command; `e2e` has cleaned up, the others leave what they have made to `down`.
 pub const INTERRUPTED: u8 = 130;
 
@@ -42,6 +45,8 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             Some(MACHINE)
         } else if cause.is::<Unproved>() {
             Some(UNPROVED)
+        } else if cause.is::<Obstructed>() || cause.is::<Foreign>() {
+            Some(OBSTRUCTED)
         } else if cause.is::<Interrupted>() {
             Some(INTERRUPTED)
         } else {

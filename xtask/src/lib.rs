@@ -13,6 +13,7 @@ pub mod execute;
 pub mod exit;
 pub mod images;
 pub mod inputs;
+pub mod observe;
 pub mod paths;
 pub mod plan;
 pub mod preflight;

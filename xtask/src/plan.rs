@@ -1,9 +1,10 @@
-//! What is to be done, and in which order: a pure function from goals to a graph of steps.
+//! What is to be done, and in which order: a pure function from goals and from what was observed to a graph of steps.
 //!
-//! A command names the actions that it wants done; the plan adds what these need. Nothing here looks at the
-//! machine or changes it: that is [`crate::execute`] and the modules that it calls.
+//! A command names the actions that it wants done; the plan adds what these need, and says of each whether there is
+//! something to do and why. Nothing here looks at the machine or changes it: that is [`crate::observe`] and
+//! [`crate::execute`] with the modules that they call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -42,6 +43,35 @@ pub enum Action {
     Telemetry,
 }
 
+/// How a part of the system was found, compared with how it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// As it is wanted; the text says what is there.
+    Holds(String),
+    /// Absent or otherwise; the text says how.
+    Differs(String),
+    /// One could not look, for this reason; mostly because what it rests on is not there.
+    Unseen(String),
+    /// Something that is not ours is in the way; the text says what, and what to do.
+    Blocked(String),
+}
+
+/// How each part was found. One that nobody has looked at counts as absent.
+pub type Observed = BTreeMap<Action, Condition>;
+
+/// What a step has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing: what is there is as it is wanted.
+    Nothing(String),
+    /// Something, for this reason.
+    Due(String),
+    /// That shows when these are done: it is looked at again.
+    Open(Vec<Action>),
+    /// It cannot be done, for this reason.
+    Blocked(String),
+}
+
 /// One node of the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -49,6 +79,8 @@ pub struct Step {
     pub action: Action,
     /// What must be done before.
     pub needs: Vec<Action>,
+    /// Whether there is something to do.
+    pub work: Work,
     /// When to give up.
     pub limit: Duration,
 }
@@ -60,32 +92,93 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+/// Something that is not ours is in the way; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("something else is in the way:{}", obstacles.iter().map(|obstacle| format!("\n  {obstacle}")).collect::<String>())]
+pub struct Obstructed {
+    /// One sentence for each thing.
+    pub obstacles: Vec<String>,
+}
+
 impl Plan {
-    /// The plan that reaches all of `goals`.
+    /// The plan that brings `goals` about, given what was observed.
     #[must_use]
-    pub fn reaching(goals: &[Action]) -> Self {
-        let mut seen = BTreeSet::new();
-        let mut steps = Vec::new();
-        for goal in goals {
-            visit(*goal, &mut seen, &mut steps);
-        }
-        Self { steps }
+    pub fn new(goals: &[Action], observed: &Observed) -> Self {
+        let mut works: BTreeMap<Action, Work> = BTreeMap::new();
+        let step = |action: Action| {
+            let needs = action.needs();
+            let work = work(&needs, observed.get(&action), &works);
+            works.insert(action, work.clone());
+            Step { action, needs, work, limit: action.limit() }
+        };
+        Self { steps: Action::leading_to(goals).into_iter().map(step).collect() }
+    }
+
+    /// Whether nothing has to be done.
+    #[must_use]
+    pub fn is_converged(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step.work, Work::Nothing(_)))
+    }
+
+    /// Refuses a plan that cannot be carried out.
+    ///
+    /// # Errors
+    /// [`Obstructed`], with all that is in the way.
+    pub fn unobstructed(self) -> Result<Self, Obstructed> {
+        let blocked = |step: &Step| match &step.work {
+            Work::Blocked(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        let obstacles: Vec<_> = self.steps.iter().filter_map(blocked).collect();
+        if obstacles.is_empty() { Ok(self) } else { Err(Obstructed { obstacles }) }
+    }
+}
+
+/// What a step has to do, given how its part was found and what the steps before it do.
+fn work(needs: &[Action], found: Option<&Condition>, works: &BTreeMap<Action, Work>) -> Work {
+    let touches = |need: &Action| match works.get(need) {
+        Some(Work::Open(_)) => true,
+        // What was made from an image or with a program stays when these are made anew under the same name.
+        Some(Work::Due(_)) => !need.is_artifact(),
+        _ => false,
+    };
+    let touched: Vec<_> = needs.iter().copied().filter(touches).collect();
+    match found {
+        Some(Condition::Blocked(reason)) => Work::Blocked(reason.clone()),
+        Some(Condition::Differs(reason)) => Work::Due(reason.clone()),
+        Some(Condition::Unseen(reason)) if touched.is_empty() => Work::Due(reason.clone()),
+        None | Some(Condition::Unseen(_)) => Work::Due("it is not there".into()),
+        Some(Condition::Holds(note)) if touched.is_empty() => Work::Nothing(note.clone()),
+        Some(Condition::Holds(_)) => Work::Open(touched),
     }
 }
 
 /// Depth first; [`Action::needs`] has no cycle, which a test proves.
-fn visit(action: Action, seen: &mut BTreeSet<Action>, steps: &mut Vec<Step>) {
-    if !seen.insert(action) {
-        return;
+fn visit(action: Action, seen: &mut BTreeSet<Action>, order: &mut Vec<Action>) {
+    if seen.insert(action) {
+        for need in action.needs() {
+            visit(need, seen, order);
+        }
+        order.push(action);
     }
-    let needs = action.needs();
-    for need in &needs {
-        visit(*need, seen, steps);
-    }
-    steps.push(Step { action, needs, limit: action.limit() });
 }
 
 impl Action {
+    /// `goals` and all that they need, each after what it needs.
+    #[must_use]
+    pub fn leading_to(goals: &[Self]) -> Vec<Self> {
+        let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+        for goal in goals {
+            visit(*goal, &mut seen, &mut order);
+        }
+        order
+    }
+
+    /// Whether it brings about a file or an image whose name says what is in it.
+    fn is_artifact(self) -> bool {
+        matches!(self, Self::Kind | Self::Image(_) | Self::NodeImage)
+    }
+
     /// What must be done before this.
     #[must_use]
     pub fn needs(self) -> Vec<Self> {
@@ -182,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_step_comes_after_what_it_needs() {
-        let plan = Plan::reaching(&[Action::Telemetry]);
+        let plan = Plan::new(&[Action::Telemetry], &Observed::new());
         for (position, step) in plan.steps.iter().enumerate() {
             for need in &step.needs {
                 let at = plan.steps.iter().position(|other| other.action == *need);
@@ -193,8 +286,7 @@ mod tests {
 
     #[test]
     fn a_part_of_the_system_needs_only_its_part() {
-        let ids =
-            |goal| Plan::reaching(&[goal]).steps.iter().map(|step| step.action.id()).collect::<Vec<_>>();
+        let ids = |goal| Action::leading_to(&[goal]).into_iter().map(Action::id).collect::<Vec<_>>();
         assert_eq!(ids(Action::Registry), ["network", "image-base", "image-registry", "registry"]);
         assert_eq!(ids(Action::Hub), ["network", "binaries", "image-hub", "hub"]);
         assert_eq!(ids(Action::Cluster), ["network", "image-base", "node-image", "kind", "cluster"]);
@@ -202,8 +294,7 @@ mod tests {
 
     #[test]
     fn cluster_images_and_hub_do_not_wait_for_each_other() {
-        let reaches =
-            |from: Action, to: Action| Plan::reaching(&[from]).steps.iter().any(|step| step.action == to);
+        let reaches = |from: Action, to: Action| Action::leading_to(&[from]).contains(&to);
         for (one, other) in [
             (Action::Cluster, Action::Hub),
             (Action::Cluster, Action::Push(Image::Edge)),
@@ -211,5 +302,71 @@ mod tests {
         ] {
             assert!(!reaches(one, other) && !reaches(other, one), "{one} and {other} depend on each other");
         }
+    }
+
+    /// The work of every step that has some, when all is well but for `found`.
+    fn works(found: &[(Action, Condition)]) -> Vec<(String, Work)> {
+        let goals = [Action::Pod];
+        let mut observed: Observed =
+            Action::leading_to(&goals).into_iter().map(|it| (it, Condition::Holds(String::new()))).collect();
+        observed.extend(found.iter().cloned());
+        let steps = Plan::new(&goals, &observed).steps.into_iter();
+        steps
+            .filter(|step| !matches!(step.work, Work::Nothing(_)))
+            .map(|step| (step.action.id(), step.work))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_is_to_be_done_where_all_is_well() {
+        assert!(works(&[]).is_empty());
+    }
+
+    #[test]
+    fn an_image_that_is_gone_is_made_anew_and_nothing_else() {
+        let gone = Condition::Differs("gone".into());
+        assert_eq!(
+            works(&[(Action::Image(Image::Edge), gone)]),
+            [("image-edge".to_owned(), Work::Due("gone".into()))]
+        );
+    }
+
+    #[test]
+    fn what_rests_on_a_changed_part_is_looked_at_again() {
+        let gone = Condition::Differs("gone".into());
+        let open = |needs: &[Action]| Work::Open(needs.to_vec());
+        assert_eq!(
+            works(&[(Action::Hub, gone)]),
+            [
+                ("hub".to_owned(), Work::Due("gone".into())),
+                ("device".to_owned(), open(&[Action::Hub])),
+                ("deploy".to_owned(), open(&[Action::Device])),
+                ("pod".to_owned(), open(&[Action::Deploy])),
+            ]
+        );
+    }
+
+    #[test]
+    fn programs_that_are_compiled_may_change_every_image_with_them() {
+        let stale = Condition::Differs("the sources have changed".into());
+        let ids: Vec<_> = works(&[(Action::Binaries, stale)]).into_iter().map(|(id, _)| id).collect();
+        assert!(
+            ["image-hub", "hub", "push-edge", "deploy"].iter().all(|id| ids.iter().any(|it| it == id)),
+            "{ids:?}"
+        );
+        assert!(
+            !ids.iter().any(|id| ["cluster", "registry", "image-registry"].contains(&id.as_str())),
+            "{ids:?}"
+        );
+    }
+
+    #[test]
+    fn all_that_is_in_the_way_is_told_at_once() {
+        let observed = Observed::from([
+            (Action::Network, Condition::Blocked("a network".into())),
+            (Action::Registry, Condition::Blocked("a port".into())),
+        ]);
+        let error = Plan::new(&[Action::Registry], &observed).unobstructed().unwrap_err();
+        assert_eq!(error.to_string(), "something else is in the way:\n  a network\n  a port");
     }
 }

@@ -17,6 +17,8 @@ const DETAIL_INTERVAL: Duration = Duration::from_secs(15);
 pub enum Mark {
     /// It did what it was for.
     Done,
+    /// There was nothing to do.
+    Unchanged,
     /// It failed.
     Failed,
     /// It was stopped, because another step failed or the user asked to.
@@ -97,6 +99,7 @@ impl Progress {
         }
         let word = match mark {
             Mark::Done => "done",
+            Mark::Unchanged => "unchanged",
             Mark::Failed => "FAILED",
             Mark::Stopped => "stopped",
         };

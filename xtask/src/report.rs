@@ -12,6 +12,8 @@ use crate::verify::{Evidence, Layer};
 
 /// The name of the step before all others.
 const PREFLIGHT: &str = "preflight";
+/// The name of the one after it.
+const OBSERVATION: &str = "observe";
 
 /// The whole report. Times are UTC, durations seconds.
 #[derive(Debug, Serialize)]
@@ -82,6 +84,8 @@ pub struct StepReport {
     pub seconds: f64,
     /// `done`, `failed` or `skipped`.
     pub result: &'static str,
+    /// Whether anything is other than it was before.
+    pub changed: bool,
     /// How it was done, or why it failed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -102,13 +106,13 @@ impl StepReport {
     #[must_use]
     pub fn of(record: &Record) -> Self {
         let (result, note) = match &record.outcome {
-            Outcome::Done(note) => ("done", note.clone()),
+            Outcome::Done(effect) => ("done", effect.note.clone()),
             Outcome::Failed(error) => ("failed", format!("{error:#}")),
             Outcome::Skipped => ("skipped", String::new()),
         };
         let mut needs: Vec<_> = record.step.needs.iter().map(ToString::to_string).collect();
         if needs.is_empty() {
-            needs.push(PREFLIGHT.to_owned());
+            needs.push(OBSERVATION.to_owned());
         }
         Self {
             id: record.step.action.id(),
@@ -118,6 +122,7 @@ impl StepReport {
             ended: record.ended,
             seconds: record.seconds(),
             result,
+            changed: record.changed(),
             note,
         }
     }
@@ -137,7 +142,25 @@ impl StepReport {
             ended: preflight.ended,
             seconds: preflight.ended.duration_since(preflight.started).as_secs_f64(),
             result: "done",
+            changed: !preflight.installed.is_empty(),
             note: format!("{engine}; installed: {installed}"),
+        }
+    }
+
+    /// The report of the look at what exists, which has just ended and is no step of the plan.
+    #[must_use]
+    pub fn of_observation(started: Timestamp) -> Self {
+        let ended = Timestamp::now();
+        Self {
+            id: OBSERVATION.into(),
+            purpose: "look at what exists".into(),
+            needs: vec![PREFLIGHT.into()],
+            started,
+            ended,
+            seconds: ended.duration_since(started).as_secs_f64(),
+            result: "done",
+            changed: false,
+            note: String::new(),
         }
     }
 
@@ -157,6 +180,7 @@ impl StepReport {
             ended,
             seconds: ended.duration_since(started).as_secs_f64(),
             result,
+            changed: removed.is_ok(),
             note,
         }
     }
@@ -204,6 +228,7 @@ mod tests {
             ended: Timestamp::from_second(to).unwrap(),
             seconds: (to - from) as f64,
             result: "done",
+            changed: true,
             note: String::new(),
         }
     }

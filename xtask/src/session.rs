@@ -11,9 +11,10 @@ use crate::cli::Global;
 use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::{Connector, Engine};
-use crate::execute::{self, conclude, execute};
+use crate::execute::{conclude, execute};
+use crate::observe::observe;
 use crate::paths::{Paths, private_folder};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Observed, Plan};
 use crate::preflight::{self, Preflight};
 use crate::process::find_on_path;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
@@ -29,6 +30,8 @@ pub struct Setup {
     pub paths: Paths,
     /// Ends the run; Ctrl-C and SIGTERM cancel it.
     pub cancel: CancellationToken,
+    /// Whether nothing may be changed.
+    pub dry_run: bool,
     yes: bool,
 }
 
@@ -48,7 +51,7 @@ impl Setup {
         let paths = Paths::discover(&settings.cluster.name)?;
         let cancel = CancellationToken::new();
         cancel_on_signal(cancel.clone())?;
-        Ok(Self { settings, paths, cancel, yes: global.yes })
+        Ok(Self { settings, paths, cancel, dry_run: global.dry_run, yes: global.yes })
     }
 
     /// Installs what is missing, with the user's consent, and connects to the engine.
@@ -119,6 +122,27 @@ impl Setup {
         Ok(Arc::new(context))
     }
 
+    /// What would have to be done to reach `goals`. Nothing is installed, made or written, but for the settings files
+    /// of an engine that is asked.
+    ///
+    /// # Errors
+    /// When the only engine here cannot do the work.
+    pub async fn preview(self, goals: &[Action]) -> Result<Plan> {
+        let Some(engine) = self.engine_as_is().await? else {
+            for tool in preflight::missing(true) {
+                println!("+ install        {}: {}", tool.package, tool.purpose);
+            }
+            return Ok(Plan::new(goals, &Observed::new()));
+        };
+        // Secrets that nobody keeps: what exists was made with others, and that is what the plan has to say.
+        let credentials = match Credentials::load(&self.paths.state)? {
+            Some(kept) => kept,
+            None => Credentials::create(&self.settings.hub.host_name)?,
+        };
+        let context = Context::new(self, engine, credentials, None);
+        Ok(Plan::new(goals, &observe(&context, goals).await))
+    }
+
     /// Opens a session on what is up.
     ///
     /// # Errors
@@ -131,22 +155,49 @@ impl Setup {
     }
 }
 
-/// Runs the plan that reaches `goals`.
-pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Vec<execute::Record> {
-    let plan = Plan::reaching(goals);
-    execute(&plan, &context.progress, &context.cancel, |action| steps::run(Arc::clone(context), action)).await
-}
-
-/// Runs the plan that reaches `goals`, and writes the report.
+/// Brings `goals` about and writes the report; in a dry run prints the plan instead, and returns nothing.
 ///
 /// # Errors
-/// When a step failed.
-pub async fn reach_and_report(context: &Arc<Context>, command: &str, goals: &[Action]) -> Result<()> {
-    let mut records = reach(context, goals).await;
+/// When something is in the way, or a step failed.
+pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<Option<Arc<Context>>> {
+    if setup.dry_run {
+        let plan = setup.preview(goals).await?;
+        print!("{}", plan.to_text());
+        return plan.unobstructed().map(|_| None).map_err(Into::into);
+    }
+    let context = setup.open().await?;
+    let (steps, result) = reach(&context, goals).await?;
+    if result.is_ok() {
+        context.progress.say(&summary(&steps));
+    }
+    write_report(&context, command, steps, result.as_ref().err());
+    result.map(|()| Some(context))
+}
+
+/// Observes, plans, and runs what has to be done to reach `goals`; how each step went, and how all of them.
+///
+/// # Errors
+/// When something is in the way; nothing was changed then.
+pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<StepReport>, Result<()>)> {
+    let started = Timestamp::now();
+    let observed = observe(context, goals).await;
+    let plan = Plan::new(goals, &observed).unobstructed()?;
+    let mut steps = vec![StepReport::of_observation(started)];
+    let run = |action| steps::run(Arc::clone(context), action);
+    let mut records = execute(&plan, &context.progress, &context.cancel, run).await;
     let result = conclude(&mut records);
-    let steps = records.iter().map(StepReport::of).collect();
-    write_report(context, command, steps, result.as_ref().err());
-    result
+    steps.extend(records.iter().map(StepReport::of));
+    Ok((steps, result))
+}
+
+/// What has come of a run, in one line.
+fn summary(steps: &[StepReport]) -> String {
+    let changed: Vec<_> = steps.iter().filter(|step| step.changed).map(|step| step.id.as_str()).collect();
+    if changed.is_empty() {
+        format!("nothing to do: all {} parts are as they are described", steps.len() - 1)
+    } else {
+        format!("changed: {}; unchanged: {} other parts", changed.join(", "), steps.len() - 1 - changed.len())
+    }
 }
 
 /// Writes the report of a run and says where it is. That it cannot be written is told, and does not hide how

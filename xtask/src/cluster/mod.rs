@@ -1,5 +1,6 @@
 //! Access to a Kubernetes cluster: apply, look, and run a command in the pod, without kubectl.
 
+pub mod apply;
 pub mod exec;
 pub mod manifests;
 pub mod render;
@@ -9,18 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{LogParams, Patch, PatchParams};
+use kube::api::LogParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use self::manifests::Object;
+pub use self::apply::{apply, drifts};
 
 /// An API server that says nothing for so long hangs.
 const READ_LIMIT: Duration = Duration::from_secs(30);
-/// The name under which the API server records what this tool owns.
-const FIELD_MANAGER: &str = "kedge";
 
 /// A client for the cluster of a kubeconfig file; the user's own file is never read.
 ///
@@ -36,36 +33,6 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     config.proxy_url = None;
     config.read_timeout = Some(READ_LIMIT);
     Client::try_from(config).context("failed to make a client for the cluster")
-}
-
-/// Applies an object server-side, as the owner of all fields that it sets.
-///
-/// # Errors
-/// When the API server refuses; the error names the object.
-pub async fn apply(client: &Client, object: &Object) -> Result<()> {
-    let namespaced = |namespace: &Option<String>| namespace.clone().unwrap_or_else(|| "default".into());
-    match object {
-        Object::Namespace(it) => patch(&Api::all(client.clone()), it).await,
-        Object::Secret(it) => {
-            patch(&Api::namespaced(client.clone(), &namespaced(&it.metadata.namespace)), it).await
-        }
-        Object::ConfigMap(it) => {
-            patch(&Api::namespaced(client.clone(), &namespaced(&it.metadata.namespace)), it).await
-        }
-        Object::Deployment(it) => {
-            patch(&Api::namespaced(client.clone(), &namespaced(&it.metadata.namespace)), &**it).await
-        }
-    }
-    .with_context(|| format!("failed to apply {}", object.title()))
-}
-
-async fn patch<K>(api: &Api<K>, object: &K) -> Result<()>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
-{
-    let name = object.meta().name.as_deref().context("the object has no name")?;
-    api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await?;
-    Ok(())
 }
 
 /// Whether the node's condition `Ready` holds.

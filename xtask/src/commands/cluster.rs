@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::commands::down;
 use crate::engine::Inventory;
 use crate::plan::Action;
-use crate::session::{Setup, reach_and_report};
+use crate::session::{Setup, carry_out};
 
 /// What to do with the cluster.
 #[derive(Debug, clap::Subcommand)]
@@ -23,17 +23,17 @@ pub enum Command {
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
     match command {
         Command::Up => {
-            let context = setup.open().await?;
-            reach_and_report(&context, "cluster up", &[Action::Cluster]).await?;
-            println!("{}", context.paths.kubeconfig().display());
+            if let Some(context) = carry_out(setup, "cluster up", &[Action::Cluster]).await? {
+                println!("{}", context.paths.kubeconfig().display());
+            }
         }
         Command::Down => {
             // The kubeconfig names a cluster that is gone then.
-            let kubeconfig = setup.paths.kubeconfig();
+            let (kubeconfig, dry_run) = (setup.paths.kubeconfig(), setup.dry_run);
             let part =
                 |all: Inventory| Inventory { nodes: all.nodes, volumes: all.volumes, ..Inventory::default() };
             down::part(&setup, part).await?;
-            if kubeconfig.exists() {
+            if !dry_run && kubeconfig.exists() {
                 fs_err::remove_file(kubeconfig)?;
             }
         }

@@ -13,6 +13,9 @@ use crate::session::Setup;
 /// # Errors
 /// All that could not be removed; the rest is removed all the same.
 pub async fn run(setup: Setup) -> Result<()> {
+    if setup.dry_run {
+        return part(&setup, |all| all).await;
+    }
     let _lock = setup.lock()?;
     let Some(engine) = setup.engine_as_is().await? else {
         remove_state(&setup.paths)?;
@@ -47,6 +50,15 @@ fn remove_state(paths: &Paths) -> std::io::Result<()> {
 /// # Errors
 /// As [`run`].
 pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Result<()> {
+    if setup.dry_run {
+        let inventory = match setup.engine_as_is().await? {
+            Some(engine) => select(engine.inventory().await?),
+            None => Inventory::default(),
+        };
+        println!("would be removed: {inventory}");
+        inventory.names().for_each(|name| println!("- {name}"));
+        return Ok(());
+    }
     let _lock = setup.lock()?;
     let removed = match setup.engine_as_is().await? {
         Some(engine) => {

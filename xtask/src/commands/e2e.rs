@@ -7,11 +7,10 @@ use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
 use crate::evidence;
-use crate::execute::conclude;
 use crate::plan::Action;
 use crate::progress::Mark;
 use crate::report::StepReport;
-use crate::session::{Setup, reach, write_report};
+use crate::session::{Setup, carry_out, reach, write_report};
 
 /// Flags of `e2e`.
 #[derive(Debug, clap::Args)]
@@ -26,10 +25,16 @@ pub struct Args {
 /// # Errors
 /// When a step failed or a layer is broken; what was made is removed all the same.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
+    let goals = [Action::Telemetry];
+    if setup.dry_run {
+        carry_out(setup, "e2e", &goals).await?;
+        if !args.keep {
+            println!("then everything that was made is removed");
+        }
+        return Ok(());
+    }
     let context = setup.open().await?;
-    let mut records = reach(&context, &[Action::Telemetry]).await;
-    let result = conclude(&mut records);
-    let mut steps: Vec<_> = records.iter().map(StepReport::of).collect();
+    let (mut steps, result) = reach(&context, &goals).await?;
     verify::print(&context);
     if result.is_err() {
         evidence::keep(&context).await;

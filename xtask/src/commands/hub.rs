@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::commands::down;
 use crate::plan::Action;
-use crate::session::{Setup, reach_and_report};
+use crate::session::{Setup, carry_out};
 use crate::steps::hub;
 
 /// What to do with the hub.
@@ -23,11 +23,11 @@ pub enum Command {
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
     match command {
         Command::Up => {
-            let context = setup.open().await?;
-            reach_and_report(&context, "hub up", &[Action::Hub]).await?;
-            let ports = hub::published_ports(&context).await?;
-            println!("https://127.0.0.1:{} (REST)", ports.https);
-            println!("mqtts://127.0.0.1:{} (MQTT)", ports.mqtt);
+            if let Some(context) = carry_out(setup, "hub up", &[Action::Hub]).await? {
+                let ports = hub::published_ports(&context).await?;
+                println!("https://127.0.0.1:{} (REST)", ports.https);
+                println!("mqtts://127.0.0.1:{} (MQTT)", ports.mqtt);
+            }
         }
         Command::Down => {
             let name = setup.settings.hub_container();

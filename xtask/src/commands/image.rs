@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::images::Image;
 use crate::plan::Action;
-use crate::session::{Setup, reach_and_report};
+use crate::session::{Setup, carry_out};
 
 /// What to do with the images.
 #[derive(Debug, clap::Subcommand)]
@@ -20,21 +20,21 @@ pub enum Command {
 /// # Errors
 /// When a build or a push fails.
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
-    let context = setup.open().await?;
     match command {
         Command::Build => {
             let mut goals = vec![Action::NodeImage];
             goals.extend(
                 [Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor].map(Action::Image),
             );
-            reach_and_report(&context, "image build", &goals).await?;
+            let Some(context) = carry_out(setup, "image build", &goals).await? else { return Ok(()) };
             for image in [Image::Base, Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor] {
                 println!("{}", context.reference(image)?);
             }
         }
         Command::Push => {
             let images = [Image::Edge, Image::TemperatureSensor];
-            reach_and_report(&context, "image push", &images.map(Action::Push)).await?;
+            let goals = images.map(Action::Push);
+            let Some(context) = carry_out(setup, "image push", &goals).await? else { return Ok(()) };
             for image in images {
                 let digest = crate::steps::registry::pushed_digest(&context, image).await?;
                 println!(

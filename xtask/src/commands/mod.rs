@@ -7,6 +7,7 @@ pub mod e2e;
 pub mod hub;
 pub mod image;
 pub mod logs;
+pub mod plan;
 pub mod registry;
 pub mod render;
 pub mod status;
@@ -47,6 +48,7 @@ async fn look(setup: Setup, command: Command) -> Result<()> {
         Command::Status(args) => status::run(setup, &args).await,
         Command::Logs(args) => logs::run(setup, &args).await,
         Command::Verify => verify::run(setup).await,
+        Command::Plan(args) => plan::run(setup, &args).await,
         Command::Render(args) => render::run(setup, &args).await,
         _ => doctor::run(setup).await,
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::commands::down;
 use crate::plan::Action;
-use crate::session::{Setup, reach_and_report};
+use crate::session::{Setup, carry_out};
 use crate::steps::registry;
 
 /// What to do with the registry.
@@ -23,9 +23,9 @@ pub enum Command {
 pub async fn run(setup: Setup, command: &Command) -> Result<()> {
     match command {
         Command::Up => {
-            let context = setup.open().await?;
-            reach_and_report(&context, "registry up", &[Action::Registry]).await?;
-            println!("{}", registry::published_host(&context));
+            if let Some(context) = carry_out(setup, "registry up", &[Action::Registry]).await? {
+                println!("{}", registry::published_host(&context));
+            }
         }
         Command::Down => {
             let name = setup.settings.registry_container();

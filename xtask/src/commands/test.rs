@@ -18,18 +18,25 @@ pub struct Args {
 /// # Errors
 /// When the machine lacks something, or a test failed.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    if !args.quick {
+    if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         drop(setup.engine().await?);
     }
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast").run()?;
+    let mut commands = vec![cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast")];
     if !args.quick {
         // One after the other: they share the machine's engine and the names of the deployment.
         let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
-        cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}").run()?;
+        commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}"));
+    }
+    for command in commands {
+        if setup.dry_run {
+            println!("{command}");
+        } else {
+            command.run()?;
+        }
     }
     Ok(())
 }

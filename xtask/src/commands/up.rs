@@ -3,15 +3,15 @@
 use anyhow::Result;
 
 use crate::plan::Action;
-use crate::session::{Setup, reach_and_report};
+use crate::session::{Setup, carry_out};
 
 /// Brings everything up.
 ///
 /// # Errors
 /// When a step failed.
 pub async fn run(setup: Setup) -> Result<()> {
-    let context = setup.open().await?;
-    reach_and_report(&context, "up", &[Action::Pod]).await?;
-    context.progress.say("up; prove it with `cargo xtask verify`, remove it with `cargo xtask down`");
+    if let Some(context) = carry_out(setup, "up", &[Action::Pod]).await? {
+        context.progress.say("up; prove it with `cargo xtask verify`, remove it with `cargo xtask down`");
+    }
     Ok(())
 }

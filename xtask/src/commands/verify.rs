@@ -20,7 +20,7 @@ pub async fn run(setup: Setup) -> Result<()> {
     context.progress.begin(&step, "walk the layers");
     let result = verify::telemetry_step(&context).await;
     let (mark, note) = match &result {
-        Ok(note) => (Mark::Done, note.as_str()),
+        Ok(effect) => (Mark::Done, effect.note.as_str()),
         Err(_) => (Mark::Failed, ""),
     };
     context.progress.end(&step, mark, started.elapsed(), note);

@@ -1,6 +1,7 @@
 //! Containers: described, started, looked at.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bollard::models::{
@@ -8,13 +9,14 @@ use bollard::models::{
     PortBinding,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, LogsOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, LogsOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
-use super::{Engine, OWNER_LABEL, SPEC_LABEL, is_missing};
+use super::{Engine, Foreign, OWNER_LABEL, SPEC_LABEL, is_missing};
 
 /// A container to be started.
 #[derive(Debug, Default)]
@@ -86,27 +88,64 @@ pub struct ContainerState {
     pub ports: HashMap<u16, u16>,
 }
 
+/// How a container agrees with its description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It runs as described.
+    Runs,
+    /// There is none.
+    Absent,
+    /// It was made as described, and has stopped.
+    Stopped,
+    /// It was made otherwise, or not completely.
+    Other,
+}
+
+impl Fit {
+    /// Why something has to be done; nothing when it runs as described.
+    #[must_use]
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Runs => None,
+            Self::Absent => Some("its container is not there"),
+            Self::Stopped => Some("its container has stopped"),
+            Self::Other => Some("its container was made from another description or image"),
+        }
+    }
+}
+
 impl Engine {
+    /// How the container of this name agrees with the description.
+    ///
+    /// # Errors
+    /// When the name is taken by somebody else ([`Foreign`]), or the engine cannot be asked.
+    pub async fn fit(&self, spec: &ContainerSpec) -> Result<Fit> {
+        Ok(match self.container(&spec.name).await? {
+            None => Fit::Absent,
+            // One that was made and never started may lack its files, because a run was killed in between.
+            Some(state) if state.spec != spec.fingerprint() || !state.complete => Fit::Other,
+            Some(state) if state.running => Fit::Runs,
+            Some(_) => Fit::Stopped,
+        })
+    }
+
     /// Makes sure that a container runs as described: one that was made otherwise is replaced, one that has
-    /// stopped is started again. Tells whether anything had to be done.
+    /// stopped is started again. Tells how it was found.
     ///
     /// # Errors
     /// When the name is taken by somebody else, or the engine refuses.
-    pub async fn ensure_container(&self, spec: &ContainerSpec) -> Result<bool> {
-        match self.container(&spec.name).await? {
-            // One that was made and never started may lack its files, because a run was killed in between.
-            Some(state) if state.spec == spec.fingerprint() && state.complete => {
-                if !state.running {
-                    self.start(&spec.name).await?;
-                }
-                Ok(!state.running)
-            }
-            Some(_) => {
+    pub async fn ensure_container(&self, spec: &ContainerSpec) -> Result<Fit> {
+        let fit = self.fit(spec).await?;
+        match fit {
+            Fit::Runs => {}
+            Fit::Stopped => self.start(&spec.name).await?,
+            Fit::Absent => self.start_container(spec).await?,
+            Fit::Other => {
                 self.remove_container(&spec.name).await?;
-                self.start_container(spec).await.map(|()| true)
+                self.start_container(spec).await?;
             }
-            None => self.start_container(spec).await.map(|()| true),
         }
+        Ok(fit)
     }
 
     /// Makes a container, puts its files into it, and starts it.
@@ -141,6 +180,31 @@ impl Engine {
             .upload_to_container(name, Some(options), bollard::body_full(Bytes::from(pack(files)?)))
             .await
             .with_context(|| format!("failed to put files into the container `{name}`"))
+    }
+
+    /// The contents of a file in a container, running or not; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn read_file(&self, name: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+        let chunks: Result<Vec<Bytes>, _> =
+            self.docker.download_from_container(name, Some(options)).try_collect().await;
+        let archive = match chunks {
+            Ok(chunks) => chunks.concat(),
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => {
+                return Err(
+                    anyhow!(error).context(format!("failed to read `{path}` in the container `{name}`"))
+                );
+            }
+        };
+        let mut contents = Vec::new();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        if let Some(entry) = archive.entries()?.next() {
+            entry?.read_to_end(&mut contents)?;
+        }
+        Ok(Some(contents))
     }
 
     /// Runs a container to its end and returns its exit code. The container stays.
@@ -206,7 +270,10 @@ impl Engine {
         };
         let mut labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         if labels.get(OWNER_LABEL) != Some(&self.owner) {
-            bail!("a container `{name}` exists that KEdge has not made; remove or rename it");
+            let text = format!(
+                "a container `{name}` exists that KEdge has not made; remove or rename it, or choose another `cluster.name`"
+            );
+            return Err(Foreign(text).into());
         }
         let state = found.state.unwrap_or_default();
         let bindings = found.network_settings.and_then(|network| network.ports).unwrap_or_default();

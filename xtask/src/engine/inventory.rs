@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use bollard::errors::Error;
 use bollard::models::{ContainerSummary, NetworkCreateRequest};
 use bollard::query_parameters::{
@@ -11,7 +11,7 @@ use bollard::query_parameters::{
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 
-use super::{Engine, KIND_LABEL, OWNER_LABEL, is_missing, label_filter};
+use super::{Engine, Foreign, KIND_LABEL, OWNER_LABEL, is_missing, label_filter};
 
 /// Everything of a deployment that the engine holds, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,16 @@ impl Inventory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl Inventory {
+    /// Everything that is listed, in the order in which it is removed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.nodes, &self.containers, &self.volumes, &self.networks]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     }
 }
 
@@ -58,22 +68,33 @@ impl Engine {
     /// When a network of that name exists that this tool has not made, or the engine refuses.
     pub async fn ensure_network(&self) -> Result<bool> {
         let name = &self.owner;
+        if self.has_network().await? {
+            return Ok(false);
+        }
+        let request = NetworkCreateRequest {
+            name: name.clone(),
+            driver: Some("bridge".into()),
+            labels: Some(self.labels()),
+            ..NetworkCreateRequest::default()
+        };
+        let made = self.docker.create_network(request).await;
+        made.with_context(|| format!("failed to make the network `{name}`"))?;
+        Ok(true)
+    }
+
+    /// Whether the deployment's network exists.
+    ///
+    /// # Errors
+    /// [`Foreign`] when a network of that name exists that this tool has not made.
+    pub async fn has_network(&self) -> Result<bool> {
+        let name = &self.owner;
         match self.network_owner(name).await? {
-            Some(owner) if owner == *name => Ok(false),
-            Some(_) => bail!(
+            Some(owner) if owner == *name => Ok(true),
+            Some(_) => Err(Foreign(format!(
                 "a network `{name}` exists that KEdge has not made; remove it or choose another `cluster.name`"
-            ),
-            None => {
-                let request = NetworkCreateRequest {
-                    name: name.clone(),
-                    driver: Some("bridge".into()),
-                    labels: Some(self.labels()),
-                    ..NetworkCreateRequest::default()
-                };
-                let made = self.docker.create_network(request).await;
-                made.with_context(|| format!("failed to make the network `{name}`"))?;
-                Ok(true)
-            }
+            ))
+            .into()),
+            None => Ok(false),
         }
     }
 
@@ -94,10 +115,11 @@ impl Engine {
     pub async fn refuse_foreign_cluster(&self) -> Result<()> {
         let found = self.list(&label_filter(KIND_LABEL, &self.owner)).await?;
         match found.iter().find(|container| !is_on(container, &self.owner)) {
-            Some(_) => bail!(
+            Some(_) => Err(Foreign(format!(
                 "a kind cluster `{}` exists that KEdge has not made; delete it or choose another `cluster.name`",
                 self.owner
-            ),
+            ))
+            .into()),
             None => Ok(()),
         }
     }

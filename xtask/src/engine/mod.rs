@@ -17,7 +17,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 
-pub use self::containers::{ContainerFile, ContainerSpec, ContainerState};
+pub use self::containers::{ContainerFile, ContainerSpec, ContainerState, Fit};
 pub use self::detect::{Choice, Connector, NoEngine};
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
@@ -33,6 +33,18 @@ const SPEC_LABEL: &str = "io.kedge.spec";
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 /// Where Docker listens when nothing else is said.
 const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
+
+/// A thing of a wanted name exists that this tool has not made, and must not touch.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Foreign(String);
+
+impl Foreign {
+    /// Somebody else's thing, in a sentence that says what to do.
+    pub fn at(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
 
 /// Which program answers behind the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

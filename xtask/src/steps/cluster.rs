@@ -4,53 +4,127 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
 use serde_yaml::Value;
 
 use crate::cluster::{self, manifests};
 use crate::context::Context;
 use crate::engine::{ContainerFile, Inventory};
-use crate::steps::{kind, node_image, registry};
+use crate::execute::Effect;
+use crate::inputs::Fingerprint;
+use crate::plan::Condition;
+use crate::steps::node_image::{self, NodeImage};
+use crate::steps::{kind, registry};
 use crate::wait::{Observation, wait_for};
 
 const CREATE_LIMIT: Duration = Duration::from_secs(10 * 60);
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// A cluster that was there and does not answer within this is made anew.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+/// The annotation on every node that tells clusters of different make apart.
+const MADE_OF: &str = "io.kedge.made-of";
 
-/// Makes the cluster unless one answers already, and waits until its node is ready.
+/// Whether the cluster was made as it is wanted, and its node is ready.
+///
+/// # Errors
+/// When somebody else has a cluster of this name, or the engine cannot be asked.
+pub async fn observe(context: &Context) -> Result<Condition> {
+    context.engine.refuse_foreign_cluster().await?;
+    if context.engine.nodes().await?.is_empty() {
+        return Ok(Condition::Differs("there is none".into()));
+    }
+    let description = Description::of(context).await?;
+    let look = async {
+        let client = cluster::client(&context.paths.kubeconfig()).await?;
+        let version = client.apiserver_version().await?.git_version;
+        let nodes = Api::<Node>::all(client).list(&kube::api::ListParams::default()).await?.items;
+        anyhow::Ok((version, nodes))
+    };
+    let (version, nodes) = match tokio::time::timeout(ANSWER_LIMIT, look).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            return Ok(Condition::Differs(format!("its API server does not answer: {error:#}")));
+        }
+        Err(_) => return Ok(Condition::Differs("its API server does not answer".into())),
+    };
+    if !nodes.iter().all(|node| description.is_that_of(node)) {
+        return Ok(Condition::Differs("it was made from another node image or configuration".into()));
+    }
+    if let Some(node) = nodes.iter().find(|node| !cluster::is_ready(node)) {
+        let name = node.metadata.name.as_deref().unwrap_or("?");
+        return Ok(Condition::Differs(format!("its node {name} is not ready")));
+    }
+    let mut findings = context.findings();
+    findings.kubernetes = Some(version.clone());
+    findings.node_image = Some(description.image.reference);
+    Ok(Condition::Holds(format!("Kubernetes {version}")))
+}
+
+/// What a cluster is made of.
+struct Description {
+    image: NodeImage,
+    /// kind's configuration.
+    config: String,
+}
+
+impl Description {
+    async fn of(context: &Context) -> Result<Self> {
+        let image = node_image::choice(context).await?;
+        let source = if image.debian { "kind-cluster/kind.yaml" } else { "kind-cluster/kind-upstream.yaml" };
+        let text = fs_err::read_to_string(context.paths.project.join(source))?;
+        let config = render_config(&text, &context.settings.cluster.name)
+            .with_context(|| format!("`{source}` cannot be used"))?;
+        Ok(Self { image, config })
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        Ok(Fingerprint::of(&[], &[&self.image.reference, &self.config])?.to_string())
+    }
+
+    /// Whether the node says that it was made of this.
+    fn is_that_of(&self, node: &Node) -> bool {
+        let kept = node.metadata.annotations.as_ref().and_then(|all| all.get(MADE_OF));
+        kept.is_some() && kept.cloned() == self.fingerprint().ok()
+    }
+
+    /// Writes it on the nodes.
+    async fn note(&self, client: Client) -> Result<()> {
+        let nodes: Api<Node> = Api::all(client);
+        let patch = json!({ "metadata": { "annotations": { MADE_OF: self.fingerprint()? } } });
+        for node in nodes.list(&kube::api::ListParams::default()).await? {
+            let name = node.metadata.name.context("a node has no name")?;
+            nodes.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the cluster unless it is there as it is wanted, and waits until its node is ready.
 ///
 /// # Errors
 /// When somebody else has a cluster of this name, or kind fails; the error has the end of kind's output, the
 /// whole of it is in the step's log.
-pub async fn ensure(context: &Context) -> Result<String> {
-    context.engine.refuse_foreign_cluster().await?;
+pub async fn ensure(context: &Context) -> Result<Effect> {
+    if let Condition::Holds(note) = observe(context).await? {
+        return Ok(Effect::unchanged(note));
+    }
     let left = context.engine.inventory().await?;
+    let left = Inventory { nodes: left.nodes, volumes: left.volumes, ..Inventory::default() };
     if !left.nodes.is_empty() {
-        if let Some(version) = api_server_version(context).await {
-            wait_until_ready(context).await?;
-            context.findings().kubernetes = Some(version);
-            return Ok("was there".into());
-        }
-        context
-            .engine
-            .remove(&Inventory { nodes: left.nodes, volumes: left.volumes, ..Inventory::default() })
-            .await?;
+        context.engine.remove(&left).await?;
     }
     create(context).await
 }
 
-async fn create(context: &Context) -> Result<String> {
+async fn create(context: &Context) -> Result<Effect> {
     // kind mounts this folder of the machine into the node; a kernel without modules has none.
     fs_err::create_dir_all("/lib/modules")
         .context("kind mounts `/lib/modules`; make that folder once: `sudo mkdir -p /lib/modules`")?;
-    let image = node_image::choice(context).await?;
-    let source = if image.debian { "kind-cluster/kind.yaml" } else { "kind-cluster/kind-upstream.yaml" };
-    let text = fs_err::read_to_string(context.paths.project.join(source))?;
-    let text = render_config(&text, &context.settings.cluster.name)
-        .with_context(|| format!("`{source}` cannot be used"))?;
+    let description = Description::of(context).await?;
     let config = context.paths.state.join("kind.yaml");
-    crate::paths::write_private(&config, text.as_bytes())?;
+    crate::paths::write_private(&config, description.config.as_bytes())?;
     kind::process(context, "cluster", "create the cluster")?
         .args([
             "create",
@@ -59,7 +133,7 @@ async fn create(context: &Context) -> Result<String> {
             "--name",
             &context.settings.cluster.name,
             "--image",
-            &image.reference,
+            &description.image.reference,
         ])
         .args([
             "--config".as_ref(),
@@ -71,53 +145,75 @@ async fn create(context: &Context) -> Result<String> {
         .run()
         .await?;
     wait_until_ready(context).await?;
-    let version = api_server_version(context).await;
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    description.note(client.clone()).await.context("failed to note on the node what it was made of")?;
+    let version = client.apiserver_version().await?.git_version;
+    let reference = description.image.reference;
     let mut findings = context.findings();
-    (findings.kubernetes, findings.node_image) = (version, Some(image.reference.clone()));
+    (findings.kubernetes, findings.node_image) = (Some(version), Some(reference.clone()));
     drop(findings);
-    Ok(format!("created from {}", image.reference))
+    Ok(Effect::changed(format!("created from {reference}")))
+}
+
+/// What tells every node where the registry is.
+fn hosts_files(context: &Context) -> [ContainerFile; 2] {
+    let server = format!("http://{}", registry::INNER_HOST);
+    let hosts_toml =
+        format!("server = \"{server}\"\n\n[host.\"{server}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+    [registry::published_host(context).as_str(), registry::INNER_HOST].map(|name| ContainerFile {
+        path: format!("/etc/containerd/certs.d/{name}/hosts.toml"),
+        contents: hosts_toml.clone().into_bytes(),
+    })
+}
+
+/// The objects that tell people and tools where the registry is.
+fn hosting(context: &Context) -> Result<Vec<manifests::Object>> {
+    let path = context.paths.project.join("manifests/local-registry-hosting.yaml");
+    manifests::local_registry(&fs_err::read_to_string(&path)?, &registry::published_host(context))
+}
+
+/// Whether nodes and people are told where the registry is.
+///
+/// # Errors
+/// When the node cannot be read or the API server not be asked.
+pub async fn observe_wiring(context: &Context) -> Result<Condition> {
+    let nodes = context.engine.nodes().await?;
+    for node in &nodes {
+        for file in hosts_files(context) {
+            if context.engine.read_file(node, &file.path).await?.as_ref() != Some(&file.contents) {
+                return Ok(Condition::Differs(format!("`{}` in {node} is absent or otherwise", file.path)));
+            }
+        }
+    }
+    if nodes.is_empty() {
+        return Ok(Condition::Differs("there is no node".into()));
+    }
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    let drifts = cluster::drifts(&client, &hosting(context)?).await?;
+    Ok(match drifts.first() {
+        Some(drift) => Condition::Differs(drift.clone()),
+        None => Condition::Holds(format!("{} node(s)", nodes.len())),
+    })
 }
 
 /// Writes `hosts.toml` for the registry into every node, and publishes the registry as KEP-1755 describes.
 ///
 /// # Errors
 /// When a node cannot be written to or the API server refuses.
-pub async fn wire_registry(context: &Context) -> Result<String> {
-    let host = registry::published_host(context);
-    let server = format!("http://{}", registry::INNER_HOST);
-    let hosts_toml =
-        format!("server = \"{server}\"\n\n[host.\"{server}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-    let files = [host.as_str(), registry::INNER_HOST].map(|name| ContainerFile {
-        path: format!("/etc/containerd/certs.d/{name}/hosts.toml"),
-        contents: hosts_toml.clone().into_bytes(),
-    });
+pub async fn wire_registry(context: &Context) -> Result<Effect> {
+    if let Ok(Condition::Holds(note)) = observe_wiring(context).await {
+        return Ok(Effect::unchanged(note));
+    }
     let nodes = context.engine.nodes().await?;
     for node in &nodes {
-        context.engine.put_files(node, &files).await?;
+        context.engine.put_files(node, &hosts_files(context)).await?;
     }
-    let path = context.paths.project.join("manifests/local-registry-hosting.yaml");
     let client = cluster::client(&context.paths.kubeconfig()).await?;
-    for object in manifests::local_registry(&fs_err::read_to_string(&path)?, &host)? {
+    for object in hosting(context)? {
         cluster::apply(&client, &object).await?;
     }
-    Ok(format!("{} node(s) pull `{host}` from `{}`", nodes.len(), registry::INNER_HOST))
-}
-
-/// The version of the cluster's API server, if it answers.
-async fn api_server_version(context: &Context) -> Option<String> {
-    if !context.paths.kubeconfig().exists() {
-        return None;
-    }
-    let version = wait_for("the API server", ANSWER_LIMIT, || async {
-        let asked = async {
-            anyhow::Ok(cluster::client(&context.paths.kubeconfig()).await?.apiserver_version().await?)
-        };
-        match asked.await {
-            Ok(version) => Observation::Ready(version.git_version),
-            Err(error) => Observation::NotYet(format!("{error:#}")),
-        }
-    });
-    version.await.ok()
+    let host = registry::published_host(context);
+    Ok(Effect::changed(format!("{} node(s) pull `{host}` from `{}`", nodes.len(), registry::INNER_HOST)))
 }
 
 async fn wait_until_ready(context: &Context) -> Result<()> {

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec};
-use kube::Api;
+use kube::{Api, Client};
 
 use crate::cluster::{self, manifests};
 use crate::context::Context;
 use crate::edge_config;
+use crate::execute::Effect;
 use crate::images::Image;
+use crate::plan::Condition;
 use crate::steps::{device, registry};
 use crate::wait::{Observation, wait_for};
 
@@ -49,24 +51,82 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
     )
 }
 
-/// Applies the manifests.
+/// Whether the cluster holds the objects as they are wanted.
+///
+/// # Errors
+/// When they cannot be rendered or the API server not be asked.
+pub async fn observe(context: &Context) -> Result<Condition> {
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    let objects = render(context).await?;
+    let drifts = cluster::drifts(&client, &objects).await?;
+    Ok(if drifts.is_empty() {
+        Condition::Holds(format!("{} objects", objects.len()))
+    } else {
+        Condition::Differs(drifts.join("; "))
+    })
+}
+
+/// Applies those of the objects that the cluster does not hold as they are wanted.
 ///
 /// # Errors
 /// When they cannot be rendered or the API server refuses.
-pub async fn ensure(context: &Context) -> Result<String> {
+pub async fn ensure(context: &Context) -> Result<Effect> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let objects = render(context).await?;
+    let mut applied = Vec::new();
     for object in &objects {
-        cluster::apply(&client, object).await?;
+        // One after the other: until the namespace is there, nothing in it can be looked at.
+        if cluster::apply::drift(&client, object).await?.is_some() {
+            cluster::apply(&client, object).await?;
+            applied.push(object.title());
+        }
     }
-    Ok(format!("{} objects applied", objects.len()))
+    if applied.iter().any(|title| *title == format!("Secret `{}`", manifests::CREDENTIALS)) {
+        restart_if_unwell(context, &client).await?;
+    }
+    Ok(if applied.is_empty() {
+        Effect::unchanged(format!("{} objects", objects.len()))
+    } else {
+        Effect::changed(format!("applied {}", applied.join(", ")))
+    })
+}
+
+/// A pod takes its credentials when it starts. One that is not ready while they are put right may have taken others.
+async fn restart_if_unwell(context: &Context, client: &Client) -> Result<()> {
+    let namespace = &context.settings.deploy.namespace;
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for pod in cluster::pods(client, namespace).await?.iter().filter(|pod| !cluster::is_pod_ready(pod)) {
+        if let Some(name) = &pod.metadata.name {
+            api.delete(name, &kube::api::DeleteParams::default()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the pod is ready.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn observe_pod(context: &Context) -> Result<Condition> {
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    let namespace = &context.settings.deploy.namespace;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let deployment = deployments.get_opt(manifests::DEPLOYMENT).await?;
+    if deployment.as_ref().is_some_and(is_rolled_out) {
+        return Ok(Condition::Holds("ready".into()));
+    }
+    let pods = cluster::pods(&client, namespace).await?;
+    Ok(Condition::Differs(pods.first().map_or("there is none".into(), describe)))
 }
 
 /// Waits until the rollout is complete and the pod ready; a pod that cannot start ends the wait early.
 ///
 /// # Errors
 /// When the pod does not get ready; the error has its last status.
-pub async fn wait_until_ready(context: &Context) -> Result<String> {
+pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
+    if let Ok(Condition::Holds(note)) = observe_pod(context).await {
+        return Ok(Effect::unchanged(note));
+    }
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let namespace = &context.settings.deploy.namespace;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
@@ -97,7 +157,7 @@ pub async fn wait_until_ready(context: &Context) -> Result<String> {
         Observation::NotYet(status)
     })
     .await?;
-    Ok("ready".into())
+    Ok(Effect::changed("ready"))
 }
 
 fn is_rolled_out(deployment: &Deployment) -> bool {

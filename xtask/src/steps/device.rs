@@ -7,46 +7,70 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::edge_config::{self, SensorImage};
+use crate::execute::Effect;
 use crate::images::Image;
+use crate::plan::Condition;
 use crate::steps::{hub, registry};
+
+/// Whether the hub knows the device with this deployment.
+///
+/// # Errors
+/// When the hub or the registry does not answer, or the deployment manifest cannot be used.
+pub async fn observe(context: &Context) -> Result<Condition> {
+    let id = &context.settings.device.id;
+    let service = hub::service(context).await?;
+    if service.connection_string(id).await?.is_none() {
+        return Ok(Condition::Differs(format!("the hub does not know `{id}`")));
+    }
+    Ok(if is_current(&service, id, &manifest(context).await?).await? {
+        Condition::Holds(format!("`{id}`, with this deployment"))
+    } else {
+        Condition::Differs(format!("`{id}` has another deployment"))
+    })
+}
+
+/// The deployment manifest, filled in.
+async fn manifest(context: &Context) -> Result<Value> {
+    let digest = registry::pushed_digest(context, Image::TemperatureSensor).await?;
+    let login = context.credentials.registry_login();
+    let sensor = SensorImage { registry: registry::INNER_HOST, digest: &digest, login: &login };
+    let source = fs_err::read_to_string(context.paths.project.join("config/deployment.json"))?;
+    edge_config::deployment(&source, &sensor)
+}
 
 /// Registers the device unless the hub knows it, and applies the deployment unless it is the current one.
 ///
 /// # Errors
 /// When the hub refuses, or the deployment manifest cannot be used.
-pub async fn ensure(context: &Context) -> Result<String> {
+pub async fn ensure(context: &Context) -> Result<Effect> {
     let id = &context.settings.device.id;
-    let digest = registry::pushed_digest(context, Image::TemperatureSensor).await?;
-    let login = context.credentials.registry_login();
-    let sensor = SensorImage { registry: registry::INNER_HOST, digest: &digest, login: &login };
-    let source = fs_err::read_to_string(context.paths.project.join("config/deployment.json"))?;
-    let manifest = edge_config::deployment(&source, &sensor)?;
+    let manifest = manifest(context).await?;
     let service = hub::service(context).await?;
     service
         .register_edge_device(id)
         .await
         .with_context(|| format!("failed to register the device `{id}`"))?;
     if is_current(&service, id, &manifest).await? {
-        return Ok(format!("`{id}` was there, with this deployment"));
+        return Ok(Effect::unchanged(format!("`{id}`, with this deployment")));
     }
     service
         .apply_configuration_content(id, &manifest)
         .await
         .context("the hub refuses `config/deployment.json`")?;
-    Ok(format!("registered `{id}`, deployment applied"))
+    Ok(Effect::changed(format!("registered `{id}`, deployment applied")))
 }
 
 /// The connection string of the device, which is its credential.
 ///
 /// # Errors
-/// When the hub does not answer.
+/// When the hub does not answer, or does not know the device.
 pub async fn connection_string(context: &Context) -> Result<Secret> {
     let id = &context.settings.device.id;
     let service = hub::service(context).await?;
-    service
-        .register_edge_device(id)
-        .await
-        .with_context(|| format!("failed to read the credential of the device `{id}`"))
+    let found = service.connection_string(id).await;
+    found
+        .with_context(|| format!("failed to read the credential of the device `{id}`"))?
+        .with_context(|| format!("the hub does not know the device `{id}`; run `cargo xtask up`"))
 }
 
 /// Whether the twins of the system modules hold this deployment already.

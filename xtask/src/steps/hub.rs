@@ -8,8 +8,10 @@ use kedge_sim::service::ServiceClient;
 use kedge_sim::tls::Endpoint;
 
 use crate::context::Context;
-use crate::engine::{ContainerFile, ContainerSpec};
+use crate::engine::{ContainerFile, ContainerSpec, Fit};
+use crate::execute::Effect;
 use crate::images::Image;
+use crate::plan::Condition;
 
 const HTTPS: u16 = 443;
 const MQTT: u16 = 8883;
@@ -23,19 +25,39 @@ pub struct Ports {
     pub mqtt: u16,
 }
 
+/// Whether the hub runs as described, and answers.
+///
+/// # Errors
+/// When the name is taken, or the engine cannot be asked.
+pub async fn observe(context: &Context) -> Result<Condition> {
+    let fit = context.engine.fit(&spec(context, context.reference(Image::Hub)?)).await?;
+    Ok(match fit.reason() {
+        Some(reason) => Condition::Differs(reason.into()),
+        None => match service(context).await?.health().await {
+            Ok(_) => Condition::Holds(context.settings.hub.host_name.clone()),
+            Err(error) => Condition::Differs(format!("it does not answer: {error}")),
+        },
+    })
+}
+
 /// Starts the hub and waits until it answers.
 ///
 /// # Errors
 /// When the name is taken, or the hub does not answer.
-pub async fn ensure(context: &Context) -> Result<String> {
-    let started = context.engine.ensure_container(&spec(context, context.reference(Image::Hub)?)).await?;
+pub async fn ensure(context: &Context) -> Result<Effect> {
+    let found = context.engine.ensure_container(&spec(context, context.reference(Image::Hub)?)).await?;
     let service = service(context).await?;
     context
         .wait_for_container("the hub", &context.settings.hub_container(), || async {
             Ok(service.health().await.map(drop)?)
         })
         .await?;
-    Ok(format!("{} as {}", if started { "started" } else { "was there" }, context.settings.hub.host_name))
+    let name = &context.settings.hub.host_name;
+    Ok(if found == Fit::Runs {
+        Effect::unchanged(name)
+    } else {
+        Effect::changed(format!("started as {name}"))
+    })
 }
 
 /// A client of the hub's service side, with the owner's key.

@@ -7,8 +7,10 @@ use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::engine::Build;
+use crate::execute::Effect;
 use crate::images::Image;
 use crate::inputs::{Fingerprint, pack};
+use crate::plan::Condition;
 use crate::preflight::is_root;
 
 /// What the base image is made with. Documentation and translations are left out, now and by every later
@@ -44,21 +46,34 @@ pub fn base_fingerprint() -> Result<Fingerprint> {
     Fingerprint::of(&[], &settings)
 }
 
+/// Whether the engine has an image of the present inputs.
+///
+/// # Errors
+/// When an input cannot be read, or the engine not be asked.
+pub async fn observe(context: &Context, image: Image) -> Result<Condition> {
+    let reference = context.reference(image)?;
+    Ok(if context.engine.has_image(&reference).await? {
+        Condition::Holds(reference)
+    } else {
+        Condition::Differs(format!("the engine has no `{reference}`, which is named after its inputs"))
+    })
+}
+
 /// Makes the Debian base image with the machine's own package sources.
 ///
 /// # Errors
 /// When Debian's packages cannot be had, or the engine refuses the image.
-pub async fn ensure_base(context: &Context) -> Result<String> {
+pub async fn ensure_base(context: &Context) -> Result<Effect> {
     let reference = context.reference(Image::Base)?;
     if context.engine.has_image(&reference).await? {
-        return Ok("unchanged".into());
+        return Ok(Effect::unchanged(reference));
     }
     if !is_root() {
         let pulled =
             context.engine.pull(DEBIANS_OWN, |line| context.progress.detail("image-base", line)).await;
         pulled.context("run this as root to assemble the base image from Debian packages instead")?;
         context.engine.tag(DEBIANS_OWN, &reference).await?;
-        return Ok(format!("pulled {DEBIANS_OWN}"));
+        return Ok(Effect::changed(format!("pulled {DEBIANS_OWN}")));
     }
     let folder = temporary_folder(context).context("failed to make a folder for the base image")?;
     let root = folder.path().join("base.tar");
@@ -75,7 +90,7 @@ pub async fn ensure_base(context: &Context) -> Result<String> {
         .engine
         .build_from_file(&archive, &reference, |line| context.progress.detail("image-base", line))
         .await?;
-    Ok("made".into())
+    Ok(Effect::changed(format!("made {reference}")))
 }
 
 /// A folder in the cache, where there is room, and where what a killed run has left is found and removed.
@@ -104,11 +119,11 @@ fn pack_base(root: &std::path::Path, archive: &std::path::Path) -> Result<()> {
 ///
 /// # Errors
 /// When an input is missing or the build fails.
-pub async fn ensure(context: &Context, image: Image, step: &str) -> Result<String> {
+pub async fn ensure(context: &Context, image: Image, step: &str) -> Result<Effect> {
     let recipe = context.recipe(image).with_context(|| format!("the {image} image has no Dockerfile"))?;
     let reference = context.reference(image)?;
     if context.engine.has_image(&reference).await? {
-        return Ok("unchanged".into());
+        return Ok(Effect::unchanged(reference));
     }
     let mut packed = Vec::new();
     pack(&recipe.sources, &mut packed)?;
@@ -124,5 +139,5 @@ pub async fn ensure(context: &Context, image: Image, step: &str) -> Result<Strin
         })
         .await?;
     let megabytes = context.engine.image_size(&reference).await? / 1_000_000;
-    Ok(format!("built, {megabytes} MB"))
+    Ok(Effect::changed(format!("built, {megabytes} MB")))
 }

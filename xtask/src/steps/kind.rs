@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
+use crate::execute::Effect;
+use crate::plan::Condition;
 use crate::process::{Process, find_on_path};
 
 /// The release of Debian whose `kind` still speaks the configuration of the Kubernetes in Debian 12.
@@ -30,13 +32,22 @@ pub fn process(context: &Context, step: &str, purpose: &str) -> Result<Process> 
     Ok(context.process(step, purpose, kind).envs(context.engine.environment(context.network())))
 }
 
+/// Whether `kind` is there.
+#[must_use]
+pub fn observe(context: &Context) -> Condition {
+    match find(&context.paths.cache) {
+        Some(path) => Condition::Holds(format!("`{}`", path.display())),
+        None => Condition::Differs("it is neither on PATH nor in the cache; Debian has it".into()),
+    }
+}
+
 /// Finds or fetches `kind`.
 ///
 /// # Errors
 /// When it is not on `PATH` and cannot be fetched.
-pub async fn ensure(context: &Context) -> Result<String> {
+pub async fn ensure(context: &Context) -> Result<Effect> {
     if let Some(path) = find(&context.paths.cache) {
-        return Ok(format!("found `{}`", path.display()));
+        return Ok(Effect::unchanged(format!("`{}`", path.display())));
     }
     let apt = PrivateApt::prepare(context).await?;
     apt.get(context, "read the package lists of Debian", &["update"]).await?;
@@ -53,7 +64,7 @@ pub async fn ensure(context: &Context) -> Result<String> {
         .await?;
     fs_err::rename(&unpacked, target)?;
     fs_err::remove_dir_all(&apt.folder)?;
-    Ok("fetched from Debian".into())
+    Ok(Effect::changed("fetched from Debian"))
 }
 
 /// A package manager state of our own: it reads the machine's mirror and keys, and touches nothing else.

@@ -1,4 +1,5 @@
-//! What each action of the plan does. Every function here looks first and does only what is missing.
+//! What each action of the plan does, and how its part of the system is found. `observe` looks and changes nothing;
+//! `ensure` looks once more, because time has passed, and does only what is missing.
 
 pub mod binaries;
 pub mod cluster;
@@ -16,14 +17,38 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::context::Context;
+use crate::execute::Effect;
 use crate::images::Image;
-use crate::plan::Action;
+use crate::plan::{Action, Condition};
+
+/// How the part that an action is for is found.
+///
+/// # Errors
+/// When one cannot look.
+pub async fn observe(context: &Context, action: Action) -> Result<Condition> {
+    match action {
+        Action::Network => network::observe(context).await,
+        Action::Kind => Ok(kind::observe(context)),
+        Action::Binaries => binaries::observe(context),
+        Action::Image(image) => images::observe(context, image).await,
+        Action::NodeImage => node_image::observe(context).await,
+        Action::Cluster => cluster::observe(context).await,
+        Action::Registry => registry::observe(context).await,
+        Action::Push(image) => registry::observe_push(context, image).await,
+        Action::Wiring => cluster::observe_wiring(context).await,
+        Action::Hub => hub::observe(context).await,
+        Action::Device => device::observe(context).await,
+        Action::Deploy => deploy::observe(context).await,
+        Action::Pod => deploy::observe_pod(context).await,
+        Action::Telemetry => Ok(Condition::Differs("it is proved anew every time".into())),
+    }
+}
 
 /// Brings about one action and tells in a few words how.
 ///
 /// # Errors
 /// When it cannot be brought about.
-pub async fn run(context: Arc<Context>, action: Action) -> Result<String> {
+pub async fn run(context: Arc<Context>, action: Action) -> Result<Effect> {
     let context = &*context;
     match action {
         Action::Network => network::ensure(context).await,

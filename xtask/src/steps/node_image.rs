@@ -1,12 +1,15 @@
 //! The image of the cluster's node: kind's own where it can be pulled, else the one assembled from Debian
 //! packages, which is built once and kept as an archive in the user's cache.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
+use crate::execute::Effect;
 use crate::images::Image;
+use crate::plan::Condition;
 use crate::steps::images;
 
 /// Version 1.32.2, which goes with the `kind` that is fetched (0.27), by digest as kind's authors recommend.
@@ -42,19 +45,44 @@ pub async fn choice(context: &Context) -> Result<NodeImage> {
     }
 }
 
+/// Whether the engine holds the node image.
+///
+/// # Errors
+/// When the engine cannot be asked.
+pub async fn observe(context: &Context) -> Result<Condition> {
+    let wanted = choice(context).await?;
+    Ok(if context.engine.has_image(&wanted.reference).await? {
+        Condition::Holds(wanted.reference)
+    } else if !wanted.debian {
+        Condition::Differs(format!("the engine has no `{}`: it is pulled", wanted.reference))
+    } else if archive(context)?.exists() {
+        Condition::Differs("it is loaded from the cache".into())
+    } else {
+        Condition::Differs(
+            "kind's own is pulled where it can be, else it is made from Debian packages, which takes minutes"
+                .into(),
+        )
+    })
+}
+
+/// The archive of the node image in the cache.
+fn archive(context: &Context) -> Result<PathBuf> {
+    Ok(context.paths.cache.join("node").join(format!("{}.tar", context.fingerprint(Image::Node)?)))
+}
+
 /// Makes sure that the engine holds the node image.
 ///
 /// # Errors
 /// When it can neither be pulled nor built.
-pub async fn ensure(context: &Context) -> Result<String> {
+pub async fn ensure(context: &Context) -> Result<Effect> {
     let wanted = choice(context).await?;
     if context.engine.has_image(&wanted.reference).await? {
-        return Ok(format!("unchanged: {}", wanted.reference));
+        return Ok(Effect::unchanged(wanted.reference));
     }
     match context.settings.cluster.node_image.as_str() {
         "debian" => load_or_build(context, &wanted.reference).await,
         "auto" => match pull(context, KINDS_OWN).await {
-            Ok(()) => Ok(format!("pulled {KINDS_OWN}")),
+            Ok(()) => Ok(Effect::changed(format!("pulled {KINDS_OWN}"))),
             Err(error) => {
                 context
                     .progress
@@ -63,7 +91,7 @@ pub async fn ensure(context: &Context) -> Result<String> {
                 load_or_build(context, &wanted.reference).await
             }
         },
-        reference => pull(context, reference).await.map(|()| format!("pulled {reference}")),
+        reference => pull(context, reference).await.map(|()| Effect::changed(format!("pulled {reference}"))),
     }
 }
 
@@ -74,21 +102,21 @@ async fn pull(context: &Context, reference: &str) -> Result<()> {
         .with_context(|| format!("pulling `{reference}` took longer than {} s", PULL_LIMIT.as_secs()))?
 }
 
-async fn load_or_build(context: &Context, reference: &str) -> Result<String> {
-    let archive = context.paths.cache.join("node").join(format!("{}.tar", context.fingerprint(Image::Node)?));
+async fn load_or_build(context: &Context, reference: &str) -> Result<Effect> {
+    let archive = archive(context)?;
     if archive.exists() {
         context.progress.detail("node-image", "loading it from the cache");
         let loaded = context.engine.load_image(&archive).await;
         if loaded.is_ok() && context.engine.has_image(reference).await? {
-            return Ok(format!("loaded from `{}`", archive.display()));
+            return Ok(Effect::changed(format!("loaded from `{}`", archive.display())));
         }
         // A damaged archive would fail every run; building anew costs minutes once.
         fs_err::remove_file(&archive)?;
     }
-    let note = images::ensure(context, Image::Node, "node-image").await?;
+    let built = images::ensure(context, Image::Node, "node-image").await?;
     if let Some(folder) = archive.parent() {
         fs_err::create_dir_all(folder)?;
     }
     context.engine.save_image(reference, &archive).await?;
-    Ok(format!("{note}; kept in the cache"))
+    Ok(Effect::changed(format!("{}; kept in the cache", built.note)))
 }

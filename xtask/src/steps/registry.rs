@@ -1,5 +1,7 @@
 //! The registry beside the cluster: it asks for a login, so that the pull secret is proved as well.
 
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,8 +14,10 @@ use sha2::{Digest, Sha256};
 
 use crate::context::Context;
 use crate::credentials::Credentials;
-use crate::engine::{ContainerFile, ContainerSpec};
+use crate::engine::{ContainerFile, ContainerSpec, Fit, Foreign};
+use crate::execute::Effect;
 use crate::images::Image;
+use crate::plan::Condition;
 
 /// The registry's name and port on the cluster's network.
 pub const INNER_HOST: &str = "kedge-registry:5000";
@@ -32,34 +36,83 @@ pub fn published_host(context: &Context) -> String {
     format!("localhost:{}", context.settings.registry.port)
 }
 
+/// Whether the registry runs as described, and answers.
+///
+/// # Errors
+/// When the port or the name is taken, or the engine cannot be asked.
+pub async fn observe(context: &Context) -> Result<Condition> {
+    let fit = context.engine.fit(&spec(context, context.reference(Image::Registry)?)?).await?;
+    if matches!(fit, Fit::Absent | Fit::Stopped) {
+        refuse_taken_port(context.settings.registry.port)?;
+    }
+    Ok(match fit.reason() {
+        Some(reason) => Condition::Differs(reason.into()),
+        None => match asks_for_the_login(context).await {
+            Ok(()) => Condition::Holds(published_host(context)),
+            Err(error) => Condition::Differs(format!("{error:#}")),
+        },
+    })
+}
+
+/// Refuses a port at which somebody else listens.
+fn refuse_taken_port(port: u16) -> Result<()> {
+    match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(Foreign::at(format!(
+            "another program listens at port {port}; stop it or choose another `registry.port`"
+        ))
+        .into()),
+        Err(error) => Err(error).with_context(|| format!("failed to try port {port}")),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Starts the registry and proves that it wants the login and takes it.
 ///
 /// # Errors
 /// When the port or the name is taken, or the registry does not answer.
-pub async fn ensure(context: &Context) -> Result<String> {
+pub async fn ensure(context: &Context) -> Result<Effect> {
     let spec = spec(context, context.reference(Image::Registry)?)?;
-    let started = context.engine.ensure_container(&spec).await.with_context(|| {
+    let found = context.engine.ensure_container(&spec).await.with_context(|| {
         format!("if port {} is in use, choose another `registry.port`", context.settings.registry.port)
     })?;
     let name = context.settings.registry_container();
     context.wait_for_container("the registry", &name, || asks_for_the_login(context)).await?;
-    Ok(format!("{} at {}", if started { "started" } else { "was there" }, published_host(context)))
+    let host = published_host(context);
+    Ok(if found == Fit::Runs {
+        Effect::unchanged(host)
+    } else {
+        Effect::changed(format!("started at {host}"))
+    })
+}
+
+/// Whether the registry has an image of the present inputs.
+///
+/// # Errors
+/// When the registry does not answer.
+pub async fn observe_push(context: &Context, image: Image) -> Result<Condition> {
+    let tag = context.fingerprint(image)?.to_string();
+    Ok(match digest(context, &image.repository(), &tag).await? {
+        Some(digest) => Condition::Holds(digest),
+        None => Condition::Differs(format!("the registry has no `{}:{tag}`", image.repository())),
+    })
 }
 
 /// Pushes an image unless the registry has it, and returns its digest there.
 ///
 /// # Errors
 /// When the registry refuses.
-pub async fn push(context: &Context, image: Image) -> Result<String> {
+pub async fn push(context: &Context, image: Image) -> Result<Effect> {
     let tag = context.fingerprint(image)?.to_string();
     if let Some(digest) = digest(context, &image.repository(), &tag).await? {
-        return Ok(format!("unchanged: {digest}"));
+        return Ok(Effect::unchanged(digest));
     }
     let repository = format!("{}/{}", published_host(context), image.repository());
     let login = context.credentials.registry_login();
     context.engine.push(&context.reference(image)?, &repository, &tag, &login).await?;
     let digest = digest(context, &image.repository(), &tag).await?;
-    digest.with_context(|| format!("the registry has no `{}:{tag}` after the push", image.repository()))
+    digest
+        .map(Effect::changed)
+        .with_context(|| format!("the registry has no `{}:{tag}` after the push", image.repository()))
 }
 
 /// The digest of an image of this tool in the registry.

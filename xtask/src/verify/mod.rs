@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::context::Context;
+use crate::execute::Effect;
 use crate::exit::Unproved;
 use crate::wait::{WaitError, wait_for};
 
@@ -87,12 +88,12 @@ async fn look(
 ///
 /// # Errors
 /// When a layer is broken; the error names it.
-pub async fn telemetry_step(context: &Context) -> Result<String> {
+pub async fn telemetry_step(context: &Context) -> Result<Effect> {
     let proof = walk(context).await;
     let broken = proof.broken().cloned();
     let count = proof.messages.len();
     match broken {
-        None => Ok(format!("{count} messages")),
+        None => Ok(Effect::changed(format!("{count} messages"))),
         Some(layer) => Err(Unproved { layer: layer.name.to_string(), detail: layer.detail }.into()),
     }
 }
