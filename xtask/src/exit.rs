@@ -6,6 +6,7 @@ use crate::engine::{Foreign, NoEngine};
 use crate::execute::Interrupted;
 use crate::plan::Obstructed;
 use crate::preflight::Missing;
+use crate::room::NoRoom;
 use crate::settings::SettingsError;
 
 /// The command did what it is for.
@@ -16,7 +17,7 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The settings cannot be used; nothing was changed.
 pub const SETTINGS: u8 = 3;
-/// The machine lacks something, and nobody agreed to install it; nothing was changed.
+/// The machine lacks something, and nobody agreed to install it: a program, an engine, room on a disk, a permission.
 pub const MACHINE: u8 = 4;
 /// A layer is broken: what is up does not deliver telemetry.
 pub const UNPROVED: u8 = 5;
@@ -35,13 +36,26 @@ pub struct Unproved {
     pub detail: String,
 }
 
+/// Whether the machine's disk or permissions are at fault.
+fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind.is_some_and(|kind| {
+        [PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull].contains(&kind)
+    })
+}
+
 /// The code of an error: that of the first cause that has one.
 #[must_use]
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let known = error.chain().find_map(|cause| {
         if cause.is::<SettingsError>() {
             Some(SETTINGS)
-        } else if cause.is::<Missing>() || cause.is::<NoEngine>() {
+        } else if cause.is::<Missing>()
+            || cause.is::<NoEngine>()
+            || cause.is::<NoRoom>()
+            || is_of_the_machine(cause)
+        {
             Some(MACHINE)
         } else if cause.is::<Unproved>() {
             Some(UNPROVED)

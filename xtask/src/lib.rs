@@ -20,6 +20,7 @@ pub mod preflight;
 pub mod process;
 pub mod progress;
 pub mod report;
+pub mod room;
 pub mod session;
 pub mod settings;
 pub mod steps;

@@ -18,6 +18,7 @@ use crate::plan::{Action, Observed, Plan};
 use crate::preflight::{self, Preflight};
 use crate::process::find_on_path;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
+use crate::room;
 use crate::settings::Settings;
 use crate::steps;
 
@@ -182,6 +183,7 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
     let started = Timestamp::now();
     let observed = observe(context, goals).await;
     let plan = Plan::new(goals, &observed).unobstructed()?;
+    room::check(context, &plan).await?;
     let mut steps = vec![StepReport::of_observation(started)];
     let run = |action| steps::run(Arc::clone(context), action);
     let mut records = execute(&plan, &context.progress, &context.cancel, run).await;

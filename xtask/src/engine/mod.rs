@@ -13,6 +13,7 @@ mod probe;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
@@ -104,6 +105,17 @@ impl Engine {
     pub async fn ping(&self) -> Result<()> {
         self.docker.ping().await.context("the container engine does not answer")?;
         Ok(())
+    }
+
+    /// The folder in which the engine keeps images, containers and volumes.
+    ///
+    /// # Errors
+    /// When the engine does not tell.
+    pub async fn storage(&self) -> Result<PathBuf> {
+        let info = self.docker.info().await.context("the container engine does not answer")?;
+        info.docker_root_dir
+            .map(PathBuf::from)
+            .context("the container engine does not tell where it keeps its images")
     }
 
     fn labels(&self) -> HashMap<String, String> {

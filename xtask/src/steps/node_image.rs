@@ -55,7 +55,7 @@ pub async fn observe(context: &Context) -> Result<Condition> {
         Condition::Holds(wanted.reference)
     } else if !wanted.debian {
         Condition::Differs(format!("the engine has no `{}`: it is pulled", wanted.reference))
-    } else if archive(context)?.exists() {
+    } else if is_kept(context)? {
         Condition::Differs("it is loaded from the cache".into())
     } else {
         Condition::Differs(
@@ -63,6 +63,14 @@ pub async fn observe(context: &Context) -> Result<Condition> {
                 .into(),
         )
     })
+}
+
+/// Whether the node image need not be built: it is in the cache.
+///
+/// # Errors
+/// When its inputs cannot be read.
+pub fn is_kept(context: &Context) -> Result<bool> {
+    Ok(archive(context)?.exists())
 }
 
 /// The archive of the node image in the cache.

@@ -1,0 +1,119 @@
+//! Whether the disks have room for what a plan makes, asked before anything is changed: a full disk in the middle of a
+//! build is told by whoever meets it first, and seldom in words that help.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::images::Image;
+use crate::plan::{Action, Plan, Work};
+use crate::steps::node_image;
+
+const MB: u64 = 1_000_000;
+
+/// A disk has too little room; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("too little room on the disk:{}\nmake room, or move the folder to a larger disk", folders.iter().map(|folder| format!("\n  {folder}")).collect::<String>())]
+pub struct NoRoom {
+    /// One sentence for each disk.
+    pub folders: Vec<String>,
+}
+
+/// Megabytes that a plan takes, by where they go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Room {
+    /// In the engine's storage.
+    engine: u64,
+    /// In the workspace.
+    project: u64,
+    /// In the user's cache.
+    cache: u64,
+}
+
+/// Refuses a plan for which there is no room.
+///
+/// # Errors
+/// [`NoRoom`], with every disk that is too small; else when the engine cannot be asked.
+pub async fn check(context: &Context, plan: &Plan) -> Result<()> {
+    let needed = needed(plan, node_image::is_kept(context)?);
+    let places = [
+        (context.engine.storage().await?, needed.engine),
+        (context.paths.project.clone(), needed.project),
+        (context.paths.cache.clone(), needed.cache),
+    ];
+    // What goes to the same disk adds up.
+    let mut disks: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
+    for (folder, megabytes) in places.into_iter().filter(|(_, megabytes)| *megabytes > 0) {
+        // The storage of an engine on another machine is not for us to judge.
+        let Some(there) = nearest(&folder) else { continue };
+        let device = fs_err::metadata(there)?.dev();
+        disks.entry(device).or_insert_with(|| (there.to_owned(), 0)).1 += megabytes;
+    }
+    let mut folders = Vec::new();
+    for (folder, megabytes) in disks.into_values() {
+        let free = free(&folder)?;
+        if free < megabytes {
+            folders.push(format!("`{}` has {free} MB free, and {megabytes} MB are needed", folder.display()));
+        }
+    }
+    if folders.is_empty() { Ok(()) } else { Err(NoRoom { folders }.into()) }
+}
+
+/// What the steps with something to do take, as measured, with some reserve.
+fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
+    let mut room = Room::default();
+    for step in plan.steps.iter().filter(|step| matches!(step.work, Work::Due(_))) {
+        match step.action {
+            Action::Binaries => room.project += 700,
+            Action::Image(Image::Base) => (room.engine, room.cache) = (room.engine + 200, room.cache + 300),
+            // Compiling Kubernetes takes most of it, for a while.
+            Action::NodeImage if !node_image_is_kept => {
+                (room.engine, room.cache) = (room.engine + 5000, room.cache + 500);
+            }
+            Action::NodeImage | Action::Image(Image::Edge) => room.engine += 1000,
+            Action::Cluster | Action::Registry => room.engine += 400,
+            Action::Pod => room.engine += 800,
+            _ => {}
+        }
+    }
+    room
+}
+
+/// The folder, or the nearest one above it that exists.
+fn nearest(folder: &Path) -> Option<&Path> {
+    folder.ancestors().find(|folder| folder.exists())
+}
+
+/// Megabytes that an ordinary user may still write below `folder`.
+fn free(folder: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(folder)
+        .with_context(|| format!("failed to look at the disk of `{}`", folder.display()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / MB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Condition, Observed};
+
+    #[test]
+    fn only_what_is_made_takes_room() {
+        let goals = [Action::Pod];
+        let all = Plan::new(&goals, &Observed::new());
+        assert!(needed(&all, false).engine > needed(&all, true).engine);
+        assert!(needed(&all, true).project > 0);
+        let there =
+            Action::leading_to(&goals).into_iter().map(|it| (it, Condition::Holds(String::new()))).collect();
+        assert_eq!(needed(&Plan::new(&goals, &there), false), Room::default());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_on_the_disk_of_the_one_above() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(nearest(&folder.path().join("not/yet")), Some(folder.path()));
+        assert!(free(folder.path()).unwrap() > 0);
+    }
+}
