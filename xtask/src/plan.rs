@@ -147,9 +147,9 @@ fn work(needs: &[Action], found: Option<&Condition>, works: &BTreeMap<Action, Wo
         Some(Condition::Blocked(reason)) => Work::Blocked(reason.clone()),
         Some(Condition::Differs(reason)) => Work::Due(reason.clone()),
         Some(Condition::Unseen(reason)) if touched.is_empty() => Work::Due(reason.clone()),
-        None | Some(Condition::Unseen(_)) => Work::Due("it is not there".into()),
+        None => Work::Due("it is not there".into()),
         Some(Condition::Holds(note)) if touched.is_empty() => Work::Nothing(note.clone()),
-        Some(Condition::Holds(_)) => Work::Open(touched),
+        Some(Condition::Holds(_) | Condition::Unseen(_)) => Work::Open(touched),
     }
 }
 

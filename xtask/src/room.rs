@@ -65,8 +65,9 @@ pub async fn check(context: &Context, plan: &Plan) -> Result<()> {
 /// What the steps with something to do take, as measured, with some reserve.
 fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
     let mut room = Room::default();
-    for step in plan.steps.iter().filter(|step| matches!(step.work, Work::Due(_))) {
+    for step in &plan.steps {
         match step.action {
+            _ if matches!(step.work, Work::Nothing(_)) => {}
             Action::Binaries => room.project += 700,
             Action::Image(Image::Base) => (room.engine, room.cache) = (room.engine + 200, room.cache + 300),
             // Compiling Kubernetes takes most of it, for a while.

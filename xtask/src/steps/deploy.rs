@@ -3,9 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec};
+use kube::api::DeleteParams;
 use kube::{Api, Client};
 
 use crate::cluster::{self, manifests};
@@ -73,6 +74,7 @@ pub async fn observe(context: &Context) -> Result<Condition> {
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let objects = render(context).await?;
+    let unwell = unwell_pods(context, &client).await?;
     let mut applied = Vec::new();
     for object in &objects {
         // One after the other: until the namespace is there, nothing in it can be looked at.
@@ -82,7 +84,13 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
         }
     }
     if applied.iter().any(|title| *title == format!("Secret `{}`", manifests::CREDENTIALS)) {
-        restart_if_unwell(context, &client).await?;
+        // A pod takes its credentials when it starts: one that was not well before may have taken others.
+        let api: Api<Pod> = Api::namespaced(client, &context.settings.deploy.namespace);
+        for pod in unwell {
+            api.delete(&pod, &DeleteParams::default())
+                .await
+                .with_context(|| format!("failed to restart the pod `{pod}`"))?;
+        }
     }
     Ok(if applied.is_empty() {
         Effect::unchanged(format!("{} objects", objects.len()))
@@ -91,16 +99,11 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     })
 }
 
-/// A pod takes its credentials when it starts. One that is not ready while they are put right may have taken others.
-async fn restart_if_unwell(context: &Context, client: &Client) -> Result<()> {
-    let namespace = &context.settings.deploy.namespace;
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    for pod in cluster::pods(client, namespace).await?.iter().filter(|pod| !cluster::is_pod_ready(pod)) {
-        if let Some(name) = &pod.metadata.name {
-            api.delete(name, &kube::api::DeleteParams::default()).await?;
-        }
-    }
-    Ok(())
+/// Names of the pods that run and are not ready.
+async fn unwell_pods(context: &Context, client: &Client) -> Result<Vec<String>> {
+    let pods = cluster::pods(client, &context.settings.deploy.namespace).await?;
+    let unwell = pods.into_iter().filter(|pod| cluster::is_pod_running(pod) && !cluster::is_pod_ready(pod));
+    Ok(unwell.filter_map(|pod| pod.metadata.name).collect())
 }
 
 /// Whether the pod is ready.
