@@ -66,13 +66,46 @@ fn an_unknown_setting_is_told_with_its_line() {
     let machine = Machine::bare();
     let settings = machine.settings("[cluster]\nname = \"edge\"\nworkers = 3\n");
     let error = stderr(&mut machine.xtask(&["status", "--profile", &settings]), 3);
-    assert!(error.contains("line 3") && error.contains("workers"), "{error}");
+    assert!(error.contains("kedge.toml:3:1: unknown setting `cluster.workers`"), "{error}");
 }
 
 #[test]
 fn a_missing_settings_file_is_named() {
     let error = stderr(&mut Machine::bare().xtask(&["up", "--profile", "no/such.toml"]), 3);
     assert!(error.contains("no/such.toml"), "{error}");
+}
+
+#[test]
+fn every_setting_is_shown_with_its_origin() {
+    let machine = Machine::bare();
+    let settings = machine.settings("[cluster]\nname = \"lab\"\n[registry]\n# taken\nport = 5777\n");
+    let shown = |extra: &[&str]| {
+        let args = [&["config", "--profile", &settings, "--engine", "podman"], extra].concat();
+        String::from_utf8(machine.xtask(&args).assert().code(0).get_output().stdout.clone()).unwrap()
+    };
+    let text = shown(&[]).replace(&settings, "kedge.toml");
+    insta::assert_snapshot!(text);
+    let rows: serde_json::Value = serde_json::from_str(&shown(&["--json"])).unwrap();
+    let port = rows.as_array().unwrap().iter().find(|row| row["setting"] == "registry.port").unwrap();
+    assert_eq!((&port["value"], &port["origin"]), (&5777.into(), &format!("{settings}:5").into()));
+}
+
+#[test]
+fn the_origin_of_a_setting_of_the_project_is_told_from_its_root() {
+    let output = Machine::bare().xtask(&["config"]).assert().code(0).get_output().stdout.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.lines().all(|line| line.contains("  config/kedge.toml:")), "{text}");
+}
+
+#[test]
+fn removing_needs_no_more_of_the_settings_than_the_name() {
+    let machine = Machine::bare();
+    let settings = machine.settings("[cluster]\nname = \"lab\"\n[registry]\nport = 0\n");
+    let error = stderr(&mut machine.xtask(&["down", "--profile", &settings]), 0);
+    assert!(error.contains("warning: ") && error.contains("registry.port = 0"), "{error}");
+    let settings = machine.settings("[cluster]\nname = \"lab\n[registry]\nport = 0\n");
+    let error = stderr(&mut machine.xtask(&["down", "--profile", &settings]), 3);
+    assert!(error.contains("kedge.toml:2:"), "{error}");
 }
 
 #[test]

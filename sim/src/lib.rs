@@ -18,4 +18,5 @@ pub mod sensor;
 pub mod service;
 pub mod tls;
 pub mod topics;
+pub mod twin_limits;
 pub mod unix_http;

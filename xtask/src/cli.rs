@@ -53,6 +53,8 @@ pub enum Command {
     Down,
     /// Show what `up` would do and why, and change nothing
     Plan(commands::plan::Args),
+    /// Show every setting, its value, and where that comes from
+    Config(commands::config::Args),
     /// Show what is up
     Status(commands::status::Args),
     /// Show what the pod, the hub or the registry has written

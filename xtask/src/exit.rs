@@ -8,6 +8,7 @@ use crate::plan::Obstructed;
 use crate::preflight::Missing;
 use crate::room::NoRoom;
 use crate::settings::SettingsError;
+use crate::sources::SourcesError;
 
 /// The command did what it is for.
 pub const SUCCESS: u8 = 0;
@@ -15,7 +16,7 @@ pub const SUCCESS: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line cannot be understood.
 pub const USAGE: u8 = 2;
-/// The settings cannot be used; nothing was changed.
+/// The settings or other files of the user cannot be used; nothing was changed.
 pub const SETTINGS: u8 = 3;
 /// The machine lacks something, and nobody agreed to install it: a program, an engine, room on a disk, a permission.
 pub const MACHINE: u8 = 4;
@@ -49,7 +50,7 @@ fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
 #[must_use]
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let known = error.chain().find_map(|cause| {
-        if cause.is::<SettingsError>() {
+        if cause.is::<SettingsError>() || cause.is::<SourcesError>() {
             Some(SETTINGS)
         } else if cause.is::<Missing>()
             || cause.is::<NoEngine>()

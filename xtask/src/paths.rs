@@ -25,12 +25,8 @@ impl Paths {
     /// # Errors
     /// When the user has no home folder and neither `XDG_CACHE_HOME` nor `XDG_STATE_HOME` says where to go.
     pub fn discover(name: &str) -> Result<Self> {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .context("the orchestrator was not built inside the workspace")?
-            .to_path_buf();
         Ok(Self {
-            project,
+            project: project()?,
             cache: user_folder("XDG_CACHE_HOME", ".cache")?,
             state: user_folder("XDG_STATE_HOME", ".local/state")?.join(name),
         })
@@ -47,6 +43,21 @@ impl Paths {
     pub fn runs(&self) -> PathBuf {
         self.project.join("target/kedge/runs")
     }
+}
+
+/// The root of the workspace.
+///
+/// # Errors
+/// When the tool was built elsewhere.
+pub fn project() -> Result<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    Ok(project.context("the orchestrator was not built inside the workspace")?.to_path_buf())
+}
+
+/// How `path` is shown: what is in the workspace, relative to it.
+#[must_use]
+pub fn shown(path: &Path, project: &Path) -> String {
+    path.strip_prefix(project).unwrap_or(path).display().to_string()
 }
 
 fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {

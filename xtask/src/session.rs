@@ -1,6 +1,6 @@
 //! One invocation that changes something: opened with a preflight, run by plan, closed with a report.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -13,20 +13,22 @@ use crate::credentials::Credentials;
 use crate::engine::{Connector, Engine};
 use crate::execute::{conclude, execute};
 use crate::observe::observe;
-use crate::paths::{Paths, private_folder};
+use crate::paths::{self, Paths, private_folder};
 use crate::plan::{Action, Observed, Plan};
 use crate::preflight::{self, Preflight};
 use crate::process::find_on_path;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
-use crate::settings::Settings;
-use crate::steps;
+use crate::settings::{Origins, Resolved, Settings};
+use crate::{sources, steps};
 
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
 #[derive(Debug)]
 pub struct Setup {
     /// The desired state.
     pub settings: Settings,
+    /// Where each setting comes from.
+    pub origins: Origins,
     /// The folders.
     pub paths: Paths,
     /// Ends the run; Ctrl-C and SIGTERM cancel it.
@@ -42,17 +44,30 @@ impl Setup {
     /// # Errors
     /// When the settings cannot be used.
     pub fn new(global: &Global) -> Result<Self> {
-        let project =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the orchestrator has no workspace")?;
-        let profile = global.profile.clone().unwrap_or_else(|| project.join("config/kedge.toml"));
-        let mut settings = Settings::read(&profile)?;
-        if let Some(choice) = global.engine {
-            settings.engine.choice = choice;
+        let (profile, name) = profile(global)?;
+        Self::with(global, Settings::read(&profile, &name)?)
+    }
+
+    /// As [`Setup::new`], for a command that removes: it needs no more of the settings than what to remove.
+    ///
+    /// # Errors
+    /// When the settings do not tell what to remove.
+    pub fn for_removal(global: &Global) -> Result<Self> {
+        let (profile, name) = profile(global)?;
+        let (resolved, problems) = Settings::read_for_removal(&profile, &name)?;
+        for problem in &problems {
+            eprintln!("warning: {problem}");
         }
+        Self::with(global, resolved)
+    }
+
+    fn with(global: &Global, mut resolved: Resolved) -> Result<Self> {
+        resolved.override_engine(global.engine);
+        let Resolved { settings, origins } = resolved;
         let paths = Paths::discover(&settings.cluster.name)?;
         let cancel = CancellationToken::new();
         cancel_on_signal(cancel.clone())?;
-        Ok(Self { settings, paths, cancel, dry_run: global.dry_run, yes: global.yes })
+        Ok(Self { settings, origins, paths, cancel, dry_run: global.dry_run, yes: global.yes })
     }
 
     /// Installs what is missing, with the user's consent, and connects to the engine.
@@ -114,6 +129,7 @@ impl Setup {
     /// # Errors
     /// As [`Setup::engine`], or when a folder cannot be made.
     pub async fn open(self) -> Result<Arc<Context>> {
+        sources::check(&self.paths, &self.settings)?;
         let lock = self.lock()?;
         let (engine, preflight) = self.engine().await?;
         let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
@@ -129,6 +145,7 @@ impl Setup {
     /// # Errors
     /// When the only engine here cannot do the work.
     pub async fn preview(self, goals: &[Action]) -> Result<Plan> {
+        sources::check(&self.paths, &self.settings)?;
         let Some(engine) = self.engine_as_is().await? else {
             for tool in preflight::missing(true) {
                 println!("+ install        {}: {}", tool.package, tool.purpose);
@@ -154,6 +171,14 @@ impl Setup {
         let engine = self.engine_as_is().await?.context("there is no container engine here")?;
         Ok(Arc::new(Context::new(self, engine, credentials, None)))
     }
+}
+
+/// The settings file, and how it is shown.
+fn profile(global: &Global) -> Result<(PathBuf, String)> {
+    let project = paths::project()?;
+    let profile = global.profile.clone().unwrap_or_else(|| project.join("config/kedge.toml"));
+    let name = paths::shown(&profile, &project);
+    Ok((profile, name))
 }
 
 /// Brings `goals` about and writes the report; in a dry run prints the plan instead, and returns nothing.

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod cluster;
+pub mod config;
 pub mod doctor;
 pub mod down;
 pub mod e2e;
@@ -26,7 +27,8 @@ use crate::session::Setup;
 /// # Errors
 /// What [`crate::exit::code`] turns into an exit code.
 pub async fn run(cli: Cli) -> Result<()> {
-    let setup = Setup::new(&cli.global)?;
+    let setup =
+        if removes(&cli.command) { Setup::for_removal(&cli.global)? } else { Setup::new(&cli.global)? };
     let stopped = setup.cancel.clone();
     match cli.command {
         Command::E2e(args) => e2e::run(setup, &args).await,
@@ -42,9 +44,21 @@ pub async fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Whether the command removes and makes nothing.
+fn removes(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Down
+            | Command::Cluster(cluster::Command::Down)
+            | Command::Registry(registry::Command::Down)
+            | Command::Hub(hub::Command::Down)
+    )
+}
+
 /// Runs a command that changes nothing.
 async fn look(setup: Setup, command: Command) -> Result<()> {
     match command {
+        Command::Config(args) => config::run(&setup, &args),
         Command::Status(args) => status::run(setup, &args).await,
         Command::Logs(args) => logs::run(setup, &args).await,
         Command::Verify => verify::run(setup).await,

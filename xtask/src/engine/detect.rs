@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
-use serde::Deserialize;
 
 use super::podman::{REQUEST_LIMIT, Service};
 use super::{Engine, EngineKind};
 use crate::process::find_on_path;
 
 /// The engine that the user wants.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Choice {
     /// The first one that can do the work.
     #[default]

@@ -46,7 +46,7 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
             image: &format!("{host}/{}@{digest}", Image::Edge.repository()),
             registry: &host,
             login: &context.credentials.registry_login(),
-            config: &edge_config::runtime(&read("config/config.toml")?, &connection_string)?,
+            config: &edge_config::runtime(&read(&context.settings.device.config)?, &connection_string)?,
             hub_ca: &context.credentials.hub_ca,
         },
     )

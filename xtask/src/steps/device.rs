@@ -34,7 +34,7 @@ async fn manifest(context: &Context) -> Result<Value> {
     let digest = registry::pushed_digest(context, Image::TemperatureSensor).await?;
     let login = context.credentials.registry_login();
     let sensor = SensorImage { registry: registry::INNER_HOST, digest: &digest, login: &login };
-    let source = fs_err::read_to_string(context.paths.project.join("config/deployment.json"))?;
+    let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.deployment))?;
     edge_config::deployment(&source, &sensor)
 }
 
@@ -56,7 +56,7 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     service
         .apply_configuration_content(id, &manifest)
         .await
-        .context("the hub refuses `config/deployment.json`")?;
+        .with_context(|| format!("the hub refuses `{}`", context.settings.device.deployment))?;
     Ok(Effect::changed(format!("registered `{id}`, deployment applied")))
 }
 

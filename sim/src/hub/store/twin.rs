@@ -4,12 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Object;
-
-/// The size of a section, as JSON.
-const MAX_SECTION_BYTES: usize = 32 * 1024;
-const MAX_DEPTH: usize = 10;
-const MAX_KEY_BYTES: usize = 1024;
-const MAX_STRING_BYTES: usize = 4096;
+use crate::twin_limits::{MAX_DEPTH, MAX_SECTION_BYTES, MAX_STRING_BYTES, is_key};
 
 /// Why a change of a twin was refused. The limits are those of IoT Hub.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,8 +116,7 @@ fn validate(values: &Object, depth: usize) -> Result<(), TwinError> {
         return Err(TwinError::TooDeep);
     }
     for (key, value) in values {
-        let forbidden = |c: char| matches!(c, '.' | ' ' | '$') || c.is_control();
-        if key.is_empty() || key.len() > MAX_KEY_BYTES || key.contains(forbidden) {
+        if !is_key(key) {
             return Err(TwinError::Key(key.chars().take(64).collect()));
         }
         validate_value(key, value, depth)?;

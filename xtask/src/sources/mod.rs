@@ -1,0 +1,57 @@
+//! Everything that a user edits, checked before anything is changed: the deployment manifest, the runtime's
+//! configuration, the Kubernetes manifests and kind's configuration. All problems of all files are told at once.
+
+mod deployment;
+mod json;
+mod kind;
+mod kubernetes;
+mod runtime;
+mod yaml;
+
+use crate::cluster::manifests;
+use crate::paths::{self, Paths};
+use crate::problems::{self, Problem};
+use crate::settings::Settings;
+use crate::text_file;
+
+/// Files that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("these files cannot be used, and nothing was changed:{}", problems::list(problems))]
+pub struct SourcesError {
+    /// All that is wrong with them.
+    pub problems: Vec<Problem>,
+}
+
+/// Checks the files.
+///
+/// # Errors
+/// [`SourcesError`] with all that is wrong.
+pub fn check(paths: &Paths, settings: &Settings) -> Result<(), SourcesError> {
+    let mut problems = Vec::new();
+    let mut each = |path: &str, check: &dyn Fn(&str, &str) -> Vec<Problem>| {
+        let (name, text) = read(paths, path, &mut problems)?;
+        problems.extend(check(&name, &text));
+        Some(text)
+    };
+    let pod = each("manifests/kedgedeployment.yaml", &kubernetes::deployment)
+        .and_then(|manifest| manifests::pod_host_name(&manifest));
+    each("manifests/local-registry-hosting.yaml", &kubernetes::local_registry);
+    each("kind-cluster/kind.yaml", &kind::check);
+    each("kind-cluster/kind-upstream.yaml", &kind::check);
+    each(&settings.device.deployment, &deployment::check);
+    each(&settings.device.config, &|name, text| runtime::check(name, text, pod.as_deref()));
+    if problems.is_empty() { Ok(()) } else { Err(SourcesError { problems }) }
+}
+
+/// The name and the text of a file, if it can be read.
+fn read(paths: &Paths, path: &str, problems: &mut Vec<Problem>) -> Option<(String, String)> {
+    let path = paths.project.join(path);
+    let name = paths::shown(&path, &paths.project);
+    match text_file::read(&path, &name) {
+        Ok(text) => Some((name, text)),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    }
+}

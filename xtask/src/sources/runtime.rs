@@ -1,0 +1,158 @@
+//! The configuration of the IoT Edge runtime, as far as it can be judged from outside: no credential in it, known tables
+//! and keys of the right type, and the host name that the pod has. No value is shown but the host name.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::problems::{Collector, Problem, did_you_mean, shown};
+
+/// What can stand at the top, and of what type it is.
+const KEYS: [(&str, &str); 24] = [
+    ("hostname", "string"),
+    ("trust_bundle_cert", "string"),
+    ("allow_elevated_docker_permissions", "boolean"),
+    ("auto_reprovisioning_mode", "string"),
+    ("cloud_timeout_sec", "integer"),
+    ("cloud_retries", "integer"),
+    ("prefer_module_identity_cache", "boolean"),
+    ("additional_info", "string"),
+    ("imported_master_encryption_key", "string"),
+    ("aziot_max_requests", "table"),
+    ("iotedge_max_requests", "table"),
+    ("localid", "table"),
+    ("agent", "table"),
+    ("connect", "table"),
+    ("listen", "table"),
+    ("watchdog", "table"),
+    ("edge_ca", "table"),
+    ("moby_runtime", "table"),
+    ("image_garbage_collection", "table"),
+    ("aziot_keys", "table"),
+    ("preloaded_keys", "table"),
+    ("preloaded_certs", "table"),
+    ("cert_issuance", "table"),
+    ("tpm", "table"),
+];
+/// What the simulated runtime refuses, because it would mean something else than what was asked for.
+const REFUSED: [&str; 2] = ["parent_hostname", "local_gateway_hostname"];
+/// Values that are fixed: the image and the agent are made for them.
+const FIXED: [(&str, &str, &str); 2] = [("agent", "name", "edgeAgent"), ("agent", "type", "docker")];
+
+/// Tells what is wrong. `pod` is the host name of the pod, if it is known.
+pub(super) fn check(file: &str, text: &str, pod: Option<&str>) -> Vec<Problem> {
+    let mut problems = Collector::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.not_toml(error);
+    }
+    // What is left of a file that is no TOML may be half of what was meant.
+    if errors.is_empty() {
+        for (key, value) in document.get_ref() {
+            entry(key.get_ref(), key.span().start, value, pod, &mut problems);
+        }
+    }
+    problems.finish()
+}
+
+fn entry(
+    key: &str,
+    at: usize,
+    value: &Spanned<DeValue<'_>>,
+    pod: Option<&str>,
+    problems: &mut Collector<'_>,
+) {
+    if key == "provisioning" {
+        let what =
+            "[provisioning] is made by KEdge, so that no credential is in the project; remove this table";
+        return problems.at(at, what);
+    }
+    if REFUSED.contains(&key) {
+        return problems.at(at, format!("{key} is not supported by the simulated runtime"));
+    }
+    let Some((_, wanted)) = KEYS.iter().find(|(known, _)| *known == key) else {
+        let hint = did_you_mean(key, KEYS.iter().map(|(known, _)| *known));
+        return problems.at(at, format!("unknown setting `{}`{hint}", shown(key)));
+    };
+    let value_at = value.span().start;
+    let value = value.get_ref();
+    if value.type_str() != *wanted {
+        let (is, needed) = (in_words(value.type_str()), in_words(wanted));
+        return problems.at(value_at, format!("{key} is {is}, and {needed} is needed"));
+    }
+    if key == "hostname" {
+        host_name(value.as_str().unwrap_or_default(), value_at, pod, problems);
+    }
+    for (table, name, wanted) in FIXED.iter().filter(|(table, _, _)| *table == key) {
+        if let Some(value) = value.get(*name).filter(|value| value.get_ref().as_str() != Some(wanted)) {
+            problems.at(value.span().start, format!("{table}.{name}: only \"{wanted}\" is supported"));
+        }
+    }
+    if key == "edge_ca" && ["cert", "method"].iter().any(|name| value.get(*name).is_some()) {
+        problems.at(at, "an Edge CA of your own is not supported by the simulated runtime");
+    }
+}
+
+fn host_name(name: &str, at: usize, pod: Option<&str>, problems: &mut Collector<'_>) {
+    if let Some(pod) = pod.filter(|pod| *pod != name) {
+        let what = format!(
+            "hostname = \"{}\": the pod is called \"{}\", as `hostname` in manifests/kedgedeployment.yaml has it; modules \
+             reach the gateway by that name",
+            shown(name),
+            shown(pod)
+        );
+        problems.at(at, what);
+    }
+}
+
+fn in_words(kind: &str) -> &'static str {
+    match kind {
+        "string" => "a text",
+        "integer" => "a whole number",
+        "float" => "a number with a fraction",
+        "boolean" => "true or false",
+        "datetime" => "a date or time",
+        "array" => "a list",
+        _ => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Vec<String> {
+        check("c.toml", text, Some("kedge-edge")).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_configuration_of_the_repository_is_fine() {
+        assert_eq!(told(include_str!("../../../config/config.toml")), [""; 0]);
+        assert_eq!(told(""), [""; 0], "the host name is that of the machine, which is the pod");
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_place() {
+        let cases = [
+            ("hostname = \"other\"", "c.toml:1:12: hostname = \"other\": the pod is called \"kedge-edge\""),
+            ("hostname = 1", "c.toml:1:12: hostname is a whole number, and a text is needed"),
+            ("hostnmae = \"x\"", "c.toml:1:1: unknown setting `hostnmae`; did you mean `hostname`?"),
+            ("[moby_runtim]", "c.toml:1:2: unknown setting `moby_runtim`; did you mean `moby_runtime`?"),
+            ("[provisioning]\nsource = \"manual\"", "c.toml:1:2: [provisioning] is made by KEdge"),
+            (
+                "provisioning = { connection_string = \"s3cret\" }",
+                "c.toml:1:1: [provisioning] is made by KEdge",
+            ),
+            ("parent_hostname = \"p\"", "c.toml:1:1: parent_hostname is not supported"),
+            ("agent = \"s3cret\"", "c.toml:1:9: agent is a text, and a table is needed"),
+            ("[agent]\ntype = \"podman\"", "c.toml:2:8: agent.type: only \"docker\" is supported"),
+            ("[edge_ca]\ncert = \"file:///x\"", "c.toml:1:2: an Edge CA of your own is not supported"),
+            ("key = \"s3cret", "c.toml:1:"),
+            ("[agent]\n[agent]", "c.toml:2:"),
+        ];
+        for (text, expected) in cases {
+            let told = told(text);
+            assert!(told.len() == 1 && told[0].starts_with(expected), "{text}: {told:?}");
+            assert!(!told[0].contains("s3cret"), "{told:?}");
+        }
+    }
+}
