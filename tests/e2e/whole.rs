@@ -1,77 +1,11 @@
-//! The real thing: engine, cluster, registry, hub, pod, telemetry. `cargo xtask test` runs these tests, one
-//! after the other; plain `cargo test` leaves them out, because they need a container engine and minutes.
+//! The whole: everything up, telemetry proved, everything removed, also after a run was killed.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use assert_cmd::Command;
 use base64::Engine as _;
 use serde_json::Value;
-use xtask::wait::{Observation, wait_for};
 
-/// Longer than any command here takes on a slow machine with nothing in its cache.
-const LIMIT: Duration = Duration::from_secs(40 * 60);
-
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
-}
-
-/// Runs a command of the tool to its end; returns exit code and standard output.
-fn xtask(args: &[&str]) -> (i32, String) {
-    let output = Command::cargo_bin("xtask").unwrap().args(args).timeout(LIMIT).output().unwrap();
-    eprintln!(
-        "cargo xtask {}: {}\n{}",
-        args.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
-}
-
-fn succeed(args: &[&str]) -> String {
-    let (code, stdout) = xtask(args);
-    assert_eq!(code, 0, "cargo xtask {} failed", args.join(" "));
-    stdout
-}
-
-/// The folder of the newest run.
-fn newest_run() -> PathBuf {
-    let runs = fs_err::read_dir(project().join("target/kedge/runs")).unwrap();
-    runs.map(|run| run.unwrap().path()).max().unwrap()
-}
-
-fn newest_report() -> Value {
-    serde_json::from_str(&fs_err::read_to_string(newest_run().join("report.json")).unwrap()).unwrap()
-}
-
-fn step<'a>(report: &'a Value, id: &str) -> &'a Value {
-    report["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|step| step["id"] == id)
-        .unwrap_or_else(|| panic!("no step {id}"))
-}
-
-/// Nothing of the deployment is left: the engine is asked by label and by kind's own, and the state is gone.
-fn nothing_is_left() {
-    assert_eq!(succeed(&["status", "--json"]).trim(), "[]");
-    // Podman is asked itself as well: the tool might have lost sight of what it made.
-    if let Ok(listed) = Command::new("podman").args(["volume", "ls", "--format", "{{.Labels}}"]).output() {
-        let labels = String::from_utf8_lossy(&listed.stdout).into_owned();
-        assert!(!labels.contains("kedge-control-plane") && !labels.contains("io.kedge.owner"), "{labels}");
-    }
-    assert!(!state().exists());
-}
-
-/// The folder with the deployment's state.
-fn state() -> PathBuf {
-    let base = std::env::var_os("XDG_STATE_HOME")
-        .map_or_else(|| std::env::home_dir().unwrap().join(".local/state"), PathBuf::from);
-    base.join("kedge/kedge")
-}
+use crate::harness::{
+    impatient_settings, newest_report, nothing_is_left, project, state, step, succeed, wait_until, xtask,
+};
 
 #[test]
 #[ignore = "needs a container engine"]
@@ -173,21 +107,6 @@ fn children(parent: u32) -> Vec<u32> {
 fn command_line(pid: u32) -> String {
     let line = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).replace('\0', " ")
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let look =
-        || async { if condition() { Observation::Ready(()) } else { Observation::NotYet("not yet".into()) } };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(wait_for(what, LIMIT, look)).unwrap();
-}
-
-/// The settings of the project, but with little patience for a broken layer.
-fn impatient_settings() -> tempfile::NamedTempFile {
-    let text = fs_err::read_to_string(project().join("config/kedge.toml")).unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs_err::write(file.path(), text.replace("time-limit = 120", "time-limit = 10")).unwrap();
-    file
 }
 
 /// Greps the logs and reports of all runs, and what the parts have written, for the secrets of the deployment.

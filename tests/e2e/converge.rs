@@ -1,0 +1,128 @@
+//! Declared and observed: what was changed from outside is told by the plan and repaired by `up`, and nothing else is.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use xtask::cluster;
+
+use crate::harness::{
+    engine, newest_report, nothing_is_left, project, state, succeed, wait_until_async, xtask,
+};
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_was_changed_from_outside_is_repaired_and_nothing_else() {
+    succeed(&["down"]);
+    succeed(&["up", "--yes"]);
+    assert_eq!(changed_by_up(), [""; 0]);
+
+    scale(0);
+    assert_eq!(due(), ["deploy", "pod"]);
+    succeed(&["up", "--dry-run"]);
+    assert_eq!(due(), ["deploy", "pod"], "a dry run has changed something");
+    assert_eq!(changed_by_up(), ["deploy", "pod"]);
+
+    spoil_secret();
+    assert_eq!(due(), ["deploy"]);
+    assert_eq!(changed_by_up(), ["deploy"]);
+
+    engine(&["rm", "--force", "kedge-registry"]);
+    assert_eq!(changed_by_up(), ["push-edge", "push-sensor", "registry"]);
+
+    engine(&["rmi", "--force", &image("temperature-sensor")]);
+    assert_eq!(due(), ["image-sensor"]);
+    assert_eq!(changed_by_up(), ["image-sensor"]);
+
+    // A hub that was made anew knows no device, and the one that it is told of has a new key.
+    engine(&["rm", "--force", "kedge-hub"]);
+    assert_eq!(changed_by_up(), ["deploy", "device", "hub", "pod"]);
+    succeed(&["verify"]);
+
+    let removed = succeed(&["down", "--dry-run"]);
+    assert!(removed.contains("- kedge-control-plane\n") && removed.contains("- kedge-hub\n"), "{removed}");
+    assert_eq!(changed_by_up(), [""; 0], "a dry run has removed something");
+    succeed(&["down"]);
+    nothing_is_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_module_image_that_does_not_exist_is_named_by_the_proof() {
+    succeed(&["down"]);
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = fs_err::read_to_string(project().join("config/deployment.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let modules = &mut manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"];
+    let mut ghost = modules["tempSensor"].clone();
+    ghost["settings"]["image"] = json!("kedge-registry:5000/kedge/no-such-image:1");
+    modules["ghost"] = ghost;
+    let deployment = folder.path().join("deployment.json");
+    fs_err::write(&deployment, manifest.to_string()).unwrap();
+    let settings = folder.path().join("kedge.toml");
+    let text = format!("[device]\ndeployment = {deployment:?}\n[verify]\ntime-limit = 20\n");
+    fs_err::write(&settings, text).unwrap();
+    let settings = settings.to_str().unwrap();
+    let (code, layers) = xtask(&["e2e", "--yes", "--profile", settings]);
+    assert_eq!(code, 5, "{layers}");
+    assert!(layers.contains("ghost") && layers.contains("no-such-image"), "{layers}");
+    nothing_is_left();
+}
+
+/// What the plan wants to do, in the order of names; what is only looked at again is left out.
+fn due() -> Vec<String> {
+    let plan: Value = serde_json::from_str(&succeed(&["plan", "--json"])).unwrap();
+    assert_eq!(plan["converged"], false);
+    ids(&plan["steps"], |step| step["work"] == "due")
+}
+
+/// What `up` has changed, in the order of names.
+fn changed_by_up() -> Vec<String> {
+    succeed(&["up"]);
+    ids(&newest_report()["steps"], |step| step["changed"] == true)
+}
+
+fn ids(steps: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
+    let steps = steps.as_array().unwrap().iter().filter(|step| wanted(step));
+    let mut ids: Vec<_> = steps.map(|step| step["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+/// The reference of an image of the present inputs.
+fn image(name: &str) -> String {
+    let plan: Value = serde_json::from_str(&succeed(&["plan", "--json"])).unwrap();
+    let found = plan["steps"].as_array().unwrap().iter().filter_map(|step| step["found"].as_str());
+    found.into_iter().find(|found| found.starts_with(&format!("localhost/kedge/{name}:"))).unwrap().to_owned()
+}
+
+fn scale(replicas: i32) {
+    with_cluster(async |client| {
+        let deployments: Api<Deployment> = Api::namespaced(client, "kedge");
+        let patch = json!({ "spec": { "replicas": replicas } });
+        deployments.patch("kedge", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        // The plan is to see the pod gone, not on its way out.
+        let gone = deployments.clone();
+        wait_until_async("no pod", async || {
+            gone.get("kedge").await.unwrap().status.unwrap_or_default().ready_replicas.unwrap_or_default()
+                == 0
+        })
+        .await;
+    });
+}
+
+fn spoil_secret() {
+    with_cluster(async |client| {
+        let secrets: Api<Secret> = Api::namespaced(client, "kedge");
+        let patch = json!({ "stringData": { "config.toml": "hostname = \"another\"" } });
+        secrets.patch("kedge-credentials", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    });
+}
+
+fn with_cluster(work: impl AsyncFnOnce(Client)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        work(cluster::client(&state().join("kubeconfig")).await.unwrap()).await;
+    });
+}

@@ -1,0 +1,128 @@
+//! What the end-to-end tests share: they run the program as a user does, and read its reports.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use xtask::wait::{Observation, wait_for};
+
+/// Longer than any command here takes on a slow machine with nothing in its cache.
+pub(crate) const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+pub(crate) fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// Runs a command of the tool to its end; returns exit code and standard output.
+pub(crate) fn xtask(args: &[&str]) -> (i32, String) {
+    let (code, stdout, _) = xtask_output(args);
+    (code, stdout)
+}
+
+/// The same with standard error, which comes last.
+pub(crate) fn xtask_output(args: &[&str]) -> (i32, String, String) {
+    let output = Command::cargo_bin("xtask").unwrap().args(args).timeout(LIMIT).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    eprintln!("cargo xtask {}: {}\n{stderr}", args.join(" "), output.status);
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), stderr)
+}
+
+pub(crate) fn succeed(args: &[&str]) -> String {
+    let (code, stdout) = xtask(args);
+    assert_eq!(code, 0, "cargo xtask {} failed", args.join(" "));
+    stdout
+}
+
+/// The folder of the newest run.
+pub(crate) fn newest_run() -> PathBuf {
+    let runs = fs_err::read_dir(project().join("target/kedge/runs")).unwrap();
+    runs.map(|run| run.unwrap().path()).max().unwrap()
+}
+
+pub(crate) fn newest_report() -> Value {
+    serde_json::from_str(&fs_err::read_to_string(newest_run().join("report.json")).unwrap()).unwrap()
+}
+
+pub(crate) fn step<'a>(report: &'a Value, id: &str) -> &'a Value {
+    report["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|step| step["id"] == id)
+        .unwrap_or_else(|| panic!("no step {id}"))
+}
+
+/// Nothing of the deployment is left: the engine is asked by label and by kind's own, and the state is gone.
+pub(crate) fn nothing_is_left() {
+    assert_eq!(succeed(&["status", "--json"]).trim(), "[]");
+    // Podman is asked itself as well: the tool might have lost sight of what it made.
+    if let Ok(listed) = Command::new("podman").args(["volume", "ls", "--format", "{{.Labels}}"]).output() {
+        let labels = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(!labels.contains("kedge-control-plane") && !labels.contains("io.kedge.owner"), "{labels}");
+    }
+    assert!(!state().exists());
+}
+
+/// The folder with the deployment's state.
+pub(crate) fn state() -> PathBuf {
+    state_of("kedge")
+}
+
+/// The folder with the state of the deployment called `name`.
+pub(crate) fn state_of(name: &str) -> PathBuf {
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map_or_else(|| std::env::home_dir().unwrap().join(".local/state"), PathBuf::from);
+    base.join("kedge").join(name)
+}
+
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let look =
+        || async { if condition() { Observation::Ready(()) } else { Observation::NotYet("not yet".into()) } };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(wait_for(what, LIMIT, look)).unwrap();
+}
+
+/// The settings of the project, but with little patience for a broken layer.
+pub(crate) fn impatient_settings() -> tempfile::NamedTempFile {
+    let text = fs_err::read_to_string(project().join("config/kedge.toml")).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs_err::write(file.path(), text.replace("time-limit = 120", "time-limit = 10")).unwrap();
+    file
+}
+
+/// Waits, in a runtime that is there already.
+pub(crate) async fn wait_until_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let condition = tokio::sync::Mutex::new(&mut condition);
+    let look = || async {
+        if (condition.lock().await)().await {
+            Observation::Ready(())
+        } else {
+            Observation::NotYet("not yet".into())
+        }
+    };
+    wait_for(what, LIMIT, look).await.unwrap();
+}
+
+/// Runs the command line of the engine that the tool uses, with the tool's settings of it; returns what it printed.
+pub(crate) fn engine(args: &[&str]) -> String {
+    let output = engine_output(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn engine_output(args: &[&str]) -> std::process::Output {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| std::env::home_dir().unwrap().join(".cache"), PathBuf::from);
+    let doctor = succeed(&["doctor"]);
+    let program = if doctor.lines().any(|line| line.starts_with("engine") && line.contains("podman")) {
+        "podman"
+    } else {
+        "docker"
+    };
+    Command::new(program)
+        .args(args)
+        .env("CONTAINERS_CONF", cache.join("kedge/engine/containers.conf"))
+        .output()
+        .unwrap()
+}

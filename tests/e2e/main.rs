@@ -1,0 +1,9 @@
+//! The real thing: engine, cluster, registry, hub, pod, telemetry. `cargo xtask test` runs these tests, one
+//! after the other; plain `cargo test` leaves them out, because they need a container engine and minutes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod converge;
+mod harness;
+mod obstacles;
+mod whole;

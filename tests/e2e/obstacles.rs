@@ -1,0 +1,58 @@
+//! What belongs to somebody else is told, all of it at once, and left alone.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use crate::harness::{engine, engine_output, state_of, succeed, xtask_output};
+
+const NAME: &str = "kedge-obstacle";
+
+/// Removed when the test ends, however it ends.
+struct Foreign;
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        engine_output(&["rm", "--force", &format!("{NAME}-hub"), "kedge-somebodys-node"]);
+        engine_output(&["network", "rm", NAME]);
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_somebody_else_has_made_is_told_at_once_and_left_alone() {
+    succeed(&["doctor"]);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("kedge.toml");
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let number = port.local_addr().unwrap().port();
+    fs_err::write(&settings, format!("[cluster]\nname = {NAME:?}\n[registry]\nport = {number}\n")).unwrap();
+    let settings = settings.to_str().unwrap();
+
+    let foreign = Foreign;
+    engine(&["network", "create", NAME]);
+    engine(&["create", "--name", &format!("{NAME}-hub"), "localhost/kedge/probe:1"]);
+    let label = format!("io.x-k8s.kind.cluster={NAME}");
+    engine(&["create", "--name", "kedge-somebodys-node", "--label", &label, "localhost/kedge/probe:1"]);
+
+    for command in [&["up", "--yes"][..], &["e2e", "--yes"], &["plan"], &["up", "--dry-run"]] {
+        let (code, _, error) = xtask_output(&[command, &["--profile", settings]].concat());
+        assert_eq!(code, 6, "{command:?}: {error}");
+        for obstacle in [
+            format!("a network `{NAME}`"),
+            format!("a container `{NAME}-hub`"),
+            format!("port {number}"),
+            format!("a kind cluster `{NAME}`"),
+        ] {
+            assert!(error.contains(&obstacle), "{obstacle} is not in: {error}");
+        }
+    }
+    // `down` removes what is ours, and of these nothing is.
+    succeed(&["down", "--profile", settings]);
+    let containers = engine(&["ps", "--all", "--format", "{{.Names}}"]);
+    assert!(
+        containers.contains(&format!("{NAME}-hub")) && containers.contains("kedge-somebodys-node"),
+        "{containers}"
+    );
+    assert!(engine(&["network", "ls", "--format", "{{.Name}}"]).contains(NAME));
+    assert!(!state_of(NAME).exists());
+    drop(foreign);
+}
