@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use kedge_sim::pki::CertificateAuthority;
 use kedge_sim::sas::SharedAccessKey;
-use kedge_sim::secret::Secret;
+use kedge_sim::secret::{Secret, without_quoted_text};
 use serde::Deserialize;
 
 use crate::engine::Login;
@@ -69,16 +69,20 @@ impl Credentials {
     /// When the file exists and cannot be used.
     pub fn load(state: &Path) -> Result<Option<Self>> {
         let path = Self::file(state);
-        match fs_err::read_to_string(&path) {
-            Ok(text) => {
-                let kept = serde_json::from_str(&text).with_context(|| {
-                    format!("`{}` is damaged; run `cargo xtask down` and begin again", path.display())
-                })?;
-                Ok(Some(kept))
+        let damaged = || format!("`{}` is damaged; run `cargo xtask down` and begin again", path.display());
+        let bytes = match fs_err::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+                return Err(error).with_context(damaged);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        // What the reader quotes may be a secret in a wrong place.
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| anyhow!("{}", without_quoted_text(&error.to_string())))
+            .with_context(damaged)
     }
 
     /// New secrets, which nobody keeps.

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, bail};
 use kedge_sim::secret::Secret;
-use serde_json::{Value, json};
+use kedge_sim::twin_limits::MAX_STRING_BYTES;
+use serde_json::{Map, Value, json};
 
 use crate::engine::Login;
 use crate::images::Image;
@@ -55,6 +56,7 @@ pub fn deployment(source: &str, sensor: &SensorImage<'_>) -> Result<Value> {
     if !modules.contains_key(SENSOR_MODULE) {
         bail!("`config/deployment.json` has no module `{SENSOR_MODULE}`, whose telemetry is the proof");
     }
+    modules.values_mut().for_each(create_options_as_text);
     let name = Image::TemperatureSensor.repository();
     for (module, definition) in modules.iter_mut() {
         let image = definition.pointer_mut("/settings/image").with_context(|| {
@@ -63,6 +65,10 @@ pub fn deployment(source: &str, sensor: &SensorImage<'_>) -> Result<Value> {
         if *image == Value::String(name.clone()) {
             *image = format!("{}/{name}@{}", sensor.registry, sensor.digest).into();
         }
+    }
+    let system_modules = manifest.pointer_mut(&format!("{agent}/systemModules"));
+    for module in system_modules.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        create_options_as_text(module);
     }
     let credentials = manifest
         .pointer_mut(&format!("{agent}/runtime/settings"))
@@ -80,6 +86,23 @@ pub fn deployment(source: &str, sensor: &SensorImage<'_>) -> Result<Value> {
         .context("registryCredentials is not an object")?
         .insert("kedge".into(), login);
     Ok(manifest)
+}
+
+/// In the file, `createOptions` may be an object, which is easier to read; in the twin it is a text, and one that is too
+/// long for a twin stands in several parts.
+fn create_options_as_text(module: &mut Value) {
+    let Some(settings) = module.get_mut("settings").and_then(Value::as_object_mut) else { return };
+    let Some(options) = settings.get("createOptions").filter(|options| options.is_object()) else { return };
+    let text = options.to_string();
+    let mut rest = text.as_str();
+    let mut part = 0;
+    while part == 0 || !rest.is_empty() {
+        let end = (0..=MAX_STRING_BYTES).rev().find(|end| rest.is_char_boundary(*end)).unwrap_or_default();
+        let (now, later) = rest.split_at(end);
+        let name = if part == 0 { "createOptions".into() } else { format!("createOptions{part:02}") };
+        settings.insert(name, now.into());
+        (rest, part) = (later, part + 1);
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +150,24 @@ mod tests {
                 .unwrap()
                 .contains("azureiotedge-hub")
         );
+    }
+
+    #[test]
+    fn create_options_are_a_text_in_the_twin_and_split_when_they_are_long() {
+        let long = json!({ "Labels": { "a": "ä".repeat(3000) } });
+        let mut module = json!({ "settings": { "image": "i", "createOptions": long } });
+        create_options_as_text(&mut module);
+        let part = |name: &str| module["settings"][name].as_str().unwrap().to_owned();
+        let parts = [part("createOptions"), part("createOptions01")];
+        assert!(parts.iter().all(|part| part.len() <= MAX_STRING_BYTES));
+        assert_eq!(parts.concat(), long.to_string());
+        let mut module = json!({ "settings": { "createOptions": "{}" } });
+        let same = module.clone();
+        create_options_as_text(&mut module);
+        assert_eq!(module, same);
+        let mut module = json!({ "settings": { "createOptions": {} } });
+        create_options_as_text(&mut module);
+        assert_eq!(module, same);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::engine::{Foreign, NoEngine};
 use crate::execute::Interrupted;
+use crate::paths::NoHome;
 use crate::plan::Obstructed;
 use crate::preflight::Missing;
 use crate::room::NoRoom;
@@ -55,6 +56,7 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
         } else if cause.is::<Missing>()
             || cause.is::<NoEngine>()
             || cause.is::<NoRoom>()
+            || cause.is::<NoHome>()
             || is_of_the_machine(cause)
         {
             Some(MACHINE)

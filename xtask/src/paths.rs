@@ -8,6 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// There is no place for what belongs to the user.
+#[derive(Debug, thiserror::Error)]
+#[error("found no home folder; set {variable} to an absolute path")]
+pub struct NoHome {
+    variable: &'static str,
+}
+
 /// The folders of one invocation.
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -23,7 +30,7 @@ impl Paths {
     /// Finds the folders for the deployment called `name`.
     ///
     /// # Errors
-    /// When the user has no home folder and neither `XDG_CACHE_HOME` nor `XDG_STATE_HOME` says where to go.
+    /// [`NoHome`] when the user has no home folder and neither `XDG_CACHE_HOME` nor `XDG_STATE_HOME` says where to go.
     pub fn discover(name: &str) -> Result<Self> {
         Ok(Self {
             project: project()?,
@@ -60,13 +67,12 @@ pub fn shown(path: &Path, project: &Path) -> String {
     path.strip_prefix(project).unwrap_or(path).display().to_string()
 }
 
-fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {
+fn user_folder(variable: &'static str, below_home: &str) -> Result<PathBuf> {
     let base = match env::var_os(variable).filter(|value| Path::new(value).is_absolute()) {
         Some(folder) => PathBuf::from(folder),
-        None => env::home_dir()
-            .filter(|home| home.is_absolute())
-            .with_context(|| format!("found no home folder; set {variable} to an absolute path"))?
-            .join(below_home),
+        None => {
+            env::home_dir().filter(|home| home.is_absolute()).ok_or(NoHome { variable })?.join(below_home)
+        }
     };
     Ok(base.join("kedge"))
 }

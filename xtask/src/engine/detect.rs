@@ -86,9 +86,10 @@ async fn reach(kind: EngineKind, owner: &str, folder: &Path, registry_port: u16)
         }
     };
     let version = docker.version().await.context("it does not tell its version")?;
+    super::version::check(&version)?;
     let components = version.components.unwrap_or_default();
     if kind == EngineKind::Docker && components.iter().any(|component| component.name.contains("Podman")) {
-        bail!("its socket belongs to Podman, which KEdge starts itself");
+        bail!("its socket belongs to Podman, which KEdge starts itself: use `--engine podman`");
     }
     Ok(Engine {
         docker,

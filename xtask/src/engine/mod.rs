@@ -9,6 +9,7 @@ mod images;
 mod inventory;
 mod podman;
 mod probe;
+mod version;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
