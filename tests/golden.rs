@@ -35,7 +35,7 @@ fn the_deployment_is_rendered_as_it_is_applied() {
 #[test]
 fn the_registry_is_published_as_kep_1755_has_it() {
     let source = include_str!("../manifests/local-registry-hosting.yaml");
-    let objects = manifests::local_registry(source, "localhost:5777").unwrap();
+    let objects = manifests::local_registry(source, "localhost:5777", &login()).unwrap();
     insta::assert_snapshot!(render::documents(&objects).unwrap());
 }
 

@@ -59,6 +59,8 @@ pub enum Command {
     Status(commands::status::Args),
     /// Show what the pod, the hub or the registry has written
     Logs(commands::logs::Args),
+    /// Print what points kubectl, Skaffold and Tilt at the cluster and the registry: eval "$(cargo xtask env)"
+    Env,
     /// Walk the layers of what is up, and prove that telemetry arrives at the hub
     Verify,
     /// Tell whether this machine can do the work, and what is missing

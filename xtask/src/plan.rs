@@ -129,7 +129,10 @@ impl Plan {
             Work::Blocked(reason) => Some(reason.clone()),
             _ => None,
         };
-        let obstacles: Vec<_> = self.steps.iter().filter_map(blocked).collect();
+        let mut obstacles: Vec<_> = self.steps.iter().filter_map(blocked).collect();
+        // Several steps may meet the same thing.
+        obstacles.sort();
+        obstacles.dedup();
         if obstacles.is_empty() { Ok(self) } else { Err(Obstructed { obstacles }) }
     }
 }

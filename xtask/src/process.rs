@@ -314,7 +314,9 @@ fn tail_of(path: &Path, start: u64) -> String {
     })
 }
 
-fn quote(word: &OsStr) -> String {
+/// The word as one would type it in a shell.
+#[must_use]
+pub fn quote(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -71,6 +71,7 @@ async fn get(client: &Client, object: &Object) -> Result<Option<Value>> {
         Object::Namespace(it) => one(Api::all(client.clone()), it).await,
         Object::Secret(it) => one(namespaced(client, &it.metadata.namespace), it).await,
         Object::ConfigMap(it) => one(namespaced(client, &it.metadata.namespace), it).await,
+        Object::ServiceAccount(it) => one(namespaced(client, &it.metadata.namespace), it).await,
         Object::Deployment(it) => one(namespaced(client, &it.metadata.namespace), &**it).await,
     }
 }
@@ -87,6 +88,7 @@ async fn patch(client: &Client, object: &Object, params: &PatchParams) -> Result
         Object::Namespace(it) => one(Api::all(client.clone()), it, params).await,
         Object::Secret(it) => one(namespaced(client, &it.metadata.namespace), it, params).await,
         Object::ConfigMap(it) => one(namespaced(client, &it.metadata.namespace), it, params).await,
+        Object::ServiceAccount(it) => one(namespaced(client, &it.metadata.namespace), it, params).await,
         Object::Deployment(it) => one(namespaced(client, &it.metadata.namespace), &**it, params).await,
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kedge_sim::secret::{Secret as Hidden, without_quoted_text};
 use serde::de::DeserializeOwned;
@@ -40,6 +40,8 @@ pub enum Object {
     Secret(Secret),
     /// A ConfigMap.
     ConfigMap(ConfigMap),
+    /// A service account.
+    ServiceAccount(ServiceAccount),
     /// A Deployment.
     Deployment(Box<Deployment>),
 }
@@ -76,6 +78,7 @@ impl Object {
             Self::Namespace(it) => ("Namespace", &it.metadata),
             Self::Secret(it) => ("Secret", &it.metadata),
             Self::ConfigMap(it) => ("ConfigMap", &it.metadata),
+            Self::ServiceAccount(it) => ("ServiceAccount", &it.metadata),
             Self::Deployment(it) => ("Deployment", &it.metadata),
         };
         format!("{kind} `{}`", metadata.name.as_deref().unwrap_or("?"))
@@ -86,12 +89,10 @@ impl Object {
     pub fn redacted(&self) -> Self {
         let mut copy = self.clone();
         if let Self::Secret(secret) = &mut copy {
-            for value in secret.string_data.iter_mut().flat_map(BTreeMap::values_mut) {
-                "[redacted]".clone_into(value);
-            }
-            for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
-                *value = ByteString(b"[redacted]".to_vec());
-            }
+            let data = secret.data.take().unwrap_or_default().into_keys();
+            let names = data.chain(secret.string_data.take().unwrap_or_default().into_keys());
+            // As text: in base64 nobody would see that it is no secret.
+            secret.string_data = Some(names.map(|name| (name, "[redacted]".to_owned())).collect());
         }
         copy
     }
@@ -101,6 +102,7 @@ impl Object {
             Self::Namespace(it) => &mut it.metadata,
             Self::Secret(it) => &mut it.metadata,
             Self::ConfigMap(it) => &mut it.metadata,
+            Self::ServiceAccount(it) => &mut it.metadata,
             Self::Deployment(it) => &mut it.metadata,
         }
     }
@@ -122,7 +124,7 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
         match object {
             Object::Secret(secret) => fill_secret(secret, values),
             Object::Deployment(deployment) => fill_deployment(deployment, values.image, &checksum)?,
-            Object::Namespace(_) | Object::ConfigMap(_) => {}
+            Object::Namespace(_) | Object::ConfigMap(_) | Object::ServiceAccount(_) => {}
         }
     }
     for (kind, name) in [("Secret", CREDENTIALS), ("Secret", PULL_SECRET), ("Deployment", DEPLOYMENT)] {
@@ -134,12 +136,18 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-/// The objects that tell people and tools where the registry is (KEP-1755).
+/// The objects that tell people and tools where the registry is (KEP-1755), and let their pods pull from it.
 ///
 /// # Errors
 /// When the source is not valid.
-pub fn local_registry(source: &str, host: &str) -> Result<Vec<Object>> {
-    parse(&source.replace("localhost:5001", host))
+pub fn local_registry(source: &str, host: &str, login: &Login) -> Result<Vec<Object>> {
+    let mut objects = parse(&source.replace("localhost:5001", host))?;
+    for object in &mut objects {
+        if let Object::Secret(secret) = object {
+            fill_pull_secret(secret, host, login);
+        }
+    }
+    Ok(objects)
 }
 
 /// Something that a manifest must not have.
@@ -216,6 +224,7 @@ fn object(value: &serde_json::Value, found: &mut Vec<Found>) -> Option<Object> {
         "Namespace" => typed(value, found).map(Object::Namespace),
         "Secret" => typed(value, found).map(Object::Secret),
         "ConfigMap" => typed(value, found).map(Object::ConfigMap),
+        "ServiceAccount" => typed(value, found).map(Object::ServiceAccount),
         "Deployment" => typed(value, found).map(|it| Object::Deployment(Box::new(it))),
         other => {
             let text = format!("the kind is {other:?}, which KEdge does not apply");
@@ -306,22 +315,27 @@ fn fill_secret(secret: &mut Secret, values: &Values<'_>) {
             ("config.toml".to_owned(), ByteString(values.config.expose().as_bytes().to_vec())),
             ("hub-ca.pem".to_owned(), ByteString(values.hub_ca.as_bytes().to_vec())),
         ]),
-        Some(PULL_SECRET) => BTreeMap::from([(
-            ".dockerconfigjson".to_owned(),
-            ByteString(docker_config(values.registry, values.login)),
-        )]),
+        Some(PULL_SECRET) => return fill_pull_secret(secret, values.registry, values.login),
         _ => return,
     };
     secret.data = Some(data);
 }
 
-/// The login as a Docker configuration, which is what a pull secret holds.
-fn docker_config(registry: &str, login: &Login) -> Vec<u8> {
+fn fill_pull_secret(secret: &mut Secret, registry: &str, login: &Login) {
+    let config = docker_config(registry, login);
+    secret.data = Some(BTreeMap::from([(
+        ".dockerconfigjson".to_owned(),
+        ByteString(config.expose().as_bytes().to_vec()),
+    )]));
+}
+
+/// The login as a Docker configuration, which is what a pull secret holds, and what tools that push read.
+#[must_use]
+pub fn docker_config(registry: &str, login: &Login) -> Hidden {
     let pair = format!("{}:{}", login.username, login.password.expose());
     let auth = base64::engine::general_purpose::STANDARD.encode(pair);
-    json!({ "auths": { registry: { "username": login.username, "password": login.password.expose(), "auth": auth } } })
-        .to_string()
-        .into_bytes()
+    let entry = json!({ "username": login.username, "password": login.password.expose(), "auth": auth });
+    Hidden::new(json!({ "auths": { registry: entry } }).to_string())
 }
 
 fn fill_deployment(deployment: &mut Deployment, image: &str, checksum: &str) -> Result<()> {

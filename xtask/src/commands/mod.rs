@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod down;
 pub mod e2e;
+pub mod env;
 pub mod hub;
 pub mod image;
 pub mod logs;
@@ -63,6 +64,7 @@ async fn look(setup: Setup, command: Command) -> Result<()> {
         Command::Logs(args) => logs::run(setup, &args).await,
         Command::Verify => verify::run(setup).await,
         Command::Plan(args) => plan::run(setup, &args).await,
+        Command::Env => env::run(setup).await,
         Command::Render(args) => render::run(setup, &args).await,
         _ => doctor::run(setup).await,
     }

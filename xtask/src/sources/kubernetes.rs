@@ -32,7 +32,8 @@ pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
 
 /// Tells what is wrong with `manifests/local-registry-hosting.yaml`.
 pub(super) fn local_registry(file: &str, text: &str) -> Vec<Problem> {
-    check(file, text, |text| manifests::local_registry(text, "localhost:5001").map(drop))
+    let login = Login { username: String::new(), password: Secret::new("") };
+    check(file, text, |text| manifests::local_registry(text, "localhost:5001", &login).map(drop))
 }
 
 fn check(file: &str, text: &str, is_complete: impl Fn(&str) -> anyhow::Result<()>) -> Vec<Problem> {

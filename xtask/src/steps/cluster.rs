@@ -169,7 +169,8 @@ fn hosts_files(context: &Context) -> [ContainerFile; 2] {
 /// The objects that tell people and tools where the registry is.
 fn hosting(context: &Context) -> Result<Vec<manifests::Object>> {
     let path = context.paths.project.join("manifests/local-registry-hosting.yaml");
-    manifests::local_registry(&fs_err::read_to_string(&path)?, &registry::published_host(context))
+    let login = context.credentials.registry_login();
+    manifests::local_registry(&fs_err::read_to_string(&path)?, &registry::published_host(context), &login)
 }
 
 /// Whether nodes and people are told where the registry is.
