@@ -49,7 +49,9 @@ pub enum Command {
     E2e(commands::e2e::Args),
     /// Bring everything up: cluster, registry, images, hub, device, pod
     Up,
-    /// Remove everything that `up` and `e2e` have made
+    /// Run the edge as a container directly on the engine, without Kubernetes, with registry, hub and device
+    Run(commands::run::Args),
+    /// Remove everything that `up`, `run` and `e2e` have made
     Down,
     /// Show what `up` would do and why, and change nothing
     Plan(commands::plan::Args),
@@ -57,7 +59,7 @@ pub enum Command {
     Config(commands::config::Args),
     /// Show what is up
     Status(commands::status::Args),
-    /// Show what the pod, the hub or the registry has written
+    /// Show what the edge, the hub or the registry has written
     Logs(commands::logs::Args),
     /// Print what points kubectl, Skaffold and Tilt at the cluster and the registry: eval "$(cargo xtask env)"
     Env,

@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::images::{Image, Recipe};
 use crate::inputs::Fingerprint;
 use crate::paths::Paths;
+use crate::place::Place;
 use crate::preflight::Preflight;
 use crate::process::Process;
 use crate::progress::Progress;
@@ -33,6 +34,8 @@ pub struct Findings {
     pub kubernetes: Option<String>,
     /// The image of the cluster's node.
     pub node_image: Option<String>,
+    /// Where the edge runs.
+    pub place: Option<Place>,
     /// The layers and the telemetry.
     pub proof: Proof,
 }

@@ -30,6 +30,16 @@ pub fn runtime(source: &str, connection_string: &Secret) -> Result<Secret> {
     Ok(Secret::new(toml::to_string(&config).context("failed to write the runtime's configuration")?))
 }
 
+/// The host name of the edge, under which modules reach its gateway.
+///
+/// # Errors
+/// When the source is not TOML, or has no host name.
+pub fn host_name(source: &str) -> Result<String> {
+    let config: toml::Table = source.parse().context("`config/config.toml` is not TOML")?;
+    let name = config.get("hostname").and_then(toml::Value::as_str);
+    Ok(name.context("`config/config.toml` has no `hostname`")?.to_owned())
+}
+
 /// The image of the project's own sensor, as the inner engine pulls it.
 #[derive(Debug)]
 pub struct SensorImage<'a> {
@@ -127,6 +137,13 @@ mod tests {
         assert_eq!(table["provisioning"]["connection_string"].as_str(), Some(secret.expose()));
         assert_eq!(table["hostname"].as_str(), Some("kedge-edge"));
         assert!(!format!("{config:?}").contains("a2V5"));
+    }
+
+    #[test]
+    fn the_host_name_is_that_of_the_pod() {
+        let name = host_name(&project_file("config/config.toml")).unwrap();
+        assert!(project_file("manifests/kedgedeployment.yaml").contains(&format!("hostname: {name}\n")));
+        assert!(host_name("[agent]\n").unwrap_err().to_string().contains("no `hostname`"));
     }
 
     #[test]

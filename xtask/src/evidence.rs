@@ -1,9 +1,9 @@
-//! What is kept of a failed run before it is cleaned up: what the pod, the hub and the registry have written.
+//! What is kept of a failed run before it is cleaned up: what the edge, the hub and the registry have written.
 
 use anyhow::Result;
 
-use crate::cluster;
 use crate::context::Context;
+use crate::edge;
 
 /// How many lines of each log are kept.
 const LINES: u16 = 2000;
@@ -18,14 +18,11 @@ pub async fn keep(context: &Context) {
             write(context, part, context.engine.container_log(&container, usize::from(LINES)).await);
         }
     }
-    if context.paths.kubeconfig().exists() {
-        write(context, "pod", pod_log(context).await);
+    let container = context.engine.container(&context.settings.edge_container()).await;
+    if matches!(container, Ok(Some(_))) || context.paths.kubeconfig().exists() {
+        let log = async { edge::log(context, edge::place(context).await?, LINES).await };
+        write(context, "edge", log.await);
     }
-}
-
-async fn pod_log(context: &Context) -> Result<String> {
-    let client = cluster::client(&context.paths.kubeconfig()).await?;
-    cluster::pod_log(&client, &context.settings.deploy.namespace, i64::from(LINES)).await
 }
 
 fn write(context: &Context, part: &str, log: Result<String>) {

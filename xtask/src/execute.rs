@@ -237,7 +237,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_step_begins_after_its_needs_have_ended() {
-        let records = run_all(Action::Telemetry, &Observed::new(), |_| Ok(Effect::changed(""))).await;
+        let records = run_all(Action::Telemetry(crate::place::Place::Cluster), &Observed::new(), |_| {
+            Ok(Effect::changed(""))
+        })
+        .await;
         let ended = |action| records.iter().find(|record| record.step.action == action).unwrap().ended;
         for record in &records {
             assert!(record.succeeded());

@@ -28,6 +28,11 @@ pub const OBSTRUCTED: u8 = 6;
 /// The user stopped the command; `e2e` has cleaned up, the others leave what they have made to `down`.
 pub const INTERRUPTED: u8 = 130;
 
+/// Flags that contradict each other.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub &'static str);
+
 /// A layer between the machine and the hub is broken.
 #[derive(Debug, thiserror::Error)]
 #[error("the layer `{layer}` is broken: {detail}")]
@@ -51,7 +56,9 @@ fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
 #[must_use]
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let known = error.chain().find_map(|cause| {
-        if cause.is::<SettingsError>() || cause.is::<SourcesError>() {
+        if cause.is::<Usage>() {
+            Some(USAGE)
+        } else if cause.is::<SettingsError>() || cause.is::<SourcesError>() {
             Some(SETTINGS)
         } else if cause.is::<Missing>()
             || cause.is::<NoEngine>()

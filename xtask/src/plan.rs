@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::images::Image;
+use crate::place::{Place, Privilege};
 
 /// One thing that the tool can bring about. Each is idempotent: it looks first, and does only what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,8 +40,10 @@ pub enum Action {
     Deploy,
     /// The pod ready.
     Pod,
-    /// Telemetry proved to be at the hub.
-    Telemetry,
+    /// The edge as a container directly on the engine, ready.
+    EdgeContainer(Privilege),
+    /// Telemetry of the edge in this place proved to be at the hub.
+    Telemetry(Place),
 }
 
 /// How a part of the system was found, compared with how it is wanted.
@@ -177,6 +180,24 @@ impl Action {
         order
     }
 
+    /// Whether reaching `goals` needs an engine that can run privileged containers.
+    #[must_use]
+    pub fn need_privileges(goals: &[Self]) -> bool {
+        let privileged =
+            |action| matches!(action, Self::Cluster | Self::EdgeContainer(Privilege::Privileged));
+        Self::leading_to(goals).into_iter().any(privileged)
+    }
+
+    /// Where reaching `goals` brings the edge up, if it does.
+    #[must_use]
+    pub fn place(goals: &[Self]) -> Option<Place> {
+        Self::leading_to(goals).into_iter().find_map(|action| match action {
+            Self::Deploy => Some(Place::Cluster),
+            Self::EdgeContainer(privilege) => Some(Place::Host(privilege)),
+            _ => None,
+        })
+    }
+
     /// Whether it brings about a file or an image whose name says what is in it.
     fn is_artifact(self) -> bool {
         matches!(self, Self::Kind | Self::Image(_) | Self::NodeImage)
@@ -199,7 +220,9 @@ impl Action {
             Self::Device => vec![Self::Hub, Self::Push(Image::TemperatureSensor)],
             Self::Deploy => vec![Self::Wiring, Self::Device, Self::Push(Image::Edge)],
             Self::Pod => vec![Self::Deploy],
-            Self::Telemetry => vec![Self::Pod],
+            Self::EdgeContainer(_) => vec![Self::Device, Self::Image(Image::Edge)],
+            Self::Telemetry(Place::Cluster) => vec![Self::Pod],
+            Self::Telemetry(Place::Host(privilege)) => vec![Self::EdgeContainer(privilege)],
         }
     }
 
@@ -220,7 +243,8 @@ impl Action {
             Self::Device => "device".into(),
             Self::Deploy => "deploy".into(),
             Self::Pod => "pod".into(),
-            Self::Telemetry => "telemetry".into(),
+            Self::EdgeContainer(_) => "edge-container".into(),
+            Self::Telemetry(_) => "telemetry".into(),
         }
     }
 
@@ -241,7 +265,11 @@ impl Action {
             Self::Device => "register the edge device and its deployment".into(),
             Self::Deploy => "apply the manifests".into(),
             Self::Pod => "get the pod ready".into(),
-            Self::Telemetry => "prove that telemetry arrives at the hub".into(),
+            Self::EdgeContainer(Privilege::Privileged) => "get the edge's container ready".into(),
+            Self::EdgeContainer(Privilege::Unprivileged) => {
+                "get the edge's unprivileged container ready".into()
+            }
+            Self::Telemetry(_) => "prove that telemetry arrives at the hub".into(),
         }
     }
 
@@ -257,9 +285,9 @@ impl Action {
             Self::NodeImage | Self::Image(Image::Node) => 45,
             Self::Binaries => 20,
             Self::Image(_) | Self::Cluster => 15,
-            Self::Kind | Self::Push(_) | Self::Pod => 5,
+            Self::Kind | Self::Push(_) | Self::Pod | Self::EdgeContainer(_) => 5,
             // The settings have a limit of their own, of at most an hour.
-            Self::Telemetry => 65,
+            Self::Telemetry(_) => 65,
             Self::Network | Self::Registry | Self::Wiring | Self::Hub | Self::Device | Self::Deploy => 2,
         };
         Duration::from_secs(minutes * 60)
@@ -278,7 +306,7 @@ mod tests {
 
     #[test]
     fn every_step_comes_after_what_it_needs() {
-        let plan = Plan::new(&[Action::Telemetry], &Observed::new());
+        let plan = Plan::new(&[Action::Telemetry(Place::Cluster)], &Observed::new());
         for (position, step) in plan.steps.iter().enumerate() {
             for need in &step.needs {
                 let at = plan.steps.iter().position(|other| other.action == *need);
@@ -293,6 +321,27 @@ mod tests {
         assert_eq!(ids(Action::Registry), ["network", "image-base", "image-registry", "registry"]);
         assert_eq!(ids(Action::Hub), ["network", "binaries", "image-hub", "hub"]);
         assert_eq!(ids(Action::Cluster), ["network", "image-base", "node-image", "kind", "cluster"]);
+    }
+
+    #[test]
+    fn on_the_host_nothing_of_kubernetes_is_needed() {
+        let goals = [Action::Telemetry(Place::Host(Privilege::Unprivileged))];
+        let ids: Vec<_> = Action::leading_to(&goals).into_iter().map(Action::id).collect();
+        assert!(["registry", "hub", "device", "edge-container"].iter().all(|id| ids.contains(&(*id).into())));
+        for id in ["kind", "node-image", "cluster", "wiring", "push-edge", "deploy", "pod"] {
+            assert!(!ids.contains(&id.into()), "{id}");
+        }
+        assert_eq!(Action::place(&goals), Some(Place::Host(Privilege::Unprivileged)));
+        assert_eq!(Action::place(&[Action::Pod]), Some(Place::Cluster));
+        assert_eq!(Action::place(&[Action::Hub]), None);
+    }
+
+    #[test]
+    fn only_the_cluster_and_a_privileged_edge_need_privileges() {
+        let privileged = |goal| Action::need_privileges(&[goal]);
+        assert!(privileged(Action::Pod) && privileged(Action::EdgeContainer(Privilege::Privileged)));
+        assert!(!privileged(Action::EdgeContainer(Privilege::Unprivileged)));
+        assert!(!privileged(Action::NodeImage) && !privileged(Action::Hub) && !privileged(Action::Registry));
     }
 
     #[test]

@@ -52,7 +52,13 @@ pub struct Report {
 pub struct Environment {
     /// Container engine, for example `podman 4.3.1`.
     pub engine: String,
-    /// Name of the cluster.
+    /// Where the edge runs: in the `cluster`, or directly on the `host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<&'static str>,
+    /// Whether the edge has all privileges there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileged: Option<bool>,
+    /// Name of the deployment, and of its cluster where it has one.
     pub cluster: String,
     /// Version of its API server.
     #[serde(skip_serializing_if = "Option::is_none")]

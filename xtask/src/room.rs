@@ -76,7 +76,7 @@ fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
             }
             Action::NodeImage | Action::Image(Image::Edge) => room.engine += 1000,
             Action::Cluster | Action::Registry => room.engine += 400,
-            Action::Pod => room.engine += 800,
+            Action::Pod | Action::EdgeContainer(_) => room.engine += 800,
             _ => {}
         }
     }

@@ -14,6 +14,7 @@ use crate::engine::{Connector, Engine};
 use crate::execute::{conclude, execute};
 use crate::observe::observe;
 use crate::paths::{self, Paths, private_folder};
+use crate::place::Place;
 use crate::plan::{Action, Observed, Plan};
 use crate::preflight::{self, Preflight};
 use crate::process::find_on_path;
@@ -124,17 +125,18 @@ impl Setup {
         }
     }
 
-    /// Opens a session that may change things, with new secrets if there are none.
+    /// Opens a session that may bring `goals` about, with new secrets if there are none.
     ///
     /// # Errors
     /// As [`Setup::engine`], or when a folder cannot be made.
-    pub async fn open(self) -> Result<Arc<Context>> {
+    pub async fn open(self, goals: &[Action]) -> Result<Arc<Context>> {
         sources::check(&self.paths, &self.settings)?;
         let lock = self.lock()?;
         let (engine, preflight) = self.engine().await?;
         let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
         let mut context = Context::new(self, engine, credentials, Some(lock));
         context.preflight = Some(preflight);
+        context.findings().place = Action::place(goals);
         fs_err::create_dir_all(&context.run_folder)?;
         Ok(Arc::new(context))
     }
@@ -191,7 +193,7 @@ pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<
         print!("{}", plan.to_text());
         return plan.unobstructed().map(|_| None).map_err(Into::into);
     }
-    let context = setup.open().await?;
+    let context = setup.open(goals).await?;
     let (steps, result) = reach(&context, goals).await?;
     if result.is_ok() {
         context.progress.say(&summary(&steps));
@@ -251,6 +253,8 @@ pub fn write_report(
         error: error.map(|error| format!("{error:#}")),
         environment: Environment {
             engine: context.engine.description(),
+            on: findings.place.map(Place::word),
+            privileged: findings.place.map(Place::is_privileged),
             cluster: context.settings.cluster.name.clone(),
             kubernetes: findings.kubernetes,
             node_image: findings.node_image,

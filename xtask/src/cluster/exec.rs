@@ -8,29 +8,12 @@ use kube::api::AttachParams;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::engine::Output;
+
 /// A command that has not ended by then hangs.
 const LIMIT: Duration = Duration::from_secs(30);
 /// More than any command here prints; the rest would only fill memory.
 const MOST_OUTPUT: u64 = 1 << 20;
-
-/// What a command in the pod printed, and whether it succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Whether its exit code was 0.
-    pub success: bool,
-    /// Its standard output, trimmed.
-    pub stdout: String,
-    /// Its standard error, trimmed.
-    pub stderr: String,
-}
-
-impl Output {
-    /// What it said, wherever it said it.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        if self.stdout.is_empty() { &self.stderr } else { &self.stdout }
-    }
-}
 
 /// Runs `command` in the container `container` of a pod.
 ///

@@ -7,6 +7,8 @@ use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
 use crate::evidence;
+use crate::exit::Usage;
+use crate::place::{Place, Privilege};
 use crate::plan::Action;
 use crate::progress::Mark;
 use crate::report::StepReport;
@@ -15,17 +17,47 @@ use crate::session::{Setup, carry_out, reach, write_report};
 /// Flags of `e2e`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Where the edge runs
+    #[arg(long, value_enum, value_name = "PLACE", default_value_t = On::Cluster)]
+    on: On,
+    /// On the host, give the container no more rights than it needs, instead of all
+    #[arg(long)]
+    unprivileged: bool,
     /// Leave everything running, whatever the outcome
     #[arg(long)]
     keep: bool,
 }
 
+/// Where the edge runs, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum On {
+    /// As a pod of the kind cluster.
+    Cluster,
+    /// As a container directly on the engine, without Kubernetes.
+    Host,
+}
+
+impl Args {
+    fn place(&self) -> Result<Place, Usage> {
+        match (self.on, self.unprivileged) {
+            (On::Cluster, false) => Ok(Place::Cluster),
+            (On::Cluster, true) => {
+                Err(Usage("`--unprivileged` goes with `--on host`: in the cluster, the pod is privileged"))
+            }
+            (On::Host, false) => Ok(Place::Host(Privilege::Privileged)),
+            (On::Host, true) => Ok(Place::Host(Privilege::Unprivileged)),
+        }
+    }
+}
+
 /// Proves the whole chain.
 ///
 /// # Errors
-/// When a step failed or a layer is broken; what was made is removed all the same.
+/// [`Usage`] when the flags contradict each other. When a step failed or a layer is broken; what was made is removed
+/// all the same.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let goals = [Action::Telemetry];
+    let place = args.place()?;
+    let goals = [Action::Telemetry(place)];
     if setup.dry_run {
         carry_out(setup, "e2e", &goals).await?;
         if !args.keep {
@@ -33,7 +65,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let context = setup.open().await?;
+    let context = setup.open(&goals).await?;
     let (mut steps, result) = reach(&context, &goals).await?;
     verify::print(&context);
     if result.is_err() {
@@ -54,7 +86,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     };
     write_report(&context, "e2e", steps, result.as_ref().err());
     if result.is_ok() {
-        context.progress.say(&proved(&context));
+        context.progress.say(&proved(&context, place));
     }
     result
 }
@@ -75,10 +107,24 @@ async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> 
 }
 
 /// What was proved, in one sentence that does not claim more than it was.
-fn proved(context: &Context) -> String {
+fn proved(context: &Context, place: Place) -> String {
     let (count, device) = (context.findings().proof.messages.len(), &context.settings.device.id);
     let hub = &context.settings.hub.host_name;
     format!(
-        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} (local hub, simulated runtime)"
+        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}; local hub, simulated runtime)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pod_cannot_be_asked_to_do_without_privileges() {
+        let place = |on, unprivileged| Args { on, unprivileged, keep: false }.place();
+        assert_eq!(place(On::Cluster, false).unwrap(), Place::Cluster);
+        assert_eq!(place(On::Host, false).unwrap(), Place::Host(Privilege::Privileged));
+        assert_eq!(place(On::Host, true).unwrap(), Place::Host(Privilege::Unprivileged));
+        assert!(place(On::Cluster, true).unwrap_err().to_string().contains("--on host"));
+    }
 }

@@ -12,6 +12,7 @@ pub mod logs;
 pub mod plan;
 pub mod registry;
 pub mod render;
+pub mod run;
 pub mod status;
 pub mod test;
 pub mod up;
@@ -34,6 +35,7 @@ pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::E2e(args) => e2e::run(setup, &args).await,
         Command::Up => up::run(setup).await,
+        Command::Run(args) => run::run(setup, &args).await,
         Command::Down => down::run(setup).await,
         Command::Image(command) => image::run(setup, &command).await,
         Command::Cluster(command) => cluster::run(setup, &command).await,

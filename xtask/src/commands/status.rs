@@ -71,16 +71,21 @@ async fn observe(setup: &Setup, engine: &Engine) -> Result<Vec<Part>> {
             },
         },
     ];
-    let containers =
-        [("registry", setup.settings.registry_container()), ("hub", setup.settings.hub_container())];
+    let containers = [
+        ("registry", setup.settings.registry_container()),
+        ("hub", setup.settings.hub_container()),
+        ("edge", setup.settings.edge_container()),
+    ];
     for (name, container) in containers {
         parts.push(match engine.container(&container).await? {
-            Some(state) if state.running => Part { name, state: "up", detail: ports(&state) },
+            Some(state) if state.running => Part { name, state: "up", detail: detail(&state) },
             Some(state) => Part {
                 name,
                 state: "down",
                 detail: format!("exit code {}", state.exit_code.unwrap_or_default()),
             },
+            // Without Kubernetes only: beside a cluster it is not missed.
+            None if name == "edge" => continue,
             None => Part { name, state: "absent", detail: String::new() },
         });
     }
@@ -93,12 +98,14 @@ async fn observe(setup: &Setup, engine: &Engine) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-fn ports(state: &ContainerState) -> String {
+/// What there is to know of a container that runs.
+fn detail(state: &ContainerState) -> String {
     let mut ports: Vec<_> = state.ports.iter().collect();
     ports.sort();
-    ports
-        .iter()
-        .map(|(inside, outside)| format!("127.0.0.1:{outside} -> {inside}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let mut details: Vec<_> =
+        ports.iter().map(|(inside, outside)| format!("127.0.0.1:{outside} -> {inside}")).collect();
+    if state.privileged {
+        details.push("privileged".into());
+    }
+    details.join(", ")
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::context::Context;
+use crate::edge;
 use crate::plan::Action;
 use crate::progress::Mark;
 use crate::session::{Setup, write_report};
@@ -16,9 +17,10 @@ use crate::verify;
 /// [`crate::exit::Unproved`] with the first broken layer.
 pub async fn run(setup: Setup) -> Result<()> {
     let context = setup.attach().await?;
-    let (step, started) = (Action::Telemetry.id(), Instant::now());
+    let place = edge::place(&context).await?;
+    let (step, started) = (Action::Telemetry(place).id(), Instant::now());
     context.progress.begin(&step, "walk the layers");
-    let result = verify::telemetry_step(&context).await;
+    let result = verify::telemetry_step(&context, place).await;
     let (mark, note) = match &result {
         Ok(effect) => (Mark::Done, effect.note.as_str()),
         Err(_) => (Mark::Failed, ""),
@@ -29,9 +31,10 @@ pub async fn run(setup: Setup) -> Result<()> {
     result.map(drop)
 }
 
-/// Prints the layers, if any were walked.
+/// Prints the layers, if any were walked, each in one line; the error has the whole of what is wrong.
 pub fn print(context: &Context) {
     for layer in &context.findings().proof.layers {
-        println!("{:13} {:12} {}", layer.name, layer.result, layer.detail);
+        let detail = layer.detail.lines().next().unwrap_or_default();
+        println!("{:13} {:12} {detail}", layer.name, layer.result);
     }
 }

@@ -4,74 +4,16 @@ use std::collections::HashMap;
 use std::io::Read as _;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bollard::models::{
-    ContainerCreateBody, ContainerStateStatusEnum, EndpointSettings, HostConfig, NetworkingConfig,
-    PortBinding,
-};
+use bollard::models::{ContainerStateStatusEnum, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, LogsOptionsBuilder,
     UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use sha2::{Digest, Sha256};
 
+use super::spec::{ContainerFile, ContainerSpec, pack};
 use super::{Engine, Foreign, OWNER_LABEL, SPEC_LABEL, is_missing};
-
-/// A container to be started.
-#[derive(Debug, Default)]
-pub struct ContainerSpec {
-    /// Its name.
-    pub name: String,
-    /// Its image.
-    pub image: String,
-    /// The network that it joins, besides none.
-    pub network: Option<String>,
-    /// Further names of the container on that network.
-    pub aliases: Vec<String>,
-    /// Ports inside and the loopback port outside; 0 lets the engine choose.
-    pub ports: Vec<(u16, u16)>,
-    /// Files put into it before it starts, for settings and secrets.
-    pub files: Vec<ContainerFile>,
-    /// Whether it gets all privileges.
-    pub privileged: bool,
-}
-
-/// A file that is put into a container before it starts. Neither the image nor the environment nor the
-/// argument vector ever holds its contents.
-pub struct ContainerFile {
-    /// Absolute path inside the container.
-    pub path: String,
-    /// What is in it.
-    pub contents: Vec<u8>,
-}
-
-impl std::fmt::Debug for ContainerFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContainerFile").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl ContainerSpec {
-    /// Tells two descriptions apart, and nothing about what is in the files.
-    fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(format!(
-            "{:?}",
-            (&self.image, &self.network, &self.aliases, &self.ports, self.privileged)
-        ));
-        for file in &self.files {
-            hash.update(
-                Sha256::new()
-                    .chain_update(&file.path)
-                    .chain_update([0])
-                    .chain_update(&file.contents)
-                    .finalize(),
-            );
-        }
-        hex::encode(&hash.finalize()[..8])
-    }
-}
 
 /// What the engine says of a container.
 #[derive(Debug)]
@@ -82,6 +24,8 @@ pub struct ContainerState {
     complete: bool,
     /// Whether it runs.
     pub running: bool,
+    /// Whether it has all privileges.
+    pub privileged: bool,
     /// Its exit code, once it has ended.
     pub exit_code: Option<i64>,
     /// The port on the loopback interface for each published port inside.
@@ -141,18 +85,21 @@ impl Engine {
             Fit::Stopped => self.start(&spec.name).await?,
             Fit::Absent => self.start_container(spec).await?,
             Fit::Other => {
-                self.remove_container(&spec.name).await?;
+                self.discard(spec).await?;
                 self.start_container(spec).await?;
             }
         }
         Ok(fit)
     }
 
-    /// Makes a container, puts its files into it, and starts it.
+    /// Makes a container and its volumes, puts its files into it, and starts it.
     ///
     /// # Errors
-    /// When the name is taken or the engine refuses.
+    /// When a name is taken or the engine refuses.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
+        for (volume, _) in &spec.volumes {
+            self.make_volume(volume).await?;
+        }
         let name = &spec.name;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         self.docker
@@ -163,6 +110,32 @@ impl Engine {
             self.put_files(name, &spec.files).await?;
         }
         self.start(name).await
+    }
+
+    /// Removes a container that was made otherwise, and the volumes that the next one is to have empty.
+    async fn discard(&self, spec: &ContainerSpec) -> Result<()> {
+        self.remove_container(&spec.name).await?;
+        for (volume, _) in &spec.volumes {
+            self.remove_volume(volume).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_volume(&self, name: &str) -> Result<()> {
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(self.labels()),
+            ..VolumeCreateRequest::default()
+        };
+        // Where there is one of that name already, the engine answers with that one.
+        let volume = self.docker.create_volume(request).await;
+        let volume = volume.with_context(|| format!("failed to make the volume `{name}`"))?;
+        if volume.labels.get(OWNER_LABEL) != Some(&self.owner) {
+            bail!(
+                "a volume `{name}` exists that KEdge has not made; remove it or choose another `cluster.name`"
+            );
+        }
+        Ok(())
     }
 
     async fn start(&self, name: &str) -> Result<()> {
@@ -224,38 +197,6 @@ impl Engine {
         }
     }
 
-    fn create_body(&self, spec: &ContainerSpec) -> ContainerCreateBody {
-        let binding = |outside: u16| {
-            let port = if outside == 0 { String::new() } else { outside.to_string() };
-            Some(vec![PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port) }])
-        };
-        let endpoint = |network: &String| {
-            let settings =
-                EndpointSettings { aliases: Some(spec.aliases.clone()), ..EndpointSettings::default() };
-            NetworkingConfig { endpoints_config: Some(HashMap::from([(network.clone(), settings)])) }
-        };
-        let mut labels = self.labels();
-        labels.insert(SPEC_LABEL.to_owned(), spec.fingerprint());
-        ContainerCreateBody {
-            image: Some(spec.image.clone()),
-            labels: Some(labels),
-            exposed_ports: Some(spec.ports.iter().map(|(inside, _)| format!("{inside}/tcp")).collect()),
-            networking_config: spec.network.as_ref().map(endpoint),
-            host_config: Some(HostConfig {
-                network_mode: spec.network.clone().or(Some("none".into())),
-                privileged: Some(spec.privileged),
-                port_bindings: Some(
-                    spec.ports
-                        .iter()
-                        .map(|(inside, outside)| (format!("{inside}/tcp"), binding(*outside)))
-                        .collect(),
-                ),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        }
-    }
-
     /// What the engine says of the container, or `None` when there is none of that name.
     ///
     /// # Errors
@@ -288,6 +229,7 @@ impl Engine {
                 Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::EXITED)
             ),
             running: state.running.unwrap_or_default(),
+            privileged: found.host_config.and_then(|config| config.privileged).unwrap_or_default(),
             exit_code: state.exit_code,
             ports: ports.collect(),
         }))
@@ -310,18 +252,4 @@ impl Engine {
             .map(|chunk| String::from_utf8_lossy(&chunk.into_bytes()).into_owned())
             .collect())
     }
-}
-
-fn pack(files: &[ContainerFile]) -> Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for file in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o600);
-        header.set_size(file.contents.len() as u64);
-        let name = file.path.trim_start_matches('/');
-        archive
-            .append_data(&mut header, name, file.contents.as_slice())
-            .with_context(|| format!("failed to pack `{name}`"))?;
-    }
-    archive.into_inner().context("failed to pack the files of a container")
 }

@@ -159,9 +159,7 @@ impl Engine {
             problems.extend(self.remove_container(name).await.err());
         }
         for name in &inventory.volumes {
-            let removed =
-                fine_when_missing(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await);
-            problems.extend(removed.with_context(|| format!("failed to remove the volume `{name}`")).err());
+            problems.extend(self.remove_volume(name).await.err());
         }
         // Last, because by the network the rest is found when this is stopped halfway.
         for name in &inventory.networks {
@@ -187,6 +185,12 @@ impl Engine {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         fine_when_missing(self.docker.remove_container(name, Some(options)).await)
             .with_context(|| format!("failed to remove the container `{name}`"))
+    }
+
+    /// Removes a volume; one that does not exist is as good.
+    pub(super) async fn remove_volume(&self, name: &str) -> Result<()> {
+        fine_when_missing(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await)
+            .with_context(|| format!("failed to remove the volume `{name}`"))
     }
 
     /// The owner of a network; empty when the tool has not made it, `None` when there is no such network.

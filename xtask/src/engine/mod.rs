@@ -5,10 +5,12 @@
 
 mod containers;
 mod detect;
+mod exec;
 mod images;
 mod inventory;
 mod podman;
 mod probe;
+mod spec;
 mod version;
 
 use std::collections::HashMap;
@@ -19,10 +21,12 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 
-pub use self::containers::{ContainerFile, ContainerSpec, ContainerState, Fit};
+pub use self::containers::{ContainerState, Fit};
 pub use self::detect::{Choice, Connector, NoEngine};
+pub use self::exec::Output;
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
+pub use self::spec::{ContainerFile, ContainerSpec, Rights};
 
 /// The label on every container, network and volume of a deployment, with its name as value.
 pub const OWNER_LABEL: &str = "io.kedge.owner";

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{Build, ContainerSpec, Engine};
+use super::{Build, ContainerSpec, Engine, Rights};
 
 const IMAGE: &str = "localhost/kedge/probe:1";
 const DOCKERFILE: &str = "FROM scratch\nCOPY exit /exit\nCMD [\"/exit\"]\n";
@@ -24,7 +24,7 @@ impl Engine {
         let spec = ContainerSpec {
             name: name.clone(),
             image: IMAGE.into(),
-            privileged: true,
+            rights: Rights::All,
             ..ContainerSpec::default()
         };
         let code = self.run_to_end(&spec).await;

@@ -190,6 +190,12 @@ impl Settings {
         format!("{}-hub", self.cluster.name)
     }
 
+    /// Name of the edge's container, where it runs directly on the engine.
+    #[must_use]
+    pub fn edge_container(&self) -> String {
+        format!("{}-edge", self.cluster.name)
+    }
+
     /// Name of the registry's container.
     #[must_use]
     pub fn registry_container(&self) -> String {

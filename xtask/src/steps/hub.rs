@@ -108,6 +108,6 @@ fn spec(context: &Context, image: String) -> ContainerSpec {
             file("hub.key", credentials.hub_key.expose()),
             file("owner.key", credentials.owner_key.expose()),
         ],
-        privileged: false,
+        ..ContainerSpec::default()
     }
 }

@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod deploy;
 pub mod device;
+pub mod edge_container;
 pub mod hub;
 pub mod images;
 pub mod kind;
@@ -17,8 +18,10 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::context::Context;
+use crate::edge;
 use crate::execute::Effect;
 use crate::images::Image;
+use crate::place::Place;
 use crate::plan::{Action, Condition};
 
 /// How the part that an action is for is found.
@@ -38,9 +41,13 @@ pub async fn observe(context: &Context, action: Action) -> Result<Condition> {
         Action::Wiring => cluster::observe_wiring(context).await,
         Action::Hub => hub::observe(context).await,
         Action::Device => device::observe(context).await,
-        Action::Deploy => deploy::observe(context).await,
+        Action::Deploy => match edge::obstacle(context, Place::Cluster).await? {
+            Some(obstacle) => Ok(Condition::Blocked(obstacle)),
+            None => deploy::observe(context).await,
+        },
         Action::Pod => deploy::observe_pod(context).await,
-        Action::Telemetry => Ok(Condition::Differs("it is proved anew every time".into())),
+        Action::EdgeContainer(privilege) => edge_container::observe(context, privilege).await,
+        Action::Telemetry(_) => Ok(Condition::Differs("it is proved anew every time".into())),
     }
 }
 
@@ -65,6 +72,7 @@ pub async fn run(context: Arc<Context>, action: Action) -> Result<Effect> {
         Action::Device => device::ensure(context).await,
         Action::Deploy => deploy::ensure(context).await,
         Action::Pod => deploy::wait_until_ready(context).await,
-        Action::Telemetry => crate::verify::telemetry_step(context).await,
+        Action::EdgeContainer(privilege) => edge_container::ensure(context, privilege).await,
+        Action::Telemetry(place) => crate::verify::telemetry_step(context, place).await,
     }
 }

@@ -139,7 +139,7 @@ fn spec(context: &Context, image: String) -> Result<ContainerSpec> {
         aliases: vec![INNER_HOST.split(':').next().unwrap_or_default().to_owned()],
         ports: vec![(PORT, context.settings.registry.port)],
         files: vec![ContainerFile { path: "/etc/kedge-registry/htpasswd".into(), contents }],
-        privileged: false,
+        ..ContainerSpec::default()
     })
 }
 

@@ -1,4 +1,4 @@
-//! One look at each layer, from the machine to the gateway in the pod.
+//! One look at each layer, from the machine to the gateway in the edge.
 
 use std::fmt;
 
@@ -8,9 +8,11 @@ use kube::Api;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cluster::{self, exec, manifests};
+use crate::cluster;
 use crate::context::Context;
+use crate::edge;
 use crate::edge_config::SENSOR_MODULE;
+use crate::place::Place;
 use crate::wait::Observation;
 
 const EDGE_DAEMON: &str = "/usr/libexec/aziot/kedge-edged";
@@ -25,9 +27,11 @@ pub enum Name {
     Node,
     /// The pod.
     Pod,
-    /// systemd, process 1 of the pod.
+    /// The edge's container, where it runs directly on the engine.
+    Container,
+    /// systemd, process 1 of the edge.
     Systemd,
-    /// The engine inside the pod.
+    /// The engine inside the edge.
     InnerEngine,
     /// The edge runtime's daemon.
     Runtime,
@@ -42,19 +46,37 @@ pub enum Name {
 }
 
 impl Name {
-    /// All layers in order.
-    pub const ALL: [Self; 10] = [
-        Self::Engine,
-        Self::Node,
-        Self::Pod,
-        Self::Systemd,
-        Self::InnerEngine,
-        Self::Runtime,
-        Self::Agent,
-        Self::Module,
-        Self::Gateway,
-        Self::Hub,
-    ];
+    /// All layers of an edge in this place, in order.
+    #[must_use]
+    pub fn all(place: Place) -> &'static [Self] {
+        const IN_THE_CLUSTER: [Name; 10] = [
+            Name::Engine,
+            Name::Node,
+            Name::Pod,
+            Name::Systemd,
+            Name::InnerEngine,
+            Name::Runtime,
+            Name::Agent,
+            Name::Module,
+            Name::Gateway,
+            Name::Hub,
+        ];
+        const ON_THE_HOST: [Name; 9] = [
+            Name::Engine,
+            Name::Container,
+            Name::Systemd,
+            Name::InnerEngine,
+            Name::Runtime,
+            Name::Agent,
+            Name::Module,
+            Name::Gateway,
+            Name::Hub,
+        ];
+        match place {
+            Place::Cluster => &IN_THE_CLUSTER,
+            Place::Host(_) => &ON_THE_HOST,
+        }
+    }
 }
 
 impl fmt::Display for Name {
@@ -63,6 +85,7 @@ impl fmt::Display for Name {
             Self::Engine => "engine",
             Self::Node => "node",
             Self::Pod => "pod",
+            Self::Container => "container",
             Self::Systemd => "systemd",
             Self::InnerEngine => "inner-engine",
             Self::Runtime => "runtime",
@@ -75,25 +98,34 @@ impl fmt::Display for Name {
 }
 
 /// One look at a layer below the hub.
-pub(super) async fn observe(context: &Context, name: Name) -> Observation<String> {
+pub(super) async fn observe(context: &Context, place: Place, name: Name) -> Observation<String> {
     let seen = match name {
         Name::Engine => context.engine.ping().await.map(|()| Ok(context.engine.description())),
         Name::Node => node(context).await,
         Name::Pod => pod(context).await,
-        Name::Systemd => systemd(context).await,
+        Name::Container => container(context, place).await,
+        Name::Systemd => systemd(context, place).await,
         Name::InnerEngine => {
-            command(context, &["docker", "info", "--format", "{{.ServerVersion}} {{.Driver}}"]).await
+            command(context, place, &["docker", "info", "--format", "{{.ServerVersion}} {{.Driver}}"]).await
         }
-        Name::Runtime => command(context, &["systemctl", "is-active", "aziot-edged.service"]).await,
-        Name::Agent => health(context).await.map(|health| agent(&health)),
-        Name::Module => health(context).await.map(|health| module(&health)),
-        Name::Gateway => health(context).await.map(|health| gateway(&health)),
+        Name::Runtime => command(context, place, &["systemctl", "is-active", "aziot-edged.service"]).await,
+        Name::Agent => health(context, place).await.map(|health| agent(&health)),
+        Name::Module => health(context, place).await.map(|health| module(&health)),
+        Name::Gateway => health(context, place).await.map(|health| gateway(&health)),
         Name::Hub => Ok(Err("the hub is judged by its telemetry".into())),
     };
     match seen {
         Ok(Ok(fine)) => Observation::Ready(fine),
-        Ok(Err(status)) => Observation::NotYet(status),
-        Err(error) => Observation::NotYet(format!("{error:#}")),
+        Ok(Err(status)) => dead_or(context, place, status).await,
+        Err(error) => dead_or(context, place, format!("{error:#}")).await,
+    }
+}
+
+/// Waiting makes no sense for what has died.
+async fn dead_or(context: &Context, place: Place, status: String) -> Observation<String> {
+    match edge::death(context, place).await {
+        Some(death) => Observation::Failed(death),
+        None => Observation::NotYet(status),
     }
 }
 
@@ -122,40 +154,40 @@ async fn pod(context: &Context) -> Result<Seen> {
     }
 }
 
+/// One that has ended is told with its last lines.
+async fn container(context: &Context, place: Place) -> Result<Seen> {
+    let name = context.settings.edge_container();
+    Ok(match context.engine.container(&name).await? {
+        Some(state) if state.running => {
+            Ok(format!("{name}, {}privileged", if place.is_privileged() { "" } else { "un" }))
+        }
+        Some(_) => Err(format!("the container `{name}` does not run")),
+        None => Err(format!("there is no container `{name}`")),
+    })
+}
+
 /// As the pod's own probes see it: `degraded` is fine as long as nothing that the runtime stands on has failed, and
 /// that is for the next layers to tell.
-async fn systemd(context: &Context) -> Result<Seen> {
-    let state = in_pod(context, &["systemctl", "is-system-running"]).await?.text().to_owned();
-    Ok(if ["running", "degraded"].contains(&state.as_str()) {
-        Ok(state)
+async fn systemd(context: &Context, place: Place) -> Result<Seen> {
+    let output = edge::run(context, place, &["systemctl", "is-system-running"]).await?;
+    let state = output.text();
+    Ok(if ["running", "degraded"].contains(&state) {
+        Ok(state.to_owned())
     } else {
         Err(format!("systemd is {state}"))
     })
 }
 
-/// Runs a command in the pod; its words are the status.
-async fn command(context: &Context, command: &[&str]) -> Result<Seen> {
-    let output = in_pod(context, command).await?;
+/// Runs a command in the edge; its words are the status.
+async fn command(context: &Context, place: Place, command: &[&str]) -> Result<Seen> {
+    let output = edge::run(context, place, command).await?;
     let text = output.text().to_owned();
     Ok(if output.success { Ok(text) } else { Err(text) })
 }
 
-/// Runs a command in the pod.
-///
-/// # Errors
-/// When there is no pod, or the command could not be run.
-async fn in_pod(context: &Context, command: &[&str]) -> Result<exec::Output> {
-    let client = cluster::client(&context.paths.kubeconfig()).await?;
-    let namespace = &context.settings.deploy.namespace;
-    let pods = cluster::pods(&client, namespace).await?;
-    let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
-    let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
-    exec::run(&client, namespace, &pod, manifests::CONTAINER, command).await
-}
-
 /// What the edge daemon says of itself.
-async fn health(context: &Context) -> Result<Value> {
-    let output = in_pod(context, &[EDGE_DAEMON, "health", "--json"]).await?;
+async fn health(context: &Context, place: Place) -> Result<Value> {
+    let output = edge::run(context, place, &[EDGE_DAEMON, "health", "--json"]).await?;
     serde_json::from_str(&output.stdout)
         .with_context(|| format!("the edge daemon tells no health: {}", output.text()))
 }

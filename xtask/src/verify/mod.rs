@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::execute::Effect;
 use crate::exit::Unproved;
+use crate::place::Place;
 use crate::wait::{WaitError, wait_for};
 
 pub use self::layers::Name;
@@ -46,14 +47,14 @@ impl Proof {
 }
 
 /// Walks all layers, within the settings' time limit. Only telemetry that was enqueued after the run began counts.
-pub async fn walk(context: &Context) -> Proof {
+pub async fn walk(context: &Context, place: Place) -> Proof {
     let deadline = Instant::now() + Duration::from_secs(context.settings.verify.time_limit);
     let mut proof = Proof::default();
-    for name in Name::ALL {
+    for &name in Name::all(place) {
         let (result, detail) = if proof.broken().is_some() {
             ("not reached", String::new())
         } else {
-            match look(context, name, deadline, &mut proof.messages).await {
+            match look(context, place, name, deadline, &mut proof.messages).await {
                 Ok(detail) => ("ok", detail),
                 Err(error) => ("broken", format!("{error:#}")),
             }
@@ -67,20 +68,20 @@ pub async fn walk(context: &Context) -> Proof {
 
 async fn look(
     context: &Context,
+    place: Place,
     name: Name,
     deadline: Instant,
     messages: &mut Vec<Evidence>,
 ) -> Result<String> {
     let limit = deadline.saturating_duration_since(Instant::now());
     if name == Name::Hub {
-        *messages = telemetry::collect(context, limit).await?;
+        *messages = telemetry::collect(context, place, limit).await?;
         return Ok(format!("{} messages with continuous sequence numbers", messages.len()));
     }
-    match wait_for(&name.to_string(), limit, || layers::observe(context, name)).await {
+    match wait_for(&name.to_string(), limit, || layers::observe(context, place, name)).await {
         Ok(detail) => Ok(detail),
         // The layer is named where the error is shown; what was seen last is what matters.
-        Err(WaitError::TimedOut { last, .. }) => bail!(last),
-        Err(died) => Err(died.into()),
+        Err(WaitError::TimedOut { last: seen, .. } | WaitError::Died { reason: seen, .. }) => bail!(seen),
     }
 }
 
@@ -88,8 +89,9 @@ async fn look(
 ///
 /// # Errors
 /// When a layer is broken; the error names it.
-pub async fn telemetry_step(context: &Context) -> Result<Effect> {
-    let proof = walk(context).await;
+pub async fn telemetry_step(context: &Context, place: Place) -> Result<Effect> {
+    context.findings().place = Some(place);
+    let proof = walk(context, place).await;
     let broken = proof.broken().cloned();
     let count = proof.messages.len();
     match broken {

@@ -9,7 +9,9 @@ use kedge_sim::service::{TelemetryFilter, TelemetryMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::edge;
 use crate::edge_config::SENSOR_MODULE;
+use crate::place::Place;
 use crate::steps::hub;
 use crate::wait::{Observation, wait_for};
 
@@ -137,7 +139,7 @@ fn examine(message: &TelemetryMessage) -> Result<Evidence> {
 }
 
 /// Reads telemetry from the hub until it proves what is wanted.
-pub(super) async fn collect(context: &Context, limit: Duration) -> Result<Vec<Evidence>> {
+pub(super) async fn collect(context: &Context, place: Place, limit: Duration) -> Result<Vec<Evidence>> {
     let service = hub::service(context).await?;
     let expected = Expectation {
         device: &context.settings.device.id,
@@ -165,7 +167,10 @@ pub(super) async fn collect(context: &Context, limit: Duration) -> Result<Vec<Ev
             Verdict::NotEnough(count) => {
                 let status = format!("{count} of {} messages", expected.count);
                 context.progress.detail("telemetry", &status);
-                Observation::NotYet(status)
+                match edge::death(context, place).await {
+                    Some(death) => Observation::Failed(death),
+                    None => Observation::NotYet(status),
+                }
             }
             Verdict::Refuted(reason) => Observation::Failed(reason),
         }

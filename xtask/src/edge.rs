@@ -1,0 +1,118 @@
+//! The edge, wherever it runs: commands inside it, what it has written, and whether it has died. The pod is reached
+//! through Kubernetes, the container through the engine.
+
+use anyhow::{Context as _, Result};
+
+use crate::cluster::{self, exec, manifests};
+use crate::context::Context;
+use crate::engine::{ContainerState, Output};
+use crate::place::{Place, Privilege};
+
+/// How many lines of a container that has died are told.
+const LAST_LINES: usize = 10;
+
+/// Where the edge of this deployment is: what runs counts before what has ended.
+///
+/// # Errors
+/// When the engine cannot be asked.
+pub async fn place(context: &Context) -> Result<Place> {
+    let container = context.engine.container(&context.settings.edge_container()).await?;
+    let counts = match &container {
+        None => false,
+        Some(state) => state.running || context.engine.nodes().await?.is_empty(),
+    };
+    Ok(container.filter(|_| counts).map_or(Place::Cluster, |state| place_of(&state)))
+}
+
+fn place_of(container: &ContainerState) -> Place {
+    Place::Host(if container.privileged { Privilege::Privileged } else { Privilege::Unprivileged })
+}
+
+/// Why the edge must not be brought up in `place`: it runs in another already, and the hub allows one connection for
+/// each identity of the device.
+///
+/// # Errors
+/// When the engine cannot be asked.
+pub async fn obstacle(context: &Context, place: Place) -> Result<Option<String>> {
+    let running = match place {
+        Place::Cluster => {
+            let container = context.engine.container(&context.settings.edge_container()).await?;
+            container.is_some_and(|state| state.running).then_some("as a container on the engine")
+        }
+        Place::Host(_) => has_pod(context).await?.then_some("as a pod of the cluster"),
+    };
+    let name = &context.settings.cluster.name;
+    Ok(running.map(|running| {
+        format!("the edge of `{name}` runs {running} already, and one device cannot run twice; remove it first: `cargo xtask down`")
+    }))
+}
+
+/// Whether the cluster has a pod of the edge. One whose API server does not answer may have one.
+async fn has_pod(context: &Context) -> Result<bool> {
+    if context.engine.nodes().await?.is_empty() {
+        return Ok(false);
+    }
+    let pods = async {
+        let client = cluster::client(&context.paths.kubeconfig()).await?;
+        cluster::pods(&client, &context.settings.deploy.namespace).await
+    };
+    Ok(pods.await.map_or(true, |pods| !pods.is_empty()))
+}
+
+/// Runs a command in the edge.
+///
+/// # Errors
+/// When the edge is not up, or the command could not be run.
+pub async fn run(context: &Context, place: Place, command: &[&str]) -> Result<Output> {
+    if let Place::Host(_) = place {
+        return context.engine.exec(&context.settings.edge_container(), command).await;
+    }
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    let namespace = &context.settings.deploy.namespace;
+    let pods = cluster::pods(&client, namespace).await?;
+    let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
+    let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
+    exec::run(&client, namespace, &pod, manifests::CONTAINER, command).await
+}
+
+/// The last lines that the edge has written.
+///
+/// # Errors
+/// When the edge is not there, or cannot be asked.
+pub async fn log(context: &Context, place: Place, lines: u16) -> Result<String> {
+    if let Place::Host(_) = place {
+        return context.engine.container_log(&context.settings.edge_container(), usize::from(lines)).await;
+    }
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    cluster::pod_log(&client, &context.settings.deploy.namespace, i64::from(lines)).await
+}
+
+/// How the edge has ended, with its last lines, when it will not come back by itself. Kubernetes starts a pod again;
+/// nobody starts a container of the engine again.
+pub async fn death(context: &Context, place: Place) -> Option<String> {
+    let Place::Host(_) = place else { return None };
+    let name = context.settings.edge_container();
+    // An engine that cannot be asked is told by the layer that rests on it.
+    let state = context.engine.container(&name).await.ok()??;
+    if state.running {
+        return None;
+    }
+    let log = context.engine.container_log(&name, LAST_LINES).await.unwrap_or_default();
+    let code = state.exit_code.unwrap_or_default();
+    Some(format!("the container `{name}` has ended with code {code}; its last lines:\n{}", indented(&log)))
+}
+
+fn indented(log: &str) -> String {
+    let lines = log.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    lines.map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_terminal_are_told_without_its_line_ends() {
+        assert_eq!(indented("kedge: one\r\n\r\nkedge: two\r\n"), "    kedge: one\n    kedge: two");
+    }
+}

@@ -1,0 +1,220 @@
+//! Containers as they are described: what one is made of, and what it may do.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum,
+    NetworkingConfig, PortBinding,
+};
+use sha2::{Digest, Sha256};
+
+use super::{Engine, SPEC_LABEL};
+
+/// A container to be started.
+#[derive(Debug, Default)]
+pub struct ContainerSpec {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Its host name; by default the engine's choice.
+    pub host_name: Option<String>,
+    /// The network that it joins, besides none.
+    pub network: Option<String>,
+    /// Further names of the container on that network.
+    pub aliases: Vec<String>,
+    /// Ports inside and the loopback port outside; 0 lets the engine choose.
+    pub ports: Vec<(u16, u16)>,
+    /// Files put into it before it starts, for settings and secrets.
+    pub files: Vec<ContainerFile>,
+    /// Volumes by name, and where they are mounted. They are made with the container and go with it.
+    pub volumes: Vec<(String, &'static str)>,
+    /// Folders in memory, with the options of their mounts.
+    pub memory: Vec<(&'static str, &'static str)>,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether it sees its own cgroups alone.
+    pub own_cgroups: bool,
+    /// What it may do.
+    pub rights: Rights,
+}
+
+/// What a container may do beyond what the engine allows every one.
+#[derive(Debug, Clone, Default)]
+pub enum Rights {
+    /// Nothing.
+    #[default]
+    Default,
+    /// These things, with neither seccomp nor AppArmor in the way.
+    Named {
+        /// Capabilities, without `CAP_`.
+        capabilities: Vec<&'static str>,
+        /// Devices of the machine that it may use, and let its own containers use.
+        devices: Vec<&'static str>,
+    },
+    /// Everything.
+    All,
+}
+
+/// A file that is put into a container before it starts. Neither the image nor the environment nor the
+/// argument vector ever holds its contents.
+pub struct ContainerFile {
+    /// Absolute path inside the container.
+    pub path: String,
+    /// What is in it.
+    pub contents: Vec<u8>,
+}
+
+impl std::fmt::Debug for ContainerFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContainerFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl ContainerSpec {
+    /// Tells two descriptions apart, and nothing about what is in the files.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        // The files are shown with their paths alone; their contents follow.
+        hash.update(format!("{self:?}"));
+        for file in &self.files {
+            hash.update(Sha256::digest(&file.contents));
+        }
+        hex::encode(&hash.finalize()[..8])
+    }
+}
+
+impl Engine {
+    /// The description in the engine's own words.
+    pub(super) fn create_body(&self, spec: &ContainerSpec) -> ContainerCreateBody {
+        let endpoint = |network: &String| {
+            let settings =
+                EndpointSettings { aliases: Some(spec.aliases.clone()), ..EndpointSettings::default() };
+            NetworkingConfig { endpoints_config: Some(HashMap::from([(network.clone(), settings)])) }
+        };
+        let mut labels = self.labels();
+        labels.insert(SPEC_LABEL.to_owned(), spec.fingerprint());
+        ContainerCreateBody {
+            image: Some(spec.image.clone()),
+            hostname: spec.host_name.clone(),
+            labels: Some(labels),
+            tty: Some(spec.terminal),
+            exposed_ports: Some(spec.ports.iter().map(|(inside, _)| format!("{inside}/tcp")).collect()),
+            networking_config: spec.network.as_ref().map(endpoint),
+            host_config: Some(host_config(spec)),
+            ..ContainerCreateBody::default()
+        }
+    }
+}
+
+fn host_config(spec: &ContainerSpec) -> HostConfig {
+    let binding = |outside: u16| {
+        let port = if outside == 0 { String::new() } else { outside.to_string() };
+        Some(vec![PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port) }])
+    };
+    let texts = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect());
+    let mut config = HostConfig {
+        network_mode: spec.network.clone().or(Some("none".into())),
+        port_bindings: Some(
+            spec.ports.iter().map(|(inside, outside)| (format!("{inside}/tcp"), binding(*outside))).collect(),
+        ),
+        binds: Some(spec.volumes.iter().map(|(name, target)| format!("{name}:{target}")).collect()),
+        tmpfs: Some(
+            spec.memory.iter().map(|(path, options)| ((*path).to_owned(), (*options).to_owned())).collect(),
+        ),
+        cgroupns_mode: spec.own_cgroups.then_some(HostConfigCgroupnsModeEnum::PRIVATE),
+        ..HostConfig::default()
+    };
+    match &spec.rights {
+        Rights::Default => {}
+        Rights::Named { capabilities, devices } => {
+            config.cap_add = texts(capabilities);
+            // Rules for the cgroup would do, but Podman's Docker interface drops them without a word.
+            config.devices = Some(devices.iter().map(|path| device(path)).collect());
+            config.security_opt = texts(&["seccomp=unconfined", "apparmor=unconfined"]);
+        }
+        Rights::All => config.privileged = Some(true),
+    }
+    config
+}
+
+fn device(path: &str) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(path.to_owned()),
+        path_in_container: Some(path.to_owned()),
+        cgroup_permissions: Some("rwm".into()),
+    }
+}
+
+/// An archive with the files, each readable by its owner alone, and the folders that they are in.
+pub(super) fn pack(files: &[ContainerFile]) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for file in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o600);
+        header.set_size(file.contents.len() as u64);
+        let name = file.path.trim_start_matches('/');
+        archive
+            .append_data(&mut header, name, file.contents.as_slice())
+            .with_context(|| format!("failed to pack `{name}`"))?;
+    }
+    archive.into_inner().context("failed to pack the files of a container")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge() -> ContainerSpec {
+        ContainerSpec {
+            name: "edge".into(),
+            image: "image".into(),
+            volumes: vec![("edge-state".into(), "/state")],
+            memory: vec![("/run", "exec")],
+            own_cgroups: true,
+            rights: Rights::Named { capabilities: vec!["NET_ADMIN"], devices: vec!["/dev/net/tun"] },
+            files: vec![ContainerFile { path: "/secret".into(), contents: b"key".to_vec() }],
+            ..ContainerSpec::default()
+        }
+    }
+
+    #[test]
+    fn every_part_of_a_description_counts() {
+        let changed = |change: fn(&mut ContainerSpec)| {
+            let mut spec = edge();
+            change(&mut spec);
+            spec.fingerprint()
+        };
+        let variants = [
+            changed(|_| {}),
+            changed(|spec| spec.host_name = Some("edge".into())),
+            changed(|spec| spec.volumes.clear()),
+            changed(|spec| spec.memory.clear()),
+            changed(|spec| spec.terminal = true),
+            changed(|spec| spec.own_cgroups = false),
+            changed(|spec| spec.rights = Rights::All),
+            changed(|spec| spec.files[0].contents.clear()),
+        ];
+        let distinct: std::collections::BTreeSet<_> = variants.iter().collect();
+        assert_eq!(distinct.len(), variants.len());
+        assert_eq!(variants[0], edge().fingerprint());
+    }
+
+    #[test]
+    fn rights_are_named_one_by_one_or_given_all_together() {
+        let named = host_config(&edge());
+        assert_eq!(named.cap_add.unwrap(), ["NET_ADMIN"]);
+        assert_eq!(named.devices.unwrap(), [device("/dev/net/tun")]);
+        assert_eq!(named.privileged, None);
+        let all = host_config(&ContainerSpec { rights: Rights::All, ..edge() });
+        assert_eq!((all.privileged, all.cap_add, all.security_opt), (Some(true), None, None));
+        let none = host_config(&ContainerSpec::default());
+        assert_eq!((none.privileged, none.cap_add, none.cgroupns_mode), (None, None, None));
+    }
+
+    #[test]
+    fn no_folder_of_the_machine_is_ever_mounted() {
+        assert_eq!(host_config(&edge()).binds.unwrap(), ["edge-state:/state"]);
+    }
+}

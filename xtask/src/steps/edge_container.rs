@@ -1,0 +1,115 @@
+//! The edge as a container directly on the engine, without Kubernetes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::edge;
+use crate::edge_config;
+use crate::engine::{ContainerFile, ContainerSpec, Fit, Rights};
+use crate::execute::Effect;
+use crate::images::Image;
+use crate::place::{Place, Privilege};
+use crate::plan::Condition;
+use crate::steps::device;
+use crate::wait::{Observation, wait_for};
+
+const READY_LIMIT: Duration = Duration::from_secs(240);
+/// As the pod is asked by Kubernetes.
+const READY: [&str; 2] = ["/usr/local/bin/kedge-health", "ready"];
+/// Where the image looks for what Kubernetes mounts on `/run`, which is in memory and empty here.
+const CREDENTIALS: &str = "/etc/kedge/credentials";
+/// What systemd and the inner engine cannot do without.
+const CAPABILITIES: [&str; 2] = ["NET_ADMIN", "SYS_ADMIN"];
+/// The inner engine allows every container these, so it must be allowed them itself.
+const DEVICES: [&str; 2] = ["/dev/console", "/dev/net/tun"];
+/// systemd wants these in memory, and services may keep programs there.
+const MEMORY: [(&str, &str); 3] = [
+    ("/tmp", "rw,nosuid,nodev,exec,mode=1777"),
+    ("/run", "rw,nosuid,nodev,exec,mode=755"),
+    ("/run/lock", "rw,nosuid,nodev,noexec,mode=1777"),
+];
+
+/// Whether the container runs as described, and the edge in it is ready; a pod of this deployment is in the way.
+///
+/// # Errors
+/// When the name is taken, or the hub or the engine cannot be asked.
+pub async fn observe(context: &Context, privilege: Privilege) -> Result<Condition> {
+    let place = Place::Host(privilege);
+    if let Some(obstacle) = edge::obstacle(context, place).await? {
+        return Ok(Condition::Blocked(obstacle));
+    }
+    let fit = context.engine.fit(&spec(context, privilege).await?).await?;
+    if let Some(reason) = fit.reason() {
+        return Ok(Condition::Differs(reason.into()));
+    }
+    let health = edge::run(context, place, &READY).await?;
+    Ok(if health.success {
+        Condition::Holds("ready".into())
+    } else {
+        Condition::Differs(health.text().to_owned())
+    })
+}
+
+/// Starts the container, and waits until the edge is ready; one that ends meanwhile ends the wait.
+///
+/// # Errors
+/// When the engine refuses, or the edge does not get ready; the error has its last status.
+pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
+    let found = context.engine.ensure_container(&spec(context, privilege).await?).await?;
+    let place = Place::Host(privilege);
+    wait_for("the edge", READY_LIMIT, || async {
+        let status = match edge::run(context, place, &READY).await {
+            Ok(output) if output.success => return Observation::Ready(()),
+            Ok(output) => output.text().to_owned(),
+            Err(error) => match edge::death(context, place).await {
+                Some(death) => return Observation::Failed(death),
+                None => format!("{error:#}"),
+            },
+        };
+        context.progress.detail("edge-container", &status);
+        Observation::NotYet(status)
+    })
+    .await?;
+    Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
+}
+
+async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> {
+    let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
+    let config = edge_config::runtime(&source, &device::connection_string(context).await?)?;
+    let file = |name: &str, text: &str| ContainerFile {
+        path: format!("{CREDENTIALS}/{name}"),
+        contents: text.into(),
+    };
+    let name = context.settings.edge_container();
+    Ok(ContainerSpec {
+        image: context.reference(Image::Edge)?,
+        host_name: Some(edge_config::host_name(&source)?),
+        network: Some(context.network().to_owned()),
+        files: vec![file("config.toml", config.expose()), file("hub-ca.pem", &context.credentials.hub_ca)],
+        volumes: vec![
+            (format!("{name}-engine"), "/var/lib/docker"),
+            (format!("{name}-state"), "/var/lib/aziot"),
+        ],
+        memory: MEMORY.to_vec(),
+        terminal: true,
+        own_cgroups: true,
+        rights: rights(privilege),
+        name,
+        ..ContainerSpec::default()
+    })
+}
+
+/// What the edge may do.
+#[must_use]
+pub fn rights(privilege: Privilege) -> Rights {
+    match privilege {
+        Privilege::Privileged => Rights::All,
+        Privilege::Unprivileged => {
+            let devices = DEVICES.into_iter().filter(|path| Path::new(path).exists()).collect();
+            Rights::Named { capabilities: CAPABILITIES.to_vec(), devices }
+        }
+    }
+}
