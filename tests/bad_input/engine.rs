@@ -63,7 +63,7 @@ fn an_engine_that_fails_is_told() {
 fn an_engine_that_hangs_up_or_speaks_something_else_is_told() {
     for answer in ["", "220 mail.example ESMTP\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"] {
         let told = told(answer);
-        assert!(told.contains("no engine answers at its socket"), "{answer}: {told}");
+        assert!(told.contains("no working engine at `unix://"), "{answer}: {told}");
     }
 }
 

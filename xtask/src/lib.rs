@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod edge;
 pub mod edge_config;
 pub mod engine;
+pub mod engines;
 pub mod evidence;
 pub mod execute;
 pub mod exit;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use crate::engine::Demand;
 use crate::images::Image;
 use crate::place::{Place, Privilege};
 
@@ -180,12 +181,15 @@ impl Action {
         order
     }
 
-    /// Whether reaching `goals` needs an engine that can run privileged containers.
+    /// What reaching `goals` asks of an engine.
     #[must_use]
-    pub fn need_privileges(goals: &[Self]) -> bool {
-        let privileged =
-            |action| matches!(action, Self::Cluster | Self::EdgeContainer(Privilege::Privileged));
-        Self::leading_to(goals).into_iter().any(privileged)
+    pub fn demand(goals: &[Self]) -> Demand {
+        let actions = Self::leading_to(goals);
+        let cluster = actions.contains(&Self::Cluster);
+        Demand {
+            privileged: cluster || actions.contains(&Self::EdgeContainer(Privilege::Privileged)),
+            cluster,
+        }
     }
 
     /// Where reaching `goals` brings the edge up, if it does.
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn only_the_cluster_and_a_privileged_edge_need_privileges() {
-        let privileged = |goal| Action::need_privileges(&[goal]);
+        let privileged = |goal| Action::demand(&[goal]).privileged;
         assert!(privileged(Action::Pod) && privileged(Action::EdgeContainer(Privilege::Privileged)));
         assert!(!privileged(Action::EdgeContainer(Privilege::Unprivileged)));
         assert!(!privileged(Action::NodeImage) && !privileged(Action::Hub) && !privileged(Action::Registry));

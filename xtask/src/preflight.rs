@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use jiff::Timestamp;
 
+use crate::engine::{EngineKind, is_docker_installed};
 use crate::process::{Process, find_on_path};
 
 const UPDATE_LIMIT: Duration = Duration::from_secs(300);
@@ -50,6 +51,9 @@ const PODMAN: [Tool; 5] = [
     tool("/usr/sbin/iptables", "network address translation of containers", "iptables"),
 ];
 
+/// What Docker needs.
+const DOCKER: [Tool; 1] = [tool("dockerd", "container engine", "docker.io")];
+
 /// How the machine was made ready.
 #[derive(Debug, Clone)]
 pub struct Preflight {
@@ -89,22 +93,35 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// What is missing on this machine, with Podman as the engine or without.
+/// What is missing on this machine, with this engine or with one that is elsewhere.
 #[must_use]
-pub fn missing(podman: bool) -> Vec<Tool> {
-    missing_among(podman, is_root(), |program| {
+pub fn missing(engine: Option<EngineKind>) -> Vec<Tool> {
+    missing_among(engine, is_root(), |program| {
         if program.starts_with('/') {
             std::path::Path::new(program).exists()
         } else {
-            find_on_path(program).is_some()
+            find_on_path(program).is_some() || (program == "dockerd" && is_docker_installed())
         }
     })
 }
 
-fn missing_among(podman: bool, root: bool, present: impl Fn(&str) -> bool) -> Vec<Tool> {
-    let podman = if podman { &PODMAN[..] } else { &[][..] };
+/// Whether this machine lacks a part of the engine itself.
+#[must_use]
+pub fn lacks(engine: EngineKind) -> bool {
+    missing(Some(engine)).iter().any(|tool| tools_of(engine).contains(tool))
+}
+
+fn tools_of(engine: EngineKind) -> &'static [Tool] {
+    match engine {
+        EngineKind::Docker => &DOCKER,
+        EngineKind::Podman => &PODMAN,
+    }
+}
+
+fn missing_among(engine: Option<EngineKind>, root: bool, present: impl Fn(&str) -> bool) -> Vec<Tool> {
+    let engine = engine.map(tools_of).unwrap_or_default();
     let root = if root { &ROOT[..] } else { &[][..] };
-    ALWAYS.iter().chain(root).chain(podman).filter(|tool| !present(tool.program)).copied().collect()
+    ALWAYS.iter().chain(root).chain(engine).filter(|tool| !present(tool.program)).copied().collect()
 }
 
 /// Makes sure that the machine has all that is needed, with the user's consent; returns the packages that it
@@ -112,8 +129,8 @@ fn missing_among(podman: bool, root: bool, present: impl Fn(&str) -> bool) -> Ve
 ///
 /// # Errors
 /// [`Missing`] when something is missing and nobody agreed to install it; else when the installation fails.
-pub async fn ensure(podman: bool, yes: bool) -> Result<Vec<&'static str>> {
-    let missing = missing(podman);
+pub async fn ensure(engine: Option<EngineKind>, yes: bool) -> Result<Vec<&'static str>> {
+    let missing = missing(engine);
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -169,18 +186,21 @@ mod tests {
 
     #[test]
     fn docker_users_need_no_podman() {
-        let packages = |podman| {
-            missing_among(podman, true, |_| false).iter().map(|tool| tool.package).collect::<Vec<_>>()
+        let packages = |engine| {
+            missing_among(engine, true, |_| false).iter().map(|tool| tool.package).collect::<Vec<_>>()
         };
-        assert_eq!(packages(false), ["dpkg", "util-linux", "mmdebstrap", "debian-archive-keyring"]);
-        assert!(packages(true).contains(&"aardvark-dns"));
-        assert!(missing_among(true, true, |_| true).is_empty());
-        assert!(missing_among(false, false, |_| false).iter().all(|tool| tool.package != "mmdebstrap"));
+        assert_eq!(packages(None), ["dpkg", "util-linux", "mmdebstrap", "debian-archive-keyring"]);
+        assert!(packages(Some(EngineKind::Podman)).contains(&"aardvark-dns"));
+        assert_eq!(packages(Some(EngineKind::Docker)).last(), Some(&"docker.io"));
+        assert!(!packages(Some(EngineKind::Docker)).contains(&"podman"));
+        assert!(missing_among(Some(EngineKind::Podman), true, |_| true).is_empty());
+        assert!(missing_among(None, false, |_| false).iter().all(|tool| tool.package != "mmdebstrap"));
     }
 
     #[test]
     fn all_that_is_missing_is_told_at_once_with_the_cure() {
-        let missing = missing_among(true, true, |program| program != "podman" && program != "runc");
+        let missing =
+            missing_among(Some(EngineKind::Podman), true, |program| program != "podman" && program != "runc");
         let text = Missing::new(missing).to_string();
         assert!(
             text.contains("podman                 container engine")

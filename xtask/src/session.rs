@@ -10,14 +10,13 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Global;
 use crate::context::Context;
 use crate::credentials::Credentials;
-use crate::engine::{Connector, Engine};
+use crate::engine::Connector;
 use crate::execute::{conclude, execute};
 use crate::observe::observe;
 use crate::paths::{self, Paths, private_folder};
 use crate::place::Place;
 use crate::plan::{Action, Observed, Plan};
-use crate::preflight::{self, Preflight};
-use crate::process::find_on_path;
+use crate::preflight;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
 use crate::settings::{Origins, Resolved, Settings};
@@ -36,7 +35,8 @@ pub struct Setup {
     pub cancel: CancellationToken,
     /// Whether nothing may be changed.
     pub dry_run: bool,
-    yes: bool,
+    /// Whether what is missing may be installed without asking.
+    pub yes: bool,
 }
 
 impl Setup {
@@ -71,35 +71,6 @@ impl Setup {
         Ok(Self { settings, origins, paths, cancel, dry_run: global.dry_run, yes: global.yes })
     }
 
-    /// Installs what is missing, with the user's consent, and connects to the engine.
-    ///
-    /// # Errors
-    /// When something is missing, or no engine can do the work.
-    pub async fn engine(&self) -> Result<(Engine, Preflight)> {
-        let started = Timestamp::now();
-        let connector = self.connector();
-        let docker = connector.docker().await?;
-        let installed = preflight::ensure(docker.is_err(), self.yes).await?;
-        let engine = match docker {
-            Ok(engine) => engine,
-            Err(reason) => connector.podman(&reason).await?,
-        };
-        let ended = Timestamp::now();
-        Ok((engine, Preflight { started, ended, installed }))
-    }
-
-    /// Connects to the engine that is there, and installs nothing; `None` when there is none.
-    ///
-    /// # Errors
-    /// When the only engine here cannot do the work.
-    pub async fn engine_as_is(&self) -> Result<Option<Engine>> {
-        match self.connector().docker().await? {
-            Ok(engine) => Ok(Some(engine)),
-            Err(_) if find_on_path("podman").is_none() => Ok(None),
-            Err(reason) => self.connector().podman(&reason).await.map(Some),
-        }
-    }
-
     /// Makes this the only invocation that changes the deployment, until the lock is dropped.
     ///
     /// # Errors
@@ -128,11 +99,12 @@ impl Setup {
     /// Opens a session that may bring `goals` about, with new secrets if there are none.
     ///
     /// # Errors
-    /// As [`Setup::engine`], or when a folder cannot be made.
+    /// As [`Setup::engine`], when another engine holds a part of the deployment, or when a folder cannot be made.
     pub async fn open(self, goals: &[Action]) -> Result<Arc<Context>> {
         sources::check(&self.paths, &self.settings)?;
         let lock = self.lock()?;
-        let (engine, preflight) = self.engine().await?;
+        let (engine, preflight) = self.engine(Action::demand(goals)).await?;
+        self.refuse_two_engines(&engine).await?;
         let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
         let mut context = Context::new(self, engine, credentials, Some(lock));
         context.preflight = Some(preflight);
@@ -148,11 +120,15 @@ impl Setup {
     /// When the only engine here cannot do the work.
     pub async fn preview(self, goals: &[Action]) -> Result<Plan> {
         sources::check(&self.paths, &self.settings)?;
-        let Some(engine) = self.engine_as_is().await? else {
-            for tool in preflight::missing(true) {
-                println!("+ install        {}: {}", tool.package, tool.purpose);
+        let engine = match self.connector().choose(Action::demand(goals)).await {
+            Ok(engine) => engine,
+            Err(none) => {
+                let Some(kind) = self.installable() else { return Err(none) };
+                for tool in preflight::missing(Some(kind)) {
+                    println!("+ install        {}: {}", tool.package, tool.purpose);
+                }
+                return Ok(Plan::new(goals, &Observed::new()));
             }
-            return Ok(Plan::new(goals, &Observed::new()));
         };
         // Secrets that nobody keeps: what exists was made with others, and that is what the plan has to say.
         let credentials = match Credentials::load(&self.paths.state)? {
@@ -170,7 +146,8 @@ impl Setup {
     pub async fn attach(self) -> Result<Arc<Context>> {
         let credentials =
             Credentials::load(&self.paths.state)?.context("nothing is up; run `cargo xtask up` first")?;
-        let engine = self.engine_as_is().await?.context("there is no container engine here")?;
+        let mut engines = self.holders().await?.into_iter();
+        let (engine, _) = engines.next().context("there is no container engine here")?;
         Ok(Arc::new(Context::new(self, engine, credentials, None)))
     }
 }

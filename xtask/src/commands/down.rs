@@ -8,6 +8,8 @@ use crate::engine::{Engine, Inventory};
 use crate::paths::Paths;
 use crate::session::Setup;
 
+const NO_ENGINE: &str = "there is no container engine here, so there is nothing to remove";
+
 /// Removes everything.
 ///
 /// # Errors
@@ -17,12 +19,16 @@ pub async fn run(setup: Setup) -> Result<()> {
         return part(&setup, |all| all).await;
     }
     let _lock = setup.lock()?;
-    let Some(engine) = setup.engine_as_is().await? else {
+    let engines = setup.holders().await?;
+    if engines.is_empty() {
         remove_state(&setup.paths)?;
-        eprintln!("there is no container engine here, so there is nothing to remove");
-        return Ok(());
-    };
-    eprintln!("removed: {}", remove_everything(&engine, &setup.paths).await?);
+        eprintln!("{NO_ENGINE}");
+    }
+    for (at, (engine, inventory)) in engines.iter().enumerate() {
+        if at == 0 || !inventory.is_empty() {
+            eprintln!("removed: {}", remove_everything(engine, &setup.paths).await?);
+        }
+    }
     Ok(())
 }
 
@@ -50,25 +56,24 @@ fn remove_state(paths: &Paths) -> std::io::Result<()> {
 /// # Errors
 /// As [`run`].
 pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Result<()> {
-    if setup.dry_run {
-        let inventory = match setup.engine_as_is().await? {
-            Some(engine) => select(engine.inventory().await?),
-            None => Inventory::default(),
-        };
-        println!("would be removed: {inventory}");
-        inventory.names().for_each(|name| println!("- {name}"));
-        return Ok(());
+    let _lock = if setup.dry_run { None } else { Some(setup.lock()?) };
+    let engines = setup.holders().await?;
+    if engines.is_empty() {
+        eprintln!("{NO_ENGINE}");
     }
-    let _lock = setup.lock()?;
-    let removed = match setup.engine_as_is().await? {
-        Some(engine) => {
-            let part = select(engine.inventory().await?);
-            engine.remove(&part).await?;
-            part
+    for (at, (engine, inventory)) in engines.into_iter().enumerate() {
+        let part = select(inventory);
+        if at > 0 && part.is_empty() {
+            continue;
         }
-        None => Inventory::default(),
-    };
-    eprintln!("removed: {removed}");
+        if setup.dry_run {
+            println!("would be removed: {part}");
+            part.names().for_each(|name| println!("- {name}"));
+        } else {
+            engine.remove(&part).await?;
+            eprintln!("removed: {part}");
+        }
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cluster;
-use crate::engine::{ContainerState, Engine};
+use crate::engine::{ContainerState, Engine, Inventory};
 use crate::session::Setup;
 
 /// Flags of `status`.
@@ -29,10 +29,10 @@ struct Part {
 /// # Errors
 /// When the engine cannot be asked.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let parts = match setup.engine_as_is().await? {
-        Some(engine) => observe(&setup, &engine).await?,
-        None => Vec::new(),
-    };
+    let mut parts = Vec::new();
+    for (engine, inventory) in setup.holders().await?.iter().filter(|(_, inventory)| !inventory.is_empty()) {
+        parts.extend(observe(&setup, engine, inventory).await?);
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&parts)?);
         return Ok(());
@@ -46,12 +46,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What the engine holds of the deployment, and what the cluster says; empty when there is nothing.
-async fn observe(setup: &Setup, engine: &Engine) -> Result<Vec<Part>> {
-    let inventory = engine.inventory().await?;
-    if inventory.is_empty() {
-        return Ok(Vec::new());
-    }
+/// What the engine holds of the deployment, and what the cluster says.
+async fn observe(setup: &Setup, engine: &Engine, inventory: &Inventory) -> Result<Vec<Part>> {
     let kubeconfig = setup.paths.kubeconfig();
     let api = match cluster::client(&kubeconfig).await {
         Ok(client) => client.apiserver_version().await.ok().map(|version| (client, version.git_version)),

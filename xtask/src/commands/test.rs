@@ -3,6 +3,7 @@
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
+use crate::plan::Action;
 use crate::session::Setup;
 
 /// Flags of `test`.
@@ -20,7 +21,7 @@ pub struct Args {
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
-        drop(setup.engine().await?);
+        drop(setup.engine(Action::demand(&[Action::Pod])).await?);
     }
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);

@@ -105,6 +105,7 @@ impl Engine {
         self.docker
             .create_container(Some(options), self.create_body(spec))
             .await
+            .map_err(|error| self.told(error))
             .with_context(|| format!("failed to make the container `{name}`"))?;
         if !spec.files.is_empty() {
             self.put_files(name, &spec.files).await?;
@@ -129,7 +130,9 @@ impl Engine {
         };
         // Where there is one of that name already, the engine answers with that one.
         let volume = self.docker.create_volume(request).await;
-        let volume = volume.with_context(|| format!("failed to make the volume `{name}`"))?;
+        let volume = volume
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to make the volume `{name}`"))?;
         if volume.labels.get(OWNER_LABEL) != Some(&self.owner) {
             bail!(
                 "a volume `{name}` exists that KEdge has not made; remove it or choose another `cluster.name`"
@@ -140,7 +143,9 @@ impl Engine {
 
     async fn start(&self, name: &str) -> Result<()> {
         let started = self.docker.start_container(name, None).await;
-        started.with_context(|| format!("failed to start the container `{name}`"))
+        started
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to start the container `{name}`"))
     }
 
     /// Puts files into a container, running or not; missing folders are made.
@@ -152,6 +157,7 @@ impl Engine {
         self.docker
             .upload_to_container(name, Some(options), bollard::body_full(Bytes::from(pack(files)?)))
             .await
+            .map_err(|error| self.told(error))
             .with_context(|| format!("failed to put files into the container `{name}`"))
     }
 
@@ -167,9 +173,8 @@ impl Engine {
             Ok(chunks) => chunks.concat(),
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => {
-                return Err(
-                    anyhow!(error).context(format!("failed to read `{path}` in the container `{name}`"))
-                );
+                return Err(anyhow!(self.told(error))
+                    .context(format!("failed to read `{path}` in the container `{name}`")));
             }
         };
         let mut contents = Vec::new();
@@ -190,9 +195,8 @@ impl Engine {
         match ended.next().await {
             Some(Ok(end)) => Ok(end.status_code),
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
-            Some(Err(error)) => {
-                Err(error).with_context(|| format!("failed to wait for the container `{}`", spec.name))
-            }
+            Some(Err(error)) => Err(self.told(error))
+                .with_context(|| format!("failed to wait for the container `{}`", spec.name)),
             None => bail!("the engine does not tell how the container `{}` ended", spec.name),
         }
     }
@@ -206,7 +210,9 @@ impl Engine {
             Ok(found) => found,
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => {
-                return Err(anyhow!(error).context(format!("failed to look for the container `{name}`")));
+                return Err(
+                    anyhow!(self.told(error)).context(format!("failed to look for the container `{name}`"))
+                );
             }
         };
         let mut labels = found.config.and_then(|config| config.labels).unwrap_or_default();
@@ -246,6 +252,7 @@ impl Engine {
             .logs(name, Some(options))
             .try_collect()
             .await
+            .map_err(|error| self.told(error))
             .with_context(|| format!("failed to read the log of the container `{name}`"))?;
         Ok(chunks
             .into_iter()

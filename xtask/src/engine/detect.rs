@@ -1,12 +1,16 @@
-//! Which engine to use: the first that is reachable and can run a privileged container here.
+//! Which engine to use: the first that is reachable and can do what is asked of it. Whether it can run a privileged
+//! container is found out by running one, and only where one is asked for, or where that decides between engines.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bollard::Docker;
 
+use super::answer::Refusal;
 use super::podman::{REQUEST_LIMIT, Service};
-use super::{Engine, EngineKind};
+use super::spec::Rights;
+use super::{DOCKER_SOCKET, Engine, EngineKind, capabilities};
 use crate::process::find_on_path;
 
 /// The engine that the user wants.
@@ -21,11 +25,33 @@ pub enum Choice {
     Podman,
 }
 
+/// What is asked of an engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// To run privileged containers.
+    pub privileged: bool,
+    /// To be called by kind.
+    pub cluster: bool,
+}
+
+/// What an engine can do here, and if not, why.
+#[derive(Debug)]
+pub struct Abilities {
+    /// Running privileged containers.
+    pub privileged: Result<()>,
+    /// Running a kind cluster.
+    pub cluster: Result<()>,
+    /// Running the edge with the rights that it needs and no more.
+    pub unprivileged: Result<()>,
+}
+
 /// No engine here can do the work.
 #[derive(Debug, thiserror::Error)]
-#[error("no container engine here can run a privileged container:{reasons}")]
+#[error("no container engine here {work}:{reasons}{cure}")]
 pub struct NoEngine {
+    work: &'static str,
     reasons: String,
+    cure: String,
 }
 
 /// How a connection is to be made.
@@ -41,68 +67,204 @@ pub struct Connector<'a> {
     pub registry_port: u16,
 }
 
-impl Connector<'_> {
-    /// Connects to Docker, if it is wanted and can do the work; else tells why not.
-    ///
-    /// # Errors
-    /// [`NoEngine`] when Docker and nothing else was wanted.
-    pub async fn docker(&self) -> Result<std::result::Result<Engine, String>> {
-        if self.choice == Choice::Podman {
-            return Ok(Err("docker: not wanted".into()));
+impl Choice {
+    /// The engines that it admits, in order.
+    #[must_use]
+    pub fn kinds(self) -> &'static [EngineKind] {
+        match self {
+            Self::Auto => &[EngineKind::Docker, EngineKind::Podman],
+            Self::Docker => &[EngineKind::Docker],
+            Self::Podman => &[EngineKind::Podman],
         }
-        match self.prove(EngineKind::Docker).await {
-            Ok(engine) => Ok(Ok(engine)),
-            Err(error) if self.choice == Choice::Docker => {
-                Err(NoEngine { reasons: format!("\n  docker: {error:#}") }.into())
-            }
-            Err(error) => Ok(Err(format!("docker: {error:#}"))),
-        }
-    }
-
-    /// Connects to Podman.
-    ///
-    /// # Errors
-    /// [`NoEngine`] with the reason, and with `docker`, the reason against Docker.
-    pub async fn podman(&self, docker: &str) -> Result<Engine> {
-        self.prove(EngineKind::Podman)
-            .await
-            .map_err(|error| NoEngine { reasons: format!("\n  {docker}\n  podman: {error:#}") }.into())
-    }
-
-    async fn prove(&self, kind: EngineKind) -> Result<Engine> {
-        let engine = reach(kind, self.owner, &self.folder, self.registry_port).await?;
-        engine.prove_privileged().await?;
-        Ok(engine)
     }
 }
 
-async fn reach(kind: EngineKind, owner: &str, folder: &Path, registry_port: u16) -> Result<Engine> {
-    let (docker, service) = match kind {
-        EngineKind::Docker => (reach_docker().await?, None),
-        EngineKind::Podman => {
-            let podman = find_on_path("podman").context("it is not installed")?;
-            let (service, docker) = Service::start(&podman, folder, registry_port).await?;
-            (docker, Some(service))
+impl Connector<'_> {
+    /// The first engine that is reachable and can do what is asked. Where nothing needs privileges, one that can give
+    /// them comes first all the same, so that all parts of a deployment meet in one engine.
+    ///
+    /// # Errors
+    /// [`NoEngine`], with the reason against each.
+    pub async fn choose(&self, demand: Demand) -> Result<Engine> {
+        let kinds = self.choice.kinds();
+        let mut limited = None;
+        let mut reasons = String::new();
+        for kind in kinds {
+            let engine = match self.reach(*kind).await {
+                Ok(engine) => engine,
+                Err(error) => {
+                    let _ = write!(reasons, "\n  {kind}: {error:#}");
+                    continue;
+                }
+            };
+            // With nothing to choose between, there is nothing to try.
+            if !demand.privileged && limited.is_none() && kinds.last() == Some(kind) {
+                return Ok(engine);
+            }
+            match engine.meets(Demand { privileged: true, ..demand }).await {
+                Ok(()) => return Ok(engine),
+                Err(error) => {
+                    let _ = write!(reasons, "\n  {}: {error:#}", engine.description());
+                    limited.get_or_insert(engine);
+                }
+            }
         }
-    };
-    let version = docker.version().await.context("it does not tell its version")?;
-    super::version::check(&version)?;
-    let components = version.components.unwrap_or_default();
-    if kind == EngineKind::Docker && components.iter().any(|component| component.name.contains("Podman")) {
-        bail!("its socket belongs to Podman, which KEdge starts itself: use `--engine podman`");
+        match limited {
+            Some(engine) if !demand.privileged => Ok(engine),
+            limited => Err(NoEngine {
+                work: if demand.privileged { "can run a privileged container" } else { "answers" },
+                reasons,
+                cure: limited.map(|engine| cure(engine.kind, self.choice)).unwrap_or_default(),
+            }
+            .into()),
+        }
     }
-    Ok(Engine {
-        docker,
-        kind,
-        version: version.version.unwrap_or_default(),
-        owner: owner.to_owned(),
-        service,
-    })
+
+    /// Connects to an engine, whatever it can do.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn reach(&self, kind: EngineKind) -> Result<Engine> {
+        let (docker, service) = match kind {
+            EngineKind::Docker => (reach_docker().await?, None),
+            EngineKind::Podman => {
+                let podman = find_on_path("podman").context("it is not installed")?;
+                let (service, docker) = Service::start(&podman, &self.folder, self.registry_port).await?;
+                (docker, Some(service))
+            }
+        };
+        let version = docker.version().await.map_err(|error| Refusal::of(kind, error));
+        let version = version.context("it does not tell its version")?;
+        super::version::check(&version)?;
+        let components = version.components.unwrap_or_default();
+        if kind == EngineKind::Docker && components.iter().any(|component| component.name.contains("Podman"))
+        {
+            bail!("its socket belongs to Podman, which KEdge starts itself: use `--engine podman`");
+        }
+        Ok(Engine {
+            docker,
+            kind,
+            version: version.version.unwrap_or_default(),
+            owner: self.owner.to_owned(),
+            service,
+        })
+    }
+}
+
+/// What to do where an engine answers and cannot run privileged containers.
+fn cure(kind: EngineKind, choice: Choice) -> String {
+    let without = "do without privileges: `cargo xtask e2e --on host --unprivileged";
+    match (kind, choice) {
+        (EngineKind::Docker, Choice::Docker) => format!(
+            "\nuse `--engine podman`, which gives a container what there is to give, or {without} --engine docker`"
+        ),
+        _ => format!("\n{without}`"),
+    }
 }
 
 async fn reach_docker() -> Result<Docker> {
-    let docker = Docker::connect_with_defaults().context("no socket")?.with_timeout(REQUEST_LIMIT);
-    find_on_path("docker").context("the command line `docker`, which kind needs, is not on PATH")?;
-    // An older engine refuses requests of a newer version of the interface.
-    docker.negotiate_version().await.context("no engine answers at its socket")
+    let answers = async {
+        let docker = Docker::connect_with_defaults()?.with_timeout(REQUEST_LIMIT);
+        // An older engine refuses requests of a newer version of the interface.
+        docker.negotiate_version().await
+    };
+    let host = std::env::var("DOCKER_HOST").ok();
+    match answers.await {
+        Ok(docker) => Ok(docker),
+        Err(error) => {
+            Err(anyhow!(Refusal::of(EngineKind::Docker, error)).context(no_docker(host.as_deref())))
+        }
+    }
+}
+
+/// That Docker does not answer, and what to do about it.
+fn no_docker(host: Option<&str>) -> String {
+    if let Some(host) = host {
+        return format!("no working engine at `{host}`, where DOCKER_HOST says");
+    }
+    let cure = match (is_docker_installed(), Path::new("/run/systemd/system").exists()) {
+        (false, _) => "it is not installed; Debian's package `docker.io` has it",
+        (true, true) => "start it: `sudo systemctl start docker`",
+        (true, false) => "start it: `sudo dockerd`",
+    };
+    format!("no working engine at `{DOCKER_SOCKET}`; {cure}")
+}
+
+/// Whether the engine itself is on this machine; its command line alone is not enough.
+#[must_use]
+pub fn is_docker_installed() -> bool {
+    find_on_path("dockerd").is_some() || Path::new("/usr/sbin/dockerd").exists()
+}
+
+impl Engine {
+    /// Whether the engine can do what is asked.
+    ///
+    /// # Errors
+    /// When it cannot; the error says why.
+    async fn meets(&self, demand: Demand) -> Result<()> {
+        if demand.cluster {
+            self.can_be_called_by_kind()?;
+        }
+        // A privileged container of this deployment that runs is proof enough.
+        if !demand.privileged || self.runs_privileged().await? {
+            return Ok(());
+        }
+        let tried = self.try_rights(Rights::All).await;
+        tried.with_context(|| unprivileged_words(self.kind, &capabilities::missing()))
+    }
+
+    fn can_be_called_by_kind(&self) -> Result<()> {
+        if self.kind == EngineKind::Docker {
+            find_on_path("docker").context("the command line `docker`, which kind needs, is not on PATH")?;
+        }
+        Ok(())
+    }
+
+    /// Tries out what the engine can do here.
+    pub async fn abilities(&self, unprivileged: Rights) -> Abilities {
+        let privileged = self.meets(Demand { privileged: true, cluster: false }).await;
+        let cluster = match &privileged {
+            Ok(()) => self.can_be_called_by_kind(),
+            Err(_) => Err(anyhow!("its nodes are privileged containers")),
+        };
+        Abilities { privileged, cluster, unprivileged: self.try_rights(unprivileged).await }
+    }
+}
+
+/// Why privileged containers do not work, as far as the machine tells.
+fn unprivileged_words(kind: EngineKind, missing: &[String]) -> String {
+    let problem = "it cannot run a privileged container";
+    match (kind, missing) {
+        (_, []) => problem.to_owned(),
+        (EngineKind::Docker, missing) => format!(
+            "{problem}, for which it asks for every capability that the kernel knows, and this machine's bounding set lacks {}",
+            missing.join(", ")
+        ),
+        (EngineKind::Podman, missing) => {
+            format!("{problem}; this machine's bounding set lacks {}", missing.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_capability_and_the_cure_are_named() {
+        let missing = ["CAP_SYS_RESOURCE".to_owned()];
+        let words = unprivileged_words(EngineKind::Docker, &missing);
+        assert!(words.contains("every capability") && words.ends_with("lacks CAP_SYS_RESOURCE"), "{words}");
+        assert!(!unprivileged_words(EngineKind::Podman, &missing).contains("every capability"));
+        assert_eq!(unprivileged_words(EngineKind::Docker, &[]), "it cannot run a privileged container");
+        let asked_for = cure(EngineKind::Docker, Choice::Docker);
+        assert!(asked_for.contains("--engine podman") && asked_for.contains("--on host --unprivileged"));
+        assert!(!cure(EngineKind::Docker, Choice::Auto).contains("--engine podman"), "it was tried");
+    }
+
+    #[test]
+    fn a_docker_elsewhere_is_not_ours_to_install_or_start() {
+        let words = no_docker(Some("tcp://lab:2376"));
+        assert_eq!(words, "no working engine at `tcp://lab:2376`, where DOCKER_HOST says");
+    }
 }

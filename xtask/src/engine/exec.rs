@@ -54,20 +54,21 @@ impl Engine {
             cmd: Some(command.iter().map(ToString::to_string).collect()),
             ..ExecConfig::default()
         };
-        let id = self.docker.create_exec(name, config).await?.id;
-        let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&id, None).await? else {
+        let id = self.docker.create_exec(name, config).await.map_err(|error| self.told(error))?.id;
+        let started = self.docker.start_exec(&id, None).await.map_err(|error| self.told(error))?;
+        let StartExecResults::Attached { mut output, .. } = started else {
             bail!("the engine does not pass on what it prints");
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         while let Some(chunk) = output.next().await {
-            let (stream, bytes) = match chunk? {
+            let (stream, bytes) = match chunk.map_err(|error| self.told(error))? {
                 LogOutput::StdErr { message } => (&mut stderr, message),
                 other => (&mut stdout, other.into_bytes()),
             };
             let room = MOST_OUTPUT.saturating_sub(stream.len());
             stream.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
-        let code = self.docker.inspect_exec(&id).await?.exit_code;
+        let code = self.docker.inspect_exec(&id).await.map_err(|error| self.told(error))?.exit_code;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
         Ok(Output { success: code == Some(0), stdout: text(stdout), stderr: text(stderr) })
     }

@@ -47,7 +47,9 @@ impl Engine {
         match self.docker.inspect_image(reference).await {
             Ok(_) => Ok(true),
             Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(anyhow!(error).context(format!("failed to look for the image `{reference}`"))),
+            Err(error) => {
+                Err(anyhow!(self.told(error)).context(format!("failed to look for the image `{reference}`")))
+            }
         }
     }
 
@@ -60,6 +62,7 @@ impl Engine {
             .docker
             .inspect_image(reference)
             .await
+            .map_err(|error| self.told(error))
             .with_context(|| format!("there is no image `{reference}`"))?;
         Ok(image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default())
     }
@@ -120,7 +123,7 @@ impl Engine {
                         bail!("the builder says: {error}{tail}");
                     }
                 }
-                Err(error) => return Err(anyhow!("the builder says: {error}{tail}")),
+                Err(error) => return Err(anyhow!("the builder says: {:#}{tail}", anyhow!(self.told(error)))),
             }
         }
         // Podman ends the stream without an error when it is stopped from outside.
@@ -139,7 +142,13 @@ impl Engine {
         let options = CreateImageOptionsBuilder::new().from_image(reference).build();
         let mut layers = self.docker.create_image(Some(options), None, None);
         while let Some(layer) = layers.next().await {
-            line(&layer.with_context(|| format!("failed to pull `{reference}`"))?.status.unwrap_or_default());
+            line(
+                &layer
+                    .map_err(|error| self.told(error))
+                    .with_context(|| format!("failed to pull `{reference}`"))?
+                    .status
+                    .unwrap_or_default(),
+            );
         }
         if self.has_image(reference).await? {
             Ok(())
@@ -156,8 +165,11 @@ impl Engine {
         let partial = archive.with_extension("partial");
         let mut file = fs_err::tokio::File::create(&partial).await?;
         let mut chunks = Box::pin(self.docker.export_image(reference));
-        while let Some(chunk) =
-            chunks.try_next().await.with_context(|| format!("failed to save the image `{reference}`"))?
+        while let Some(chunk) = chunks
+            .try_next()
+            .await
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to save the image `{reference}`"))?
         {
             file.write_all(&chunk).await?;
         }
@@ -175,6 +187,7 @@ impl Engine {
         let loaded = self.docker.import_image_stream(options, ReaderStream::new(file), None);
         drain(loaded)
             .await
+            .map_err(|error| self.told(error))
             .with_context(|| format!("failed to load the image archive `{}`", archive.display()))
     }
 
@@ -186,7 +199,9 @@ impl Engine {
         let (repository, tag) = name.rsplit_once(':').with_context(|| format!("`{name}` has no tag"))?;
         let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
         let tagged = self.docker.tag_image(image, Some(options)).await;
-        tagged.with_context(|| format!("failed to name the image `{image}` `{name}`"))
+        tagged
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to name the image `{image}` `{name}`"))
     }
 
     /// Pushes a local image to `repository`, which begins with the registry's host.
@@ -205,8 +220,13 @@ impl Engine {
         // The name with the registry's host is needed for the push alone.
         let untagged =
             self.docker.remove_image(&format!("{repository}:{tag}"), None::<RemoveImageOptions>, None).await;
-        pushed.with_context(|| format!("failed to push `{repository}:{tag}`"))?;
-        untagged.map(drop).with_context(|| format!("failed to untag `{repository}:{tag}`"))
+        pushed
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to push `{repository}:{tag}`"))?;
+        untagged
+            .map(drop)
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to untag `{repository}:{tag}`"))
     }
 }
 

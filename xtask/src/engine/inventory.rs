@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow};
 use bollard::errors::Error;
-use bollard::models::{ContainerSummary, NetworkCreateRequest};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, NetworkCreateRequest};
 use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
@@ -78,7 +78,8 @@ impl Engine {
             ..NetworkCreateRequest::default()
         };
         let made = self.docker.create_network(request).await;
-        made.with_context(|| format!("failed to make the network `{name}`"))?;
+        made.map_err(|error| self.told(error))
+            .with_context(|| format!("failed to make the network `{name}`"))?;
         Ok(true)
     }
 
@@ -108,6 +109,20 @@ impl Engine {
         Ok(found.iter().filter(|container| is_on(container, &self.owner)).filter_map(name_of).collect())
     }
 
+    /// Whether a privileged container of the deployment runs.
+    pub(super) async fn runs_privileged(&self) -> Result<bool> {
+        let nodes = self.nodes().await?;
+        for name in self.list(&self.own()).await?.iter().filter_map(name_of) {
+            let state = self.container(&name).await?;
+            if state.is_some_and(|state| state.running && state.privileged) {
+                return Ok(true);
+            }
+        }
+        let of_kind = self.list(&label_filter(KIND_LABEL, &self.owner)).await?;
+        let runs = |node: &ContainerSummary| node.state == Some(ContainerSummaryStateEnum::RUNNING);
+        Ok(of_kind.iter().any(|node| runs(node) && name_of(node).is_some_and(|name| nodes.contains(&name))))
+    }
+
     /// Refuses to go on when somebody else has a kind cluster of the deployment's name.
     ///
     /// # Errors
@@ -132,8 +147,12 @@ impl Engine {
         let nodes = self.nodes().await?;
         let containers = self.list(&self.own()).await?;
         let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
-        let networks =
-            self.docker.list_networks(Some(options)).await.context("failed to list the networks")?;
+        let networks = self
+            .docker
+            .list_networks(Some(options))
+            .await
+            .map_err(|error| self.told(error))
+            .context("failed to list the networks")?;
         let networks: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();
         let mut volumes = self.volumes(self.own()).await?;
         if networks.contains(&self.owner) {
@@ -164,7 +183,12 @@ impl Engine {
         // Last, because by the network the rest is found when this is stopped halfway.
         for name in &inventory.networks {
             let removed = fine_when_missing(self.docker.remove_network(name).await);
-            problems.extend(removed.with_context(|| format!("failed to remove the network `{name}`")).err());
+            problems.extend(
+                removed
+                    .map_err(|error| self.told(error))
+                    .with_context(|| format!("failed to remove the network `{name}`"))
+                    .err(),
+            );
         }
         if problems.is_empty() {
             return Ok(());
@@ -184,12 +208,14 @@ impl Engine {
         let _ = self.docker.kill_container(name, Some(kill)).await;
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         fine_when_missing(self.docker.remove_container(name, Some(options)).await)
+            .map_err(|error| self.told(error))
             .with_context(|| format!("failed to remove the container `{name}`"))
     }
 
     /// Removes a volume; one that does not exist is as good.
     pub(super) async fn remove_volume(&self, name: &str) -> Result<()> {
         fine_when_missing(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await)
+            .map_err(|error| self.told(error))
             .with_context(|| format!("failed to remove the volume `{name}`"))
     }
 
@@ -200,18 +226,29 @@ impl Engine {
                 Ok(Some(network.labels.unwrap_or_default().remove(OWNER_LABEL).unwrap_or_default()))
             }
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(anyhow!(error).context(format!("failed to look for the network `{name}`"))),
+            Err(error) => {
+                Err(anyhow!(self.told(error)).context(format!("failed to look for the network `{name}`")))
+            }
         }
     }
 
     async fn list(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(filters).build();
-        self.docker.list_containers(Some(options)).await.context("failed to list the containers")
+        self.docker
+            .list_containers(Some(options))
+            .await
+            .map_err(|error| self.told(error))
+            .context("failed to list the containers")
     }
 
     async fn volumes(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<String>> {
         let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
-        let found = self.docker.list_volumes(Some(options)).await.context("failed to list the volumes")?;
+        let found = self
+            .docker
+            .list_volumes(Some(options))
+            .await
+            .map_err(|error| self.told(error))
+            .context("failed to list the volumes")?;
         Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
     }
 }

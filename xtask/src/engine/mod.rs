@@ -3,6 +3,8 @@
 //! This module is the only one that knows `bollard`. Everything that it makes carries [`OWNER_LABEL`], so that
 //! clean-up can find exactly that, whatever an aborted run left behind.
 
+mod answer;
+mod capabilities;
 mod containers;
 mod detect;
 mod exec;
@@ -22,7 +24,7 @@ use anyhow::{Context as _, Result};
 use bollard::Docker;
 
 pub use self::containers::{ContainerState, Fit};
-pub use self::detect::{Choice, Connector, NoEngine};
+pub use self::detect::{Abilities, Choice, Connector, Demand, NoEngine, is_docker_installed};
 pub use self::exec::Output;
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
@@ -82,6 +84,12 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Which program answers.
+    #[must_use]
+    pub fn kind(&self) -> EngineKind {
+        self.kind
+    }
+
     /// Kind and version, for example `podman 4.3.1`.
     #[must_use]
     pub fn description(&self) -> String {
@@ -108,7 +116,11 @@ impl Engine {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<()> {
-        self.docker.ping().await.context("the container engine does not answer")?;
+        self.docker
+            .ping()
+            .await
+            .map_err(|error| self.told(error))
+            .context("the container engine does not answer")?;
         Ok(())
     }
 
@@ -117,7 +129,12 @@ impl Engine {
     /// # Errors
     /// When the engine does not tell.
     pub async fn storage(&self) -> Result<PathBuf> {
-        let info = self.docker.info().await.context("the container engine does not answer")?;
+        let info = self
+            .docker
+            .info()
+            .await
+            .map_err(|error| self.told(error))
+            .context("the container engine does not answer")?;
         info.docker_root_dir
             .map(PathBuf::from)
             .context("the container engine does not tell where it keeps its images")

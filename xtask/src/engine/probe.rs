@@ -1,4 +1,4 @@
-//! Whether an engine can run a privileged container here, found out by running one.
+//! Whether an engine can run a container with certain rights here, found out by running one.
 //!
 //! Some hosts drop a capability from the bounding set, and an older Docker then fails to start any privileged
 //! container. The probe needs no image from anywhere: it makes one of a program that only exits.
@@ -11,11 +11,11 @@ const IMAGE: &str = "localhost/kedge/probe:1";
 const DOCKERFILE: &str = "FROM scratch\nCOPY exit /exit\nCMD [\"/exit\"]\n";
 
 impl Engine {
-    /// Runs a privileged container.
+    /// Runs a container with these rights.
     ///
     /// # Errors
     /// When the engine could not run it; the error has the engine's own words.
-    pub(super) async fn prove_privileged(&self) -> Result<()> {
+    pub(super) async fn try_rights(&self, rights: Rights) -> Result<()> {
         if !self.has_image(IMAGE).await? {
             let build = Build { context: context()?, reference: IMAGE.into(), target: None, args: vec![] };
             self.build(build, |_| {}).await?;
@@ -24,14 +24,15 @@ impl Engine {
         let spec = ContainerSpec {
             name: name.clone(),
             image: IMAGE.into(),
-            rights: Rights::All,
+            own_cgroups: true,
+            rights,
             ..ContainerSpec::default()
         };
         let code = self.run_to_end(&spec).await;
         self.remove_container(&name).await?;
         match code? {
             0 => Ok(()),
-            code => bail!("a privileged container that should only exit ended with code {code}"),
+            code => bail!("a container that should only exit ended with code {code}"),
         }
     }
 }
