@@ -2,6 +2,7 @@
 //! removal. Nothing that somebody else has made is ever listed here.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bollard::errors::Error;
@@ -12,6 +13,10 @@ use bollard::query_parameters::{
 };
 
 use super::{Engine, Foreign, KIND_LABEL, OWNER_LABEL, is_missing, label_filter};
+use crate::wait::{Observation, wait_for};
+
+/// How long an engine may take to put away a container that has ended.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything of a deployment that the engine holds, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -234,11 +239,16 @@ impl Engine {
 
     async fn list(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(filters).build();
-        self.docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| self.told(error))
-            .context("failed to list the containers")
+        // Podman has a word of its own for a container that has ended and is not put away yet, which the client library
+        // does not know.
+        let listed = wait_for("the list of containers", LIST_LIMIT, || async {
+            match self.docker.list_containers(Some(options.clone())).await {
+                Err(error @ Error::JsonDataError { .. }) => Observation::NotYet(error.to_string()),
+                answer => Observation::Ready(answer),
+            }
+        })
+        .await?;
+        listed.map_err(|error| self.told(error)).context("failed to list the containers")
     }
 
     async fn volumes(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<String>> {
