@@ -112,14 +112,19 @@ pub(crate) fn engine(args: &[&str]) -> String {
 }
 
 pub(crate) fn engine_output(args: &[&str]) -> std::process::Output {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(|| std::env::home_dir().unwrap().join(".cache"), PathBuf::from);
     let doctor = succeed(&["doctor"]);
     let program = if doctor.lines().any(|line| line.starts_with("engine") && line.contains("podman")) {
         "podman"
     } else {
         "docker"
     };
+    engine_cli(program, args)
+}
+
+/// Runs the command line `program` of an engine, with the tool's settings of it.
+pub(crate) fn engine_cli(program: &str, args: &[&str]) -> std::process::Output {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| std::env::home_dir().unwrap().join(".cache"), PathBuf::from);
     Command::new(program)
         .args(args)
         .env("CONTAINERS_CONF", cache.join("kedge/engine/containers.conf"))

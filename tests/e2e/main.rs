@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod converge;
+mod dockerd;
 mod harness;
+mod host;
 mod obstacles;
 mod whole;

@@ -1,6 +1,10 @@
-//! Where the edge runs: as a pod of the cluster, or as a container directly on the engine.
+//! Where the edge runs: as a pod of the cluster, or as a container directly on the engine; and what that asks of the
+//! engine.
 
 use std::fmt;
+
+use crate::engine::Demand;
+use crate::plan::Action;
 
 /// What a container of the edge may do to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,5 +48,54 @@ impl fmt::Display for Place {
             Self::Host(Privilege::Privileged) => "on the host, privileged",
             Self::Host(Privilege::Unprivileged) => "on the host, unprivileged",
         })
+    }
+}
+
+impl Action {
+    /// What reaching `goals` asks of an engine.
+    #[must_use]
+    pub fn demand(goals: &[Self]) -> Demand {
+        let actions = Self::leading_to(goals);
+        let cluster = actions.contains(&Self::Cluster);
+        Demand {
+            privileged: cluster || actions.contains(&Self::EdgeContainer(Privilege::Privileged)),
+            cluster,
+        }
+    }
+
+    /// Where reaching `goals` brings the edge up, if it does.
+    #[must_use]
+    pub fn place(goals: &[Self]) -> Option<Place> {
+        Self::leading_to(goals).into_iter().find_map(|action| match action {
+            Self::Deploy => Some(Place::Cluster),
+            Self::EdgeContainer(privilege) => Some(Place::Host(privilege)),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_the_host_nothing_of_kubernetes_is_needed() {
+        let goals = [Action::Telemetry(Place::Host(Privilege::Unprivileged))];
+        let ids: Vec<_> = Action::leading_to(&goals).into_iter().map(Action::id).collect();
+        assert!(["registry", "hub", "device", "edge-container"].iter().all(|id| ids.contains(&(*id).into())));
+        for id in ["kind", "node-image", "cluster", "wiring", "push-edge", "deploy", "pod"] {
+            assert!(!ids.contains(&id.into()), "{id}");
+        }
+        assert_eq!(Action::place(&goals), Some(Place::Host(Privilege::Unprivileged)));
+        assert_eq!(Action::place(&[Action::Pod]), Some(Place::Cluster));
+        assert_eq!(Action::place(&[Action::Hub]), None);
+    }
+
+    #[test]
+    fn only_the_cluster_and_a_privileged_edge_need_privileges() {
+        let privileged = |goal| Action::demand(&[goal]).privileged;
+        assert!(privileged(Action::Pod) && privileged(Action::EdgeContainer(Privilege::Privileged)));
+        assert!(!privileged(Action::EdgeContainer(Privilege::Unprivileged)));
+        assert!(!privileged(Action::NodeImage) && !privileged(Action::Hub) && !privileged(Action::Registry));
     }
 }

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::Demand;
 use crate::images::Image;
 use crate::place::{Place, Privilege};
 
@@ -181,27 +180,6 @@ impl Action {
         order
     }
 
-    /// What reaching `goals` asks of an engine.
-    #[must_use]
-    pub fn demand(goals: &[Self]) -> Demand {
-        let actions = Self::leading_to(goals);
-        let cluster = actions.contains(&Self::Cluster);
-        Demand {
-            privileged: cluster || actions.contains(&Self::EdgeContainer(Privilege::Privileged)),
-            cluster,
-        }
-    }
-
-    /// Where reaching `goals` brings the edge up, if it does.
-    #[must_use]
-    pub fn place(goals: &[Self]) -> Option<Place> {
-        Self::leading_to(goals).into_iter().find_map(|action| match action {
-            Self::Deploy => Some(Place::Cluster),
-            Self::EdgeContainer(privilege) => Some(Place::Host(privilege)),
-            _ => None,
-        })
-    }
-
     /// Whether it brings about a file or an image whose name says what is in it.
     fn is_artifact(self) -> bool {
         matches!(self, Self::Kind | Self::Image(_) | Self::NodeImage)
@@ -325,27 +303,6 @@ mod tests {
         assert_eq!(ids(Action::Registry), ["network", "image-base", "image-registry", "registry"]);
         assert_eq!(ids(Action::Hub), ["network", "binaries", "image-hub", "hub"]);
         assert_eq!(ids(Action::Cluster), ["network", "image-base", "node-image", "kind", "cluster"]);
-    }
-
-    #[test]
-    fn on_the_host_nothing_of_kubernetes_is_needed() {
-        let goals = [Action::Telemetry(Place::Host(Privilege::Unprivileged))];
-        let ids: Vec<_> = Action::leading_to(&goals).into_iter().map(Action::id).collect();
-        assert!(["registry", "hub", "device", "edge-container"].iter().all(|id| ids.contains(&(*id).into())));
-        for id in ["kind", "node-image", "cluster", "wiring", "push-edge", "deploy", "pod"] {
-            assert!(!ids.contains(&id.into()), "{id}");
-        }
-        assert_eq!(Action::place(&goals), Some(Place::Host(Privilege::Unprivileged)));
-        assert_eq!(Action::place(&[Action::Pod]), Some(Place::Cluster));
-        assert_eq!(Action::place(&[Action::Hub]), None);
-    }
-
-    #[test]
-    fn only_the_cluster_and_a_privileged_edge_need_privileges() {
-        let privileged = |goal| Action::demand(&[goal]).privileged;
-        assert!(privileged(Action::Pod) && privileged(Action::EdgeContainer(Privilege::Privileged)));
-        assert!(!privileged(Action::EdgeContainer(Privilege::Unprivileged)));
-        assert!(!privileged(Action::NodeImage) && !privileged(Action::Hub) && !privileged(Action::Registry));
     }
 
     #[test]
