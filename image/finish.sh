@@ -2,7 +2,7 @@
 # Last touches inside the common root: leaves out what the pod never uses, and fixes which units start.
 set -eu
 
-rm -f /usr/bin/containerd-stress /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/ctr /usr/bin/dnet
+rm -f /usr/bin/containerd-stress /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/ctr /usr/bin/dnet /usr/sbin/ovrouter
 rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/perl5/Debian /usr/share/bash-completion \
     /usr/share/zsh /usr/share/fish /usr/share/docker.io /usr/share/zoneinfo/right /usr/share/zoneinfo/posix \
     /var/log/* /var/cache/* /tmp/*

@@ -1,8 +1,9 @@
 //! The command line: what can be typed. What it means is in [`crate::commands`].
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
 use crate::engine::Choice;
@@ -40,6 +41,23 @@ pub struct Global {
     /// Settings file [default: config/kedge.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub profile: Option<PathBuf>,
+}
+
+impl Global {
+    /// The flags that say on what to work, for another invocation.
+    #[must_use]
+    pub fn selection(&self) -> Vec<OsString> {
+        let mut flags = Vec::new();
+        if let Some(name) =
+            self.engine.and_then(|engine| engine.to_possible_value().map(|it| it.get_name().to_owned()))
+        {
+            flags.extend(["--engine".into(), name.into()]);
+        }
+        if let Some(profile) = &self.profile {
+            flags.extend(["--profile".into(), profile.into()]);
+        }
+        flags
+    }
 }
 
 /// The commands.
@@ -81,6 +99,8 @@ pub enum Command {
     /// Start or remove the local IoT Hub
     #[command(subcommand)]
     Hub(commands::hub::Command),
+    /// Measure how long things take and how large they are
+    Bench(commands::bench::Args),
     /// Run every test: unit and golden tests, tests of the command line, end-to-end tests
     Test(commands::test::Args),
 }

@@ -10,6 +10,7 @@ use crate::preflight::Missing;
 use crate::room::NoRoom;
 use crate::settings::SettingsError;
 use crate::sources::SourcesError;
+use crate::verify::Layer;
 
 /// The command did what it is for.
 pub const SUCCESS: u8 = 0;
@@ -50,6 +51,14 @@ fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
     kind.is_some_and(|kind| {
         [PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull].contains(&kind)
     })
+}
+
+impl Unproved {
+    /// The error for a broken layer.
+    #[must_use]
+    pub fn of(layer: &Layer) -> Self {
+        Self { layer: layer.name.to_string(), detail: layer.detail.clone() }
+    }
 }
 
 /// The code of an error: that of the first cause that has one.

@@ -1,6 +1,7 @@
 //! The orchestrator of KEdge: builds the images, makes the cluster, the registry and the hub, deploys, and
 //! proves that telemetry arrives. `ARCHITECTURE.md` is the map.
 
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod commands;

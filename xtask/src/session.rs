@@ -23,7 +23,7 @@ use crate::settings::{Origins, Resolved, Settings};
 use crate::{sources, steps};
 
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     /// The desired state.
     pub settings: Settings,

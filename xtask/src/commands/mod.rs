@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod bench;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Cluster(command) => cluster::run(setup, &command).await,
         Command::Registry(command) => registry::run(setup, &command).await,
         Command::Hub(command) => hub::run(setup, &command).await,
+        Command::Bench(args) => bench::run(setup, cli.global.selection(), &args).await,
         Command::Test(args) => test::run(setup, &args).await,
         // These make nothing that would have to be put in order, so Ctrl-C ends them where they are.
         looking => stopped.run_until_cancelled(look(setup, looking)).await.unwrap_or(Err(Interrupted.into())),

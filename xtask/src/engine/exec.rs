@@ -35,6 +35,17 @@ impl Output {
 }
 
 impl Engine {
+    /// The first process of a running container, by its number on the machine.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub async fn process_id(&self, name: &str) -> Result<i64> {
+        let found = self.docker.inspect_container(name, None).await;
+        let found = found.with_context(|| format!("failed to look at the container `{name}`"))?;
+        let pid = found.state.and_then(|state| state.pid).filter(|pid| *pid > 0);
+        pid.with_context(|| format!("the container `{name}` does not run"))
+    }
+
     /// Runs a command in a container that runs.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ pub struct Build {
     pub reference: String,
     /// The stage to build.
     pub target: Option<&'static str>,
+    /// Whether layers of earlier builds are left unused.
+    pub from_nothing: bool,
     /// Build arguments; never a secret.
     pub args: Vec<(&'static str, String)>,
 }
@@ -71,9 +73,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the build fails; the error has the last lines of the builder.
-    pub async fn build(&self, build: Build, line: impl FnMut(&str)) -> Result<()> {
-        let context = stream::once(async { Ok(Bytes::from(build.context)) });
-        self.build_from(context, &build.reference, build.target, &build.args, line).await
+    pub async fn build(&self, mut build: Build, line: impl FnMut(&str)) -> Result<()> {
+        let context = Bytes::from(std::mem::take(&mut build.context));
+        let context = stream::once(async { Ok(context) });
+        let Build { reference, target, from_nothing, args, .. } = &build;
+        let options = options(reference, *target, *from_nothing, args);
+        self.build_from(context, reference, options, line).await
     }
 
     /// Builds an image from a context in a file, which may be larger than memory.
@@ -87,29 +92,16 @@ impl Engine {
         line: impl FnMut(&str),
     ) -> Result<()> {
         let file = fs_err::tokio::File::open(context).await?;
-        self.build_from(ReaderStream::new(file), reference, None, &[], line).await
+        self.build_from(ReaderStream::new(file), reference, options(reference, None, false, &[]), line).await
     }
 
     async fn build_from(
         &self,
         context: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
         reference: &str,
-        target: Option<&str>,
-        args: &[(&'static str, String)],
+        options: BuildImageOptions,
         mut line: impl FnMut(&str),
     ) -> Result<()> {
-        let options = BuildImageOptions {
-            dockerfile: "Dockerfile".into(),
-            t: Some(reference.into()),
-            target: target.unwrap_or_default().into(),
-            buildargs: Some(args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()),
-            labels: Some([(IMAGE_LABEL.to_owned(), reference.to_owned())].into()),
-            rm: true,
-            forcerm: true,
-            // The classic builder is in every Docker and in Podman; nothing here needs BuildKit.
-            version: BuilderVersion::BuilderV1,
-            ..BuildImageOptions::default()
-        };
         let mut tail = Tail::default();
         let mut steps = self.docker.build_image(options, None, Some(bollard::body_try_stream(context)));
         while let Some(step) = steps.next().await {
@@ -191,6 +183,18 @@ impl Engine {
             .with_context(|| format!("failed to load the image archive `{}`", archive.display()))
     }
 
+    /// Removes the name of an image, and the image with its last name.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn remove_image(&self, reference: &str) -> Result<()> {
+        let removed = self.docker.remove_image(reference, None::<RemoveImageOptions>, None).await;
+        removed
+            .map(drop)
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to remove the image `{reference}`"))
+    }
+
     /// Gives an image another name.
     ///
     /// # Errors
@@ -218,15 +222,32 @@ impl Engine {
         let options = PushImageOptionsBuilder::new().tag(tag).build();
         let pushed = drain(self.docker.push_image(repository, Some(options), Some(credentials))).await;
         // The name with the registry's host is needed for the push alone.
-        let untagged =
-            self.docker.remove_image(&format!("{repository}:{tag}"), None::<RemoveImageOptions>, None).await;
+        let untagged = self.remove_image(&format!("{repository}:{tag}")).await;
         pushed
             .map_err(|error| self.told(error))
             .with_context(|| format!("failed to push `{repository}:{tag}`"))?;
         untagged
-            .map(drop)
-            .map_err(|error| self.told(error))
-            .with_context(|| format!("failed to untag `{repository}:{tag}`"))
+    }
+}
+
+fn options(
+    reference: &str,
+    target: Option<&str>,
+    from_nothing: bool,
+    args: &[(&'static str, String)],
+) -> BuildImageOptions {
+    BuildImageOptions {
+        dockerfile: "Dockerfile".into(),
+        t: Some(reference.into()),
+        target: target.unwrap_or_default().into(),
+        nocache: from_nothing,
+        buildargs: Some(args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()),
+        labels: Some([(IMAGE_LABEL.to_owned(), reference.to_owned())].into()),
+        rm: true,
+        forcerm: true,
+        // The classic builder is in every Docker and in Podman; nothing here needs BuildKit.
+        version: BuilderVersion::BuilderV1,
+        ..BuildImageOptions::default()
     }
 }
 

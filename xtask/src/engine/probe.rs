@@ -17,7 +17,13 @@ impl Engine {
     /// When the engine could not run it; the error has the engine's own words.
     pub(super) async fn try_rights(&self, rights: Rights) -> Result<()> {
         if !self.has_image(IMAGE).await? {
-            let build = Build { context: context()?, reference: IMAGE.into(), target: None, args: vec![] };
+            let build = Build {
+                context: context()?,
+                reference: IMAGE.into(),
+                target: None,
+                from_nothing: false,
+                args: vec![],
+            };
             self.build(build, |_| {}).await?;
         }
         let name = format!("kedge-probe-{}", std::process::id());

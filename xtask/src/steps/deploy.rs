@@ -14,8 +14,10 @@ use crate::context::Context;
 use crate::edge_config;
 use crate::execute::Effect;
 use crate::images::Image;
+use crate::place::Place;
 use crate::plan::Condition;
 use crate::steps::{device, registry};
+use crate::verify::{self, Refusal};
 use crate::wait::{Observation, wait_for};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
@@ -133,8 +135,8 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let namespace = &context.settings.deploy.namespace;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let stuck_since = Mutex::new(None);
-    wait_for("the pod", READY_LIMIT, || async {
+    let (stuck_since, refusal) = (Mutex::new(None), Refusal::default());
+    let waited = wait_for("the pod", READY_LIMIT, || async {
         let deployment = match deployments.get(manifests::DEPLOYMENT).await {
             Ok(deployment) if is_rolled_out(&deployment) => return Observation::Ready(()),
             Ok(deployment) => deployment,
@@ -151,6 +153,9 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
             pods.iter().map(describe).collect::<Vec<_>>().join("; ")
         };
         context.progress.detail("pod", &status);
+        if pods.iter().any(cluster::is_pod_running) && refusal.is_lasting(context, Place::Cluster).await {
+            return Observation::Failed("the runtime refuses its deployment".into());
+        }
         let mut since = stuck_since.lock().unwrap_or_else(PoisonError::into_inner);
         if !pods.iter().any(is_stuck) {
             *since = None;
@@ -159,7 +164,11 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
         }
         Observation::NotYet(status)
     })
-    .await?;
+    .await;
+    if let Err(error) = waited {
+        verify::diagnose(context, Place::Cluster).await?;
+        return Err(error.into());
+    }
     Ok(Effect::changed("ready"))
 }
 

@@ -14,6 +14,7 @@ use crate::images::Image;
 use crate::place::{Place, Privilege};
 use crate::plan::Condition;
 use crate::steps::device;
+use crate::verify::{self, Refusal};
 use crate::wait::{Observation, wait_for};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
@@ -60,7 +61,8 @@ pub async fn observe(context: &Context, privilege: Privilege) -> Result<Conditio
 pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
     let found = context.engine.ensure_container(&spec(context, privilege).await?).await?;
     let place = Place::Host(privilege);
-    wait_for("the edge", READY_LIMIT, || async {
+    let refusal = Refusal::default();
+    let waited = wait_for("the edge", READY_LIMIT, || async {
         let status = match edge::run(context, place, &READY).await {
             Ok(output) if output.success => return Observation::Ready(()),
             Ok(output) => output.text().to_owned(),
@@ -70,9 +72,16 @@ pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
             },
         };
         context.progress.detail("edge-container", &status);
+        if refusal.is_lasting(context, place).await {
+            return Observation::Failed(status);
+        }
         Observation::NotYet(status)
     })
-    .await?;
+    .await;
+    if let Err(error) = waited {
+        verify::diagnose(context, place).await?;
+        return Err(error.into());
+    }
     Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
 }
 

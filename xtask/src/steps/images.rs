@@ -120,24 +120,43 @@ fn pack_base(root: &std::path::Path, archive: &std::path::Path) -> Result<()> {
 /// # Errors
 /// When an input is missing or the build fails.
 pub async fn ensure(context: &Context, image: Image, step: &str) -> Result<Effect> {
-    let recipe = context.recipe(image).with_context(|| format!("the {image} image has no Dockerfile"))?;
     let reference = context.reference(image)?;
     if context.engine.has_image(&reference).await? {
         return Ok(Effect::unchanged(reference));
     }
+    build(context, image, step, &reference, false).await?;
+    let megabytes = context.engine.image_size(&reference).await? / 1_000_000;
+    Ok(Effect::changed(format!("built, {megabytes} MB")))
+}
+
+/// Builds an image from nothing under another name, which goes again: to see how long that takes.
+///
+/// # Errors
+/// When an input is missing or the build fails.
+pub async fn rebuild(context: &Context, image: Image, step: &str) -> Result<()> {
+    let reference = format!("{}-from-nothing", context.reference(image)?);
+    build(context, image, step, &reference, true).await?;
+    context.engine.remove_image(&reference).await
+}
+
+async fn build(
+    context: &Context,
+    image: Image,
+    step: &str,
+    reference: &str,
+    from_nothing: bool,
+) -> Result<()> {
+    let recipe = context.recipe(image).with_context(|| format!("the {image} image has no Dockerfile"))?;
     let mut packed = Vec::new();
     pack(&recipe.sources, &mut packed)?;
     let args = if recipe.on_base { vec![("BASE_IMAGE", context.reference(Image::Base)?)] } else { vec![] };
     let mut log = fs_err::OpenOptions::new().create(true).append(true).open(context.log(step))?;
-    let build = Build { context: packed, reference: reference.clone(), target: recipe.target, args };
-    context
-        .engine
-        .build(build, |line| {
-            // A full disk fails the build itself; its log is not worth another error.
-            let _ = writeln!(log, "{line}");
-            context.progress.detail(step, line);
-        })
-        .await?;
-    let megabytes = context.engine.image_size(&reference).await? / 1_000_000;
-    Ok(Effect::changed(format!("built, {megabytes} MB")))
+    let build =
+        Build { context: packed, reference: reference.to_owned(), target: recipe.target, from_nothing, args };
+    let line = |line: &str| {
+        // A full disk fails the build itself; its log is not worth another error.
+        let _ = writeln!(log, "{line}");
+        context.progress.detail(step, line);
+    };
+    context.engine.build(build, line).await
 }

@@ -185,6 +185,15 @@ async fn command(context: &Context, place: Place, command: &[&str]) -> Result<Se
     Ok(if output.success { Ok(text) } else { Err(text) })
 }
 
+/// Whether the runtime says that it cannot carry out its deployment.
+pub(super) async fn is_refused(context: &Context, place: Place) -> bool {
+    health(context, place).await.is_ok_and(|health| refuses(&health))
+}
+
+fn refuses(health: &Value) -> bool {
+    health.pointer("/deployment/status").and_then(Value::as_i64).is_some_and(|status| status >= 400)
+}
+
 /// What the edge daemon says of itself.
 async fn health(context: &Context, place: Place) -> Result<Value> {
     let output = edge::run(context, place, &[EDGE_DAEMON, "health", "--json"]).await?;
@@ -267,6 +276,7 @@ mod tests {
         health["deployment"] =
             json!({ "version": 2, "status": 406, "description": "tempSensor: no such image" });
         assert_eq!(agent(&health).unwrap_err(), "the deployment has status 406: tempSensor: no such image");
+        assert!(refuses(&health) && !refuses(&healthy()) && !refuses(&json!({})));
         health["modules"] = json!([]);
         assert_eq!(module(&health).unwrap_err(), "tempSensor is not there");
         health["gateway"]["clients"] = json!(["kedge-device/other"]);

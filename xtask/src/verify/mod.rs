@@ -1,7 +1,8 @@
 //! The proof: walk the layers in order, say which one is broken and why, and count telemetry only when it has
 //! arrived at the hub.
 
-mod layers;
+pub mod layers;
+mod refusal;
 mod telemetry;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::place::Place;
 use crate::wait::{WaitError, wait_for};
 
 pub use self::layers::Name;
+pub use self::refusal::Refusal;
 pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
 
 /// How one layer was found.
@@ -46,9 +48,12 @@ impl Proof {
     }
 }
 
-/// Walks all layers, within the settings' time limit. Only telemetry that was enqueued after the run began counts.
-pub async fn walk(context: &Context, place: Place) -> Proof {
-    let deadline = Instant::now() + Duration::from_secs(context.settings.verify.time_limit);
+/// How long a layer of an edge that did not get ready is looked at, to tell what is wrong with it.
+const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(3);
+
+/// Walks all layers, within `limit`. Only telemetry that was enqueued after the run began counts.
+async fn walk(context: &Context, place: Place, limit: Duration) -> Proof {
+    let deadline = Instant::now() + limit;
     let mut proof = Proof::default();
     for &name in Name::all(place) {
         let (result, detail) = if proof.broken().is_some() {
@@ -91,11 +96,21 @@ async fn look(
 /// When a layer is broken; the error names it.
 pub async fn telemetry_step(context: &Context, place: Place) -> Result<Effect> {
     context.findings().place = Some(place);
-    let proof = walk(context, place).await;
-    let broken = proof.broken().cloned();
-    let count = proof.messages.len();
-    match broken {
-        None => Ok(Effect::changed(format!("{count} messages"))),
-        Some(layer) => Err(Unproved { layer: layer.name.to_string(), detail: layer.detail }.into()),
+    let proof = walk(context, place, Duration::from_secs(context.settings.verify.time_limit)).await;
+    match proof.broken() {
+        None => Ok(Effect::changed(format!("{} messages", proof.messages.len()))),
+        Some(layer) => Err(Unproved::of(layer).into()),
+    }
+}
+
+/// Names the layer at which an edge is stuck that did not get ready.
+///
+/// # Errors
+/// When a layer below the hub is broken; the error names it.
+pub async fn diagnose(context: &Context, place: Place) -> Result<()> {
+    context.findings().place = Some(place);
+    match walk(context, place, DIAGNOSIS_LIMIT).await.broken().filter(|layer| layer.name != Name::Hub) {
+        None => Ok(()),
+        Some(layer) => Err(Unproved::of(layer).into()),
     }
 }
