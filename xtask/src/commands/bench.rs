@@ -159,8 +159,8 @@ async fn memory(context: &Context) -> Result<Vec<Measure>> {
     hub.values.push(resident_megabytes(&fs_err::read_to_string(format!("/proc/{pid}/status"))?)?);
     let mut daemon = Measure::new("memory of the edge daemon", "MB", 20.0);
     let place = edge::place(context).await?;
-    let script = format!("cat /proc/$(systemctl show --property MainPID --value aziot-edged.service)/status");
-    let status = edge::run(context, place, &["sh", "-c", &script]).await?;
+    let script = "cat /proc/$(systemctl show --property MainPID --value aziot-edged.service)/status";
+    let status = edge::run(context, place, &["sh", "-c", script]).await?;
     daemon.values.push(resident_megabytes(&status.stdout)?);
     Ok(vec![hub, daemon])
 }
