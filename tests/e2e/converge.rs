@@ -1,14 +1,15 @@
 //! Declared and observed: what was changed from outside is told by the plan and repaired by `up`, and nothing else is.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use xtask::cluster;
 
 use crate::harness::{
-    engine, newest_report, nothing_is_left, project, state, succeed, wait_until_async, xtask,
+    engine, engine_command, impatient_settings, newest_report, nothing_is_left, project, state, succeed,
+    wait_until_async, xtask,
 };
 
 #[test]
@@ -28,6 +29,14 @@ fn what_was_changed_from_outside_is_repaired_and_nothing_else() {
     assert_eq!(due(), ["deploy"]);
     assert_eq!(changed_by_up(), ["deploy"]);
 
+    // A pod that has started with a key that the hub refuses gets the right one, and is started again.
+    start_with_wrong_key();
+    let (code, layers) = xtask(&["verify", "--profile", impatient_settings().path().to_str().unwrap()]);
+    assert_eq!(code, 5, "{layers}");
+    let agent = layers.lines().find(|line| line.starts_with("agent")).unwrap();
+    assert!(agent.contains("broken") && agent.contains("401"), "{layers}");
+    assert_eq!(changed_by_up(), ["deploy", "pod"]);
+
     engine(&["rm", "--force", "kedge-registry"]);
     assert_eq!(changed_by_up(), ["push-edge", "push-sensor", "registry"]);
 
@@ -39,6 +48,8 @@ fn what_was_changed_from_outside_is_repaired_and_nothing_else() {
     engine(&["rm", "--force", "kedge-hub"]);
     assert_eq!(changed_by_up(), ["deploy", "device", "hub", "pod"]);
     succeed(&["verify"]);
+
+    other_tools_push_and_pull();
 
     let removed = succeed(&["down", "--dry-run"]);
     assert!(removed.contains("- kedge-control-plane\n") && removed.contains("- kedge-hub\n"), "{removed}");
@@ -68,6 +79,36 @@ fn a_module_image_that_does_not_exist_is_named_by_the_proof() {
     assert_eq!(code, 5, "{layers}");
     assert!(layers.contains("ghost") && layers.contains("no-such-image"), "{layers}");
     nothing_is_left();
+}
+
+/// What `env` prints points an engine at the registry's login, and a pod as anybody would write it pulls from there.
+fn other_tools_push_and_pull() {
+    const APP: &str = "localhost:5001/somebody/app:1";
+    let exports = succeed(&["env"]);
+    let exports = exports.lines().map(|line| line.strip_prefix("export ").unwrap().split_once('=').unwrap());
+    let exports: Vec<_> = exports.collect();
+    assert!(exports.contains(&("KUBECONFIG", state().join("kubeconfig").to_str().unwrap())), "{exports:?}");
+    engine(&["tag", &image("temperature-sensor"), APP]);
+    // Podman has to be told that a registry on the loopback interface has no TLS.
+    let podman = newest_report()["environment"]["engine"].as_str().unwrap().starts_with("podman");
+    let push: &[&str] = if podman { &["push", "--tls-verify=false", APP] } else { &["push", APP] };
+    engine_command(push).envs(exports).assert().success();
+    engine(&["rmi", APP]);
+    with_cluster(async |client| {
+        let pods: Api<Pod> = Api::namespaced(client, "default");
+        let pod = json!({ "metadata": { "name": "app" }, "spec": { "containers": [{ "name": "app", "image": APP }] } });
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        wait_until_async("the image of a pod in `default`", async || {
+            let status = pods.get("app").await.unwrap().status.unwrap_or_default();
+            status
+                .container_statuses
+                .unwrap_or_default()
+                .iter()
+                .any(|container| !container.image_id.is_empty())
+        })
+        .await;
+        pods.delete("app", &DeleteParams::default().grace_period(0)).await.unwrap();
+    });
 }
 
 /// What the plan wants to do, in the order of names; what is only looked at again is left out.
@@ -107,6 +148,31 @@ fn scale(replicas: i32) {
         wait_until_async("no pod", async || {
             gone.get("kedge").await.unwrap().status.unwrap_or_default().ready_replicas.unwrap_or_default()
                 == 0
+        })
+        .await;
+    });
+}
+
+/// Gives the Secret a key that is none of the device's, and the pod that.
+fn start_with_wrong_key() {
+    with_cluster(async |client| {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), "kedge");
+        let config =
+            secrets.get("kedge-credentials").await.unwrap().data.unwrap().remove("config.toml").unwrap().0;
+        let config = String::from_utf8(config).unwrap();
+        let (before, key) = config.split_once("SharedAccessKey=").unwrap();
+        let (_, after) = key.split_once('"').unwrap();
+        let wrong = format!("{before}SharedAccessKey={}\"{after}", "QUJD".repeat(11));
+        let patch = json!({ "stringData": { "config.toml": wrong } });
+        secrets.patch("kedge-credentials", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        let pods: Api<Pod> = Api::namespaced(client, "kedge");
+        for pod in pods.list(&ListParams::default()).await.unwrap() {
+            let name = pod.metadata.name.unwrap();
+            pods.delete(&name, &DeleteParams::default().grace_period(0)).await.unwrap();
+        }
+        wait_until_async("a new pod that runs", async || {
+            let all = pods.list(&ListParams::default()).await.unwrap();
+            all.items.iter().any(cluster::is_pod_running)
         })
         .await;
     });

@@ -22,7 +22,13 @@ pub(crate) fn xtask(args: &[&str]) -> (i32, String) {
 
 /// The same with standard error, which comes last.
 pub(crate) fn xtask_output(args: &[&str]) -> (i32, String, String) {
-    let output = Command::cargo_bin("xtask").unwrap().args(args).timeout(LIMIT).output().unwrap();
+    xtask_with(args, &[])
+}
+
+/// The same with variables of the environment.
+pub(crate) fn xtask_with(args: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("xtask").unwrap();
+    let output = command.args(args).envs(variables.iter().copied()).timeout(LIMIT).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     eprintln!("cargo xtask {}: {}\n{stderr}", args.join(" "), output.status);
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), stderr)
@@ -111,7 +117,13 @@ pub(crate) fn engine(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The same, whatever comes of it.
 pub(crate) fn engine_output(args: &[&str]) -> std::process::Output {
+    engine_command(args).output().unwrap()
+}
+
+/// The engine's command line, not run yet.
+pub(crate) fn engine_command(args: &[&str]) -> Command {
     let doctor = succeed(&["doctor"]);
     let program = if doctor.lines().any(|line| line.starts_with("engine") && line.contains("podman")) {
         "podman"
@@ -121,13 +133,11 @@ pub(crate) fn engine_output(args: &[&str]) -> std::process::Output {
     engine_cli(program, args)
 }
 
-/// Runs the command line `program` of an engine, with the tool's settings of it.
-pub(crate) fn engine_cli(program: &str, args: &[&str]) -> std::process::Output {
+/// The command line `program` of an engine, with the tool's settings of it, not run yet.
+pub(crate) fn engine_cli(program: &str, args: &[&str]) -> Command {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map_or_else(|| std::env::home_dir().unwrap().join(".cache"), PathBuf::from);
-    Command::new(program)
-        .args(args)
-        .env("CONTAINERS_CONF", cache.join("kedge/engine/containers.conf"))
-        .output()
-        .unwrap()
+    let mut command = Command::new(program);
+    command.args(args).env("CONTAINERS_CONF", cache.join("kedge/engine/containers.conf"));
+    command
 }

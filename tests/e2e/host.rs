@@ -109,7 +109,7 @@ fn a_container_of_the_edge_is_kept_as_described_and_told_when_it_has_died() {
         assert!(told.contains("as a container on the engine") && told.contains("cargo xtask down"), "{told}");
     }
 
-    assert!(engine_cli("podman", &["kill", &format!("{NAME}-edge")]).status.success());
+    assert!(engine_cli("podman", &["kill", &format!("{NAME}-edge")]).output().unwrap().status.success());
     let told = deployment.fail("verify --engine podman", 5);
     assert!(
         told.contains("has ended with code 137; its last lines:") && told.contains("kedge-edged"),
@@ -120,7 +120,7 @@ fn a_container_of_the_edge_is_kept_as_described_and_told_when_it_has_died() {
 
     deployment.succeed("down --engine podman");
     deployment.nothing_is_left();
-    let volumes = engine_cli("podman", &["volume", "ls", "--format", "{{.Name}}"]).stdout;
+    let volumes = engine_cli("podman", &["volume", "ls", "--format", "{{.Name}}"]).output().unwrap().stdout;
     assert!(!String::from_utf8_lossy(&volumes).contains(NAME));
 }
 

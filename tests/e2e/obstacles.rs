@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::harness::{engine, engine_output, state_of, succeed, xtask_output};
+use crate::harness::{engine, engine_output, state_of, succeed, xtask_output, xtask_with};
 
 const NAME: &str = "kedge-obstacle";
 
@@ -14,6 +14,41 @@ impl Drop for Foreign {
         engine_output(&["rm", "--force", &format!("{NAME}-hub"), "kedge-somebodys-node"]);
         engine_output(&["network", "rm", NAME]);
     }
+}
+
+/// A disk of a page, gone when the test ends.
+struct TinyDisk(tempfile::TempDir);
+
+impl TinyDisk {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=4k", "kedge-test"];
+        assert_cmd::Command::new("mount").args(options).arg(folder.path()).assert().success();
+        Self(folder)
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let _ = assert_cmd::Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine, and root to mount a disk"]
+fn a_disk_without_room_is_told_and_nothing_is_left() {
+    let disk = TinyDisk::mount();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("kedge.toml");
+    fs_err::write(&settings, format!("[cluster]\nname = {NAME:?}\n")).unwrap();
+    let state = disk.0.path().to_str().unwrap();
+    let (code, _, error) = xtask_with(
+        &["hub", "up", "--yes", "--profile", settings.to_str().unwrap()],
+        &[("XDG_STATE_HOME", state)],
+    );
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains(state) && error.contains("No space left on device"), "{error}");
+    assert!(!engine(&["ps", "--all", "--format", "{{.Names}}"]).contains(NAME));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::engine::Choice;
 
 /// Run Azure IoT Edge as a pod on Kubernetes, and prove it end to end.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]

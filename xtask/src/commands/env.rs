@@ -15,12 +15,15 @@ use crate::steps::registry;
 /// # Errors
 /// When nothing is up, or the file cannot be written.
 pub async fn run(setup: Setup) -> Result<()> {
+    let dry_run = setup.dry_run;
     let context = setup.attach().await?;
     let folder = context.paths.state.join("docker");
     let login = folder.join("config.json");
     let config =
         manifests::docker_config(&registry::published_host(&context), &context.credentials.registry_login());
-    write_private(&login, config.expose().as_bytes())?;
+    if !dry_run {
+        write_private(&login, config.expose().as_bytes())?;
+    }
     let kubeconfig = context.paths.kubeconfig();
     for (name, path) in [("KUBECONFIG", kubeconfig), ("DOCKER_CONFIG", folder), ("REGISTRY_AUTH_FILE", login)]
     {
