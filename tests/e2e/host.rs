@@ -102,6 +102,7 @@ fn a_container_of_the_edge_is_kept_as_described_and_told_when_it_has_died() {
     assert!(told.contains("nothing to do"), "{told}");
     deployment.succeed("verify --engine podman");
     assert!(deployment.succeed("logs edge --tail 50 --engine podman").contains("kedge-edged"));
+    a_command_runs_in_the_module();
 
     // One device cannot run in two places.
     for command in ["up --engine podman", "e2e --engine podman"] {
@@ -122,6 +123,17 @@ fn a_container_of_the_edge_is_kept_as_described_and_told_when_it_has_died() {
     deployment.nothing_is_left();
     let volumes = engine_cli("podman", &["volume", "ls", "--format", "{{.Name}}"]).output().unwrap().stdout;
     assert!(!String::from_utf8_lossy(&volumes).contains(NAME));
+}
+
+/// Runs the module's one program in it once more, through the inner engine: its answer to a setting without sense is
+/// proof, and it ends before it could take the place of the module at the hub.
+fn a_command_runs_in_the_module() {
+    let edge = format!("{NAME}-edge");
+    let command = ["docker", "exec", "--env", "IOTEDGE_WORKLOADURI=nonsense", "tempSensor", "/kedge-sensor"];
+    let output = engine_cli("podman", &[&["exec", &edge], &command[..]].concat()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("IOTEDGE_WORKLOADURI is not of the form unix:///path"), "{told}");
 }
 
 #[test]

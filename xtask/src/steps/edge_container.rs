@@ -23,7 +23,15 @@ const READY: [&str; 2] = ["/usr/local/bin/kedge-health", "ready"];
 /// Where the image looks for what Kubernetes mounts on `/run`, which is in memory and empty here.
 const CREDENTIALS: &str = "/etc/kedge/credentials";
 /// What systemd and the inner engine cannot do without.
-const CAPABILITIES: [&str; 2] = ["NET_ADMIN", "SYS_ADMIN"];
+const CAPABILITIES: [&str; 3] = [
+    // The inner engine makes networks and their rules.
+    "NET_ADMIN",
+    // systemd mounts and writes to its cgroups, and the inner engine makes namespaces.
+    "SYS_ADMIN",
+    // `docker exec` opens the namespaces of a module below /proc, which the kernel refuses where the module is of
+    // another user than root.
+    "SYS_PTRACE",
+];
 /// The inner engine allows every container these, so it must be allowed them itself.
 const DEVICES: [&str; 2] = ["/dev/console", "/dev/net/tun"];
 /// systemd wants these in memory, and services may keep programs there.
