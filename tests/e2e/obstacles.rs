@@ -16,19 +16,20 @@ impl Drop for Foreign {
     }
 }
 
-/// A disk of a page, gone when the test ends.
-struct TinyDisk(tempfile::TempDir);
+/// A disk that is full, gone when the test ends.
+struct FullDisk(tempfile::TempDir);
 
-impl TinyDisk {
+impl FullDisk {
     fn mount() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = ["-t", "tmpfs", "-o", "size=4k", "kedge-test"];
         assert_cmd::Command::new("mount").args(options).arg(folder.path()).assert().success();
+        fs_err::write(folder.path().join("full"), [0; 4096]).unwrap();
         Self(folder)
     }
 }
 
-impl Drop for TinyDisk {
+impl Drop for FullDisk {
     fn drop(&mut self) {
         let _ = assert_cmd::Command::new("umount").arg(self.0.path()).output();
     }
@@ -37,7 +38,7 @@ impl Drop for TinyDisk {
 #[test]
 #[ignore = "needs a container engine, and root to mount a disk"]
 fn a_disk_without_room_is_told_and_nothing_is_left() {
-    let disk = TinyDisk::mount();
+    let disk = FullDisk::mount();
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("kedge.toml");
     fs_err::write(&settings, format!("[cluster]\nname = {NAME:?}\n")).unwrap();
