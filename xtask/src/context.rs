@@ -90,6 +90,15 @@ impl Context {
         }
     }
 
+    /// Keeps what the run needs from now on, since it is going to change something: its secrets, and a folder for logs.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(&self) -> Result<()> {
+        self.credentials.keep(&self.paths.state)?;
+        Ok(fs_err::create_dir_all(&self.run_folder)?)
+    }
+
     /// Waits until a container of this deployment does what it is for; one that has ended ends the wait.
     ///
     /// # Errors

@@ -42,25 +42,35 @@ impl Credentials {
         state.join("credentials.json")
     }
 
-    /// Reads the secrets, or makes and keeps new ones.
+    /// Reads the secrets, or makes new ones, which nobody keeps yet.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
-    pub fn load_or_create(state: &Path, hub_host_name: &str) -> Result<Self> {
-        if let Some(kept) = Self::load(state)?.filter(|kept| kept.hub_host_name == hub_host_name) {
-            return Ok(kept);
+    /// When the file exists and cannot be used.
+    pub fn load_or_make(state: &Path, hub_host_name: &str) -> Result<Self> {
+        match Self::load(state)?.filter(|kept| kept.hub_host_name == hub_host_name) {
+            Some(kept) => Ok(kept),
+            None => Self::create(hub_host_name),
         }
-        let made = Self::create(hub_host_name)?;
+    }
+
+    /// Keeps the secrets, unless they are kept already.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&self, state: &Path) -> Result<()> {
         let text = serde_json::json!({
-            "hub_host_name": made.hub_host_name,
-            "hub_ca": made.hub_ca,
-            "hub_certificate": made.hub_certificate,
-            "hub_key": made.hub_key.expose(),
-            "owner_key": made.owner_key.expose(),
-            "registry_password": made.registry_password.expose(),
+            "hub_host_name": self.hub_host_name,
+            "hub_ca": self.hub_ca,
+            "hub_certificate": self.hub_certificate,
+            "hub_key": self.hub_key.expose(),
+            "owner_key": self.owner_key.expose(),
+            "registry_password": self.registry_password.expose(),
         });
-        write_private(&Self::file(state), text.to_string().as_bytes())?;
-        Ok(made)
+        let (path, text) = (Self::file(state), text.to_string());
+        if fs_err::read(&path).is_ok_and(|kept| kept == text.as_bytes()) {
+            return Ok(());
+        }
+        write_private(&path, text.as_bytes())
     }
 
     /// Reads the secrets; `None` when there are none, because nothing is up.
@@ -85,11 +95,7 @@ impl Credentials {
             .with_context(damaged)
     }
 
-    /// New secrets, which nobody keeps.
-    ///
-    /// # Errors
-    /// When the system gives no random numbers.
-    pub fn create(hub_host_name: &str) -> Result<Self> {
+    fn create(hub_host_name: &str) -> Result<Self> {
         let authority = CertificateAuthority::generate("KEdge local hub CA")?;
         let names = [hub_host_name, "localhost", "127.0.0.1"];
         let issued = authority.issue_server(&names, VALIDITY)?;
@@ -142,8 +148,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         assert!(Credentials::load(&state).unwrap().is_none());
-        let first = Credentials::load_or_create(&state, "hub.test").unwrap();
-        let second = Credentials::load_or_create(&state, "hub.test").unwrap();
+        let first = Credentials::load_or_make(&state, "hub.test").unwrap();
+        assert!(!state.exists(), "nothing is kept before it is used");
+        first.keep(&state).unwrap();
+        let second = Credentials::load_or_make(&state, "hub.test").unwrap();
         assert_eq!(first.owner_key, second.owner_key);
         let mode = fs_err::metadata(Credentials::file(&state)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -168,8 +176,9 @@ mod tests {
     #[test]
     fn another_host_name_needs_another_certificate() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Credentials::load_or_create(folder.path(), "hub.test").unwrap();
-        let second = Credentials::load_or_create(folder.path(), "other.test").unwrap();
+        let first = Credentials::load_or_make(folder.path(), "hub.test").unwrap();
+        first.keep(folder.path()).unwrap();
+        let second = Credentials::load_or_make(folder.path(), "other.test").unwrap();
         assert_ne!(first.hub_certificate, second.hub_certificate);
     }
 

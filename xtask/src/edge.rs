@@ -1,15 +1,19 @@
 //! The edge, wherever it runs: commands inside it, what it has written, and whether it has died. The pod is reached
 //! through Kubernetes, the container through the engine.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 
 use crate::cluster::{self, exec, manifests};
 use crate::context::Context;
-use crate::engine::{ContainerState, Output};
+use crate::engine::{ContainerState, Foreign, Output};
 use crate::place::{Place, Privilege};
 
 /// How many lines of a container that has died are told.
 const LAST_LINES: usize = 10;
+/// How long the cluster may take to tell whether it has the edge: less than a look at any part may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the edge of this deployment is: what runs counts before what has ended.
 ///
@@ -37,26 +41,42 @@ pub async fn obstacle(context: &Context, place: Place) -> Result<Option<String>>
     let running = match place {
         Place::Cluster => {
             let container = context.engine.container(&context.settings.edge_container()).await?;
-            container.is_some_and(|state| state.running).then_some("as a container on the engine")
+            container
+                .is_some_and(|state| state.running)
+                .then_some("runs as a container on the engine already")
         }
-        Place::Host(_) => has_pod(context).await?.then_some("as a pod of the cluster"),
+        Place::Host(_) => in_cluster(context).await?,
     };
     let name = &context.settings.cluster.name;
     Ok(running.map(|running| {
-        format!("the edge of `{name}` runs {running} already, and one device cannot run twice; remove it first: `cargo xtask down`")
+        format!("the edge of `{name}` {running}, and one device cannot run twice; remove it first: `cargo xtask down`")
     }))
 }
 
-/// Whether the cluster has a pod of the edge. One whose API server does not answer may have one.
-async fn has_pod(context: &Context) -> Result<bool> {
+/// Refuses to bring the edge up in `place` where [`obstacle`] finds it in another: time has passed since the plan.
+///
+/// # Errors
+/// [`Foreign`] when it runs elsewhere; else when the engine cannot be asked.
+pub async fn refuse_second(context: &Context, place: Place) -> Result<()> {
+    match obstacle(context, place).await? {
+        Some(obstacle) => Err(Foreign::at(obstacle).into()),
+        None => Ok(()),
+    }
+}
+
+/// Whether the edge runs in the cluster, in words. One that does not answer may have it.
+async fn in_cluster(context: &Context) -> Result<Option<&'static str>> {
     if context.engine.nodes().await?.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let pods = async {
         let client = cluster::client(&context.paths.kubeconfig()).await?;
         cluster::pods(&client, &context.settings.deploy.namespace).await
     };
-    Ok(pods.await.map_or(true, |pods| !pods.is_empty()))
+    Ok(match tokio::time::timeout(ANSWER_LIMIT, pods).await {
+        Ok(Ok(pods)) => (!pods.is_empty()).then_some("runs as a pod of the cluster already"),
+        Ok(Err(_)) | Err(_) => Some("may run as a pod of the cluster, which does not answer"),
+    })
 }
 
 /// Runs a command in the edge.

@@ -22,6 +22,7 @@ pub mod paths;
 pub mod place;
 pub mod plan;
 pub mod preflight;
+pub mod preview;
 pub mod problems;
 pub mod process;
 pub mod progress;

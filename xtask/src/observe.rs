@@ -20,7 +20,7 @@ pub async fn observe(context: &Context, goals: &[Action]) -> Observed {
         let condition = match tokio::time::timeout(LIMIT, steps::observe(context, action)).await {
             Ok(Ok(condition)) => condition,
             Ok(Err(error)) => judge(&error),
-            Err(_) => Condition::Differs(format!("it does not answer within {} s", LIMIT.as_secs())),
+            Err(_) => Condition::Unseen(format!("it does not answer within {} s", LIMIT.as_secs())),
         };
         (action, condition)
     });

@@ -15,8 +15,8 @@ use crate::execute::{conclude, execute};
 use crate::observe::observe;
 use crate::paths::{self, Paths, private_folder};
 use crate::place::Place;
-use crate::plan::{Action, Observed, Plan};
-use crate::preflight;
+use crate::plan::{Action, Plan};
+use crate::preview::Preview;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
 use crate::settings::{Origins, Resolved, Settings};
@@ -96,7 +96,8 @@ impl Setup {
         }
     }
 
-    /// Opens a session that may bring `goals` about, with new secrets if there are none.
+    /// Opens a session that may bring `goals` about, with new secrets if there are none. Nothing of it is kept before
+    /// [`Context::begin`].
     ///
     /// # Errors
     /// As [`Setup::engine`], when another engine holds a part of the deployment, or when a folder cannot be made.
@@ -105,38 +106,11 @@ impl Setup {
         let lock = self.lock()?;
         let (engine, preflight) = self.engine(Action::demand(goals)).await?;
         self.refuse_two_engines(&engine).await?;
-        let credentials = Credentials::load_or_create(&self.paths.state, &self.settings.hub.host_name)?;
+        let credentials = Credentials::load_or_make(&self.paths.state, &self.settings.hub.host_name)?;
         let mut context = Context::new(self, engine, credentials, Some(lock));
         context.preflight = Some(preflight);
         context.findings().place = Action::place(goals);
-        fs_err::create_dir_all(&context.run_folder)?;
         Ok(Arc::new(context))
-    }
-
-    /// What would have to be done to reach `goals`. Nothing is installed, made or written, but for the settings files
-    /// of an engine that is asked.
-    ///
-    /// # Errors
-    /// When the only engine here cannot do the work.
-    pub async fn preview(self, goals: &[Action]) -> Result<Plan> {
-        sources::check(&self.paths, &self.settings)?;
-        let engine = match self.connector().choose(Action::demand(goals)).await {
-            Ok(engine) => engine,
-            Err(none) => {
-                let Some(kind) = self.installable() else { return Err(none) };
-                for tool in preflight::missing(Some(kind)) {
-                    println!("+ install        {}: {}", tool.package, tool.purpose);
-                }
-                return Ok(Plan::new(goals, &Observed::new()));
-            }
-        };
-        // Secrets that nobody keeps: what exists was made with others, and that is what the plan has to say.
-        let credentials = match Credentials::load(&self.paths.state)? {
-            Some(kept) => kept,
-            None => Credentials::create(&self.settings.hub.host_name)?,
-        };
-        let context = Context::new(self, engine, credentials, None);
-        Ok(Plan::new(goals, &observe(&context, goals).await))
     }
 
     /// Opens a session on what is up.
@@ -166,9 +140,9 @@ fn profile(global: &Global) -> Result<(PathBuf, String)> {
 /// When something is in the way, or a step failed.
 pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<Option<Arc<Context>>> {
     if setup.dry_run {
-        let plan = setup.preview(goals).await?;
-        print!("{}", plan.to_text());
-        return plan.unobstructed().map(|_| None).map_err(Into::into);
+        let preview = Preview::of(setup, goals).await?;
+        print!("{}", preview.to_text());
+        return preview.verdict().map(|()| None);
     }
     let context = setup.open(goals).await?;
     let (steps, result) = reach(&context, goals).await?;
@@ -188,6 +162,7 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
     let observed = observe(context, goals).await;
     let plan = Plan::new(goals, &observed).unobstructed()?;
     room::check(context, &plan).await?;
+    context.begin()?;
     let mut steps = vec![StepReport::of_observation(started)];
     let run = |action| steps::run(Arc::clone(context), action);
     let mut records = execute(&plan, &context.progress, &context.cancel, run).await;

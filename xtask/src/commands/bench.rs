@@ -146,6 +146,7 @@ impl Bench {
         compiled.values.push(timed(async { Ok(compile.run().await?) }).await?);
         eprintln!("building the node image from nothing");
         let context = self.setup.clone().open(&[Action::Image(Image::Node)]).await?;
+        context.begin()?;
         let mut node = Measure::new("node image from Debian packages, from nothing", "s", 480.0);
         node.values.push(timed(steps::images::rebuild(&context, Image::Node, "node-image")).await?);
         Ok(vec![compiled, node])

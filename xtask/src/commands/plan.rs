@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::plan::{Action, Plan, Step, Work};
+use crate::preview::Preview;
 use crate::session::Setup;
 
 /// Flags of `plan`.
@@ -21,14 +22,31 @@ pub struct Args {
 /// # Errors
 /// When something is in the way, after the plan was printed.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let plan = setup.preview(&[Action::Pod]).await?;
+    let preview = Preview::of(setup, &[Action::Pod]).await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&plan.to_json())?);
+        println!("{}", serde_json::to_string_pretty(&preview.to_json())?);
     } else {
-        print!("{}", plan.to_text());
+        print!("{}", preview.to_text());
     }
-    plan.unobstructed()?;
-    Ok(())
+    preview.verdict()
+}
+
+impl Preview {
+    /// The preview for people: a line for each package that would be installed, and the plan.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let install =
+            self.install.iter().map(|tool| format!("+ install       {}: {}\n", tool.package, tool.purpose));
+        install.collect::<String>() + &self.plan.to_text()
+    }
+
+    /// The preview for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut value = self.plan.to_json();
+        value["install"] = self.install.iter().map(|tool| tool.package).collect();
+        value
+    }
 }
 
 impl Plan {

@@ -141,7 +141,11 @@ impl Engine {
         Ok(())
     }
 
-    async fn start(&self, name: &str) -> Result<()> {
+    /// Starts a container; one that runs already stays as it is.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn start(&self, name: &str) -> Result<()> {
         let started = self.docker.start_container(name, None).await;
         started
             .map_err(|error| self.told(error))

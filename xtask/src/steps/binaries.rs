@@ -78,7 +78,7 @@ fn stamp(folder: &Path) -> PathBuf {
     folder.join("kedge.stamp")
 }
 
-/// The hashes of the sources and of the programs. Both count, so that a stamp cannot vouch for other programs.
+/// The hashes of the sources and of the programs; a new compiler is no reason to compile. Both count, so that a stamp cannot vouch for other programs.
 fn record(context: &Context, folder: &Path) -> Result<String> {
     let project = &context.paths.project;
     let file = |name: &str| Source::file(project.join(name), name);
@@ -88,8 +88,7 @@ fn record(context: &Context, folder: &Path) -> Result<String> {
         file("Cargo.toml"),
         file("Cargo.lock"),
     ];
-    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_default();
-    Ok(format!("{} {}\n", Fingerprint::of(&sources, &[FLAGS, &target(), &toolchain])?, compiled(folder)?))
+    Ok(format!("{} {}\n", Fingerprint::of(&sources, &[FLAGS, &target()])?, compiled(folder)?))
 }
 
 fn compiled(folder: &Path) -> Result<Fingerprint> {

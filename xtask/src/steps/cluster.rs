@@ -21,45 +21,79 @@ use crate::wait::{Observation, wait_for};
 
 const CREATE_LIMIT: Duration = Duration::from_secs(10 * 60);
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// A cluster that was there and does not answer within this is made anew.
-const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+/// A cluster that does not answer within this is unwell.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// One that was made as it is wanted may take this long to work again.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 /// The annotation on every node that tells clusters of different make apart.
 const MADE_OF: &str = "io.kedge.made-of";
+
+/// How the cluster was found.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// There is none.
+    Absent,
+    /// It is of no use: half made, or made from something else.
+    Useless(&'static str),
+    /// It was made as it is wanted and does not work now, for this reason. It may come back.
+    Unwell(String),
+    /// It works, and has this version.
+    Works(String),
+}
 
 /// Whether the cluster was made as it is wanted, and its node is ready.
 ///
 /// # Errors
 /// When somebody else has a cluster of this name, or the engine cannot be asked.
 pub async fn observe(context: &Context) -> Result<Condition> {
+    Ok(match look(context).await? {
+        State::Absent => Condition::Differs("there is none".into()),
+        State::Useless(reason) => {
+            Condition::Differs(format!("{reason}: it is removed with all that is in it, and made anew"))
+        }
+        State::Unwell(reason) => {
+            let limit = RECOVERY_LIMIT.as_secs();
+            Condition::Differs(format!("{reason}: it gets {limit} s to recover before it is made anew"))
+        }
+        State::Works(version) => Condition::Holds(format!("Kubernetes {version}")),
+    })
+}
+
+async fn look(context: &Context) -> Result<State> {
     context.engine.refuse_foreign_cluster().await?;
     if context.engine.nodes().await?.is_empty() {
-        return Ok(Condition::Differs("there is none".into()));
+        return Ok(State::Absent);
     }
-    let description = Description::of(context).await?;
-    let look = async {
+    // kind writes it last.
+    if !context.paths.kubeconfig().exists() {
+        return Ok(State::Useless("its making was not finished"));
+    }
+    let asked = async {
         let client = cluster::client(&context.paths.kubeconfig()).await?;
         let version = client.apiserver_version().await?.git_version;
         let nodes = Api::<Node>::all(client).list(&kube::api::ListParams::default()).await?.items;
         anyhow::Ok((version, nodes))
     };
-    let (version, nodes) = match tokio::time::timeout(ANSWER_LIMIT, look).await {
+    let (version, nodes) = match tokio::time::timeout(ANSWER_LIMIT, asked).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            return Ok(Condition::Differs(format!("its API server does not answer: {error:#}")));
-        }
-        Err(_) => return Ok(Condition::Differs("its API server does not answer".into())),
+        Ok(Err(error)) => return Ok(State::Unwell(format!("its API server does not answer: {error:#}"))),
+        Err(_) => return Ok(State::Unwell("its API server does not answer".into())),
     };
-    if !nodes.iter().all(|node| description.is_that_of(node)) {
-        return Ok(Condition::Differs("it was made from another node image or configuration".into()));
+    if nodes.is_empty() {
+        return Ok(State::Unwell("no node has registered".into()));
     }
+    let wanted = Description::candidates(context)?;
+    let Some(found) = wanted.iter().find(|wanted| nodes.iter().all(|node| wanted.is_that_of(node))) else {
+        return Ok(State::Useless("it was made from another node image or configuration"));
+    };
     if let Some(node) = nodes.iter().find(|node| !cluster::is_ready(node)) {
         let name = node.metadata.name.as_deref().unwrap_or("?");
-        return Ok(Condition::Differs(format!("its node {name} is not ready")));
+        return Ok(State::Unwell(format!("its node {name} is not ready")));
     }
     let mut findings = context.findings();
     findings.kubernetes = Some(version.clone());
-    findings.node_image = Some(description.image.reference);
-    Ok(Condition::Holds(format!("Kubernetes {version}")))
+    findings.node_image = Some(found.image.reference.clone());
+    Ok(State::Works(version))
 }
 
 /// What a cluster is made of.
@@ -70,8 +104,17 @@ struct Description {
 }
 
 impl Description {
+    /// What a new cluster is made of.
     async fn of(context: &Context) -> Result<Self> {
-        let image = node_image::choice(context).await?;
+        Self::with(context, node_image::choice(context).await?)
+    }
+
+    /// What the cluster may be made of to be the one that is wanted.
+    fn candidates(context: &Context) -> Result<Vec<Self>> {
+        node_image::candidates(context)?.into_iter().map(|image| Self::with(context, image)).collect()
+    }
+
+    fn with(context: &Context, image: NodeImage) -> Result<Self> {
         let source = if image.debian { "kind-cluster/kind.yaml" } else { "kind-cluster/kind-upstream.yaml" };
         let text = fs_err::read_to_string(context.paths.project.join(source))?;
         let config = render_config(&text, &context.settings.cluster.name)
@@ -107,15 +150,44 @@ impl Description {
 /// When somebody else has a cluster of this name, or kind fails; the error has the end of kind's output, the
 /// whole of it is in the step's log.
 pub async fn ensure(context: &Context) -> Result<Effect> {
-    if let Condition::Holds(note) = observe(context).await? {
-        return Ok(Effect::unchanged(note));
-    }
-    let left = context.engine.inventory().await?;
-    let left = Inventory { nodes: left.nodes, volumes: left.volumes, ..Inventory::default() };
-    if !left.nodes.is_empty() {
-        context.engine.remove(&left).await?;
+    match look(context).await? {
+        State::Works(version) => return Ok(Effect::unchanged(format!("Kubernetes {version}"))),
+        State::Absent => {}
+        State::Useless(_) => remove(context).await?,
+        State::Unwell(_) => match recover(context).await {
+            Ok(version) => return Ok(Effect::changed(format!("recovered, Kubernetes {version}"))),
+            Err(error) => {
+                context.progress.detail("cluster", &format!("{error}; it is made anew"));
+                remove(context).await?;
+            }
+        },
     }
     create(context).await
+}
+
+/// Starts what has stopped, and gives a cluster time: after a pause of the machine, a node is not ready for a while.
+async fn recover(context: &Context) -> Result<String> {
+    for node in context.engine.nodes().await? {
+        context.engine.start(&node).await?;
+    }
+    let version = wait_for("the cluster", RECOVERY_LIMIT, || async {
+        match look(context).await {
+            Ok(State::Works(version)) => Observation::Ready(version),
+            Ok(State::Unwell(reason)) => Observation::NotYet(reason),
+            Ok(State::Useless(reason)) => Observation::Failed(reason.into()),
+            Ok(State::Absent) => Observation::Failed("it is gone".into()),
+            Err(error) => Observation::NotYet(format!("{error:#}")),
+        }
+    });
+    Ok(version.await?)
+}
+
+async fn remove(context: &Context) -> Result<()> {
+    let left = context.engine.inventory().await?;
+    context
+        .engine
+        .remove(&Inventory { nodes: left.nodes, volumes: left.volumes, ..Inventory::default() })
+        .await
 }
 
 async fn create(context: &Context) -> Result<Effect> {

@@ -70,9 +70,15 @@ pub async fn run(context: Arc<Context>, action: Action) -> Result<Effect> {
         Action::Wiring => cluster::wire_registry(context).await,
         Action::Hub => hub::ensure(context).await,
         Action::Device => device::ensure(context).await,
-        Action::Deploy => deploy::ensure(context).await,
+        Action::Deploy => {
+            edge::refuse_second(context, Place::Cluster).await?;
+            deploy::ensure(context).await
+        }
         Action::Pod => deploy::wait_until_ready(context).await,
-        Action::EdgeContainer(privilege) => edge_container::ensure(context, privilege).await,
+        Action::EdgeContainer(privilege) => {
+            edge::refuse_second(context, Place::Host(privilege)).await?;
+            edge_container::ensure(context, privilege).await
+        }
         Action::Telemetry(place) => crate::verify::telemetry_step(context, place).await,
     }
 }

@@ -45,6 +45,20 @@ pub async fn choice(context: &Context) -> Result<NodeImage> {
     }
 }
 
+/// Every node image that the settings allow: a cluster that was made without a registry stays when one can be reached.
+///
+/// # Errors
+/// When the inputs of the Debian one cannot be read.
+pub fn candidates(context: &Context) -> Result<Vec<NodeImage>> {
+    let debian = NodeImage { reference: context.reference(Image::Node)?, debian: true };
+    let other = |reference: &str| NodeImage { reference: reference.into(), debian: false };
+    Ok(match context.settings.cluster.node_image.as_str() {
+        "debian" => vec![debian],
+        "auto" => vec![debian, other(KINDS_OWN)],
+        reference => vec![other(reference)],
+    })
+}
+
 /// Whether the engine holds the node image.
 ///
 /// # Errors
