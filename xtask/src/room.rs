@@ -13,6 +13,8 @@ use crate::plan::{Action, Plan, Work};
 use crate::steps::node_image;
 
 const MB: u64 = 1_000_000;
+/// Megabytes that a new edge takes, with its modules.
+const EDGE: u64 = 800;
 
 /// A disk has too little room; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,16 +41,18 @@ struct Room {
 /// [`NoRoom`], with every disk that is too small; else when the engine cannot be asked.
 pub async fn check(context: &Context, plan: &Plan) -> Result<()> {
     let needed = needed(plan, node_image::is_kept(context)?);
+    let storage = context.engine.storage().await?;
+    // The storage of an engine on another machine is not for us to judge.
+    let in_engine = if storage.exists() { needed.engine } else { 0 };
     let places = [
-        (context.engine.storage().await?, needed.engine),
+        (storage, in_engine),
         (context.paths.project.clone(), needed.project),
         (context.paths.cache.clone(), needed.cache),
     ];
     // What goes to the same disk adds up.
     let mut disks: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
     for (folder, megabytes) in places.into_iter().filter(|(_, megabytes)| *megabytes > 0) {
-        // The storage of an engine on another machine is not for us to judge.
-        let Some(there) = nearest(&folder) else { continue };
+        let there = nearest(&folder);
         let device = fs_err::metadata(there)?.dev();
         disks.entry(device).or_insert_with(|| (there.to_owned(), 0)).1 += megabytes;
     }
@@ -62,12 +66,15 @@ pub async fn check(context: &Context, plan: &Plan) -> Result<()> {
     if folders.is_empty() { Ok(()) } else { Err(NoRoom { folders }.into()) }
 }
 
-/// What the steps with something to do take, as measured, with some reserve.
+/// What is to be made takes, as measured, with some reserve. An edge is counted with what it rests on: one that is
+/// replaced leaves its room to the next, and must not be kept from repair by a disk that has no room for two. A step that
+/// is looked at again mostly finds all in order.
 fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
+    let has = |wanted: fn(Action) -> bool| plan.steps.iter().any(|step| wanted(step.action));
     let mut room = Room::default();
     for step in &plan.steps {
         match step.action {
-            _ if matches!(step.work, Work::Nothing(_)) => {}
+            _ if !matches!(step.work, Work::Due(_)) => {}
             Action::Binaries => room.project += 700,
             Action::Image(Image::Base) => (room.engine, room.cache) = (room.engine + 200, room.cache + 300),
             // Compiling Kubernetes takes most of it, for a while.
@@ -75,8 +82,9 @@ fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
                 (room.engine, room.cache) = (room.engine + 5000, room.cache + 500);
             }
             Action::NodeImage | Action::Image(Image::Edge) => room.engine += 1000,
-            Action::Cluster | Action::Registry => room.engine += 400,
-            Action::Pod | Action::EdgeContainer(_) => room.engine += 800,
+            Action::Cluster => room.engine += 400 + if has(|it| it == Action::Pod) { EDGE } else { 0 },
+            Action::Registry => room.engine += 400,
+            Action::Network if has(|it| matches!(it, Action::EdgeContainer(_))) => room.engine += EDGE,
             _ => {}
         }
     }
@@ -84,8 +92,8 @@ fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
 }
 
 /// The folder, or the nearest one above it that exists.
-fn nearest(folder: &Path) -> Option<&Path> {
-    folder.ancestors().find(|folder| folder.exists())
+fn nearest(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder)
 }
 
 /// Megabytes that an ordinary user may still write below `folder`.
@@ -98,6 +106,7 @@ fn free(folder: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::place::Privilege;
     use crate::plan::{Condition, Observed};
 
     #[test]
@@ -106,15 +115,32 @@ mod tests {
         let all = Plan::new(&goals, &Observed::new());
         assert!(needed(&all, false).engine > needed(&all, true).engine);
         assert!(needed(&all, true).project > 0);
-        let there =
-            Action::leading_to(&goals).into_iter().map(|it| (it, Condition::Holds(String::new()))).collect();
-        assert_eq!(needed(&Plan::new(&goals, &there), false), Room::default());
+        assert_eq!(needed(&Plan::new(&goals, &all_there(&goals)), false), Room::default());
+    }
+
+    fn all_there(goals: &[Action]) -> Observed {
+        Action::leading_to(goals).into_iter().map(|it| (it, Condition::Holds(String::new()))).collect()
+    }
+
+    #[test]
+    fn a_repair_takes_no_room_and_a_new_edge_does() {
+        let differs = || Condition::Differs("otherwise".into());
+        for (edge, spoiled, base) in [
+            (Action::Pod, Action::Deploy, Action::Cluster),
+            (Action::EdgeContainer(Privilege::Privileged), Action::Device, Action::Network),
+        ] {
+            let mut found = all_there(&[edge]);
+            found.extend([(spoiled, differs()), (edge, differs())]);
+            assert_eq!(needed(&Plan::new(&[edge], &found), false), Room::default(), "{edge}");
+            found.insert(base, differs());
+            assert!(needed(&Plan::new(&[edge], &found), false).engine >= EDGE, "{edge}");
+        }
     }
 
     #[test]
     fn a_folder_that_is_not_there_yet_is_on_the_disk_of_the_one_above() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(nearest(&folder.path().join("not/yet")), Some(folder.path()));
+        assert_eq!(nearest(&folder.path().join("not/yet")), folder.path());
         assert!(free(folder.path()).unwrap() > 0);
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
 use kube::api::LogParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -57,6 +57,48 @@ pub fn is_pod_ready(pod: &Pod) -> bool {
 pub fn is_pod_running(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
+}
+
+/// A pod in a few words: its phase, and why its container does not run.
+#[must_use]
+pub fn describe(pod: &Pod) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or("?");
+    let Some(status) = &pod.status else { return format!("{name}: no status yet") };
+    let phase = status.phase.as_deref().unwrap_or("Unknown");
+    let container =
+        status.container_statuses.iter().flatten().find(|container| container.name == manifests::CONTAINER);
+    let Some(container) = container else {
+        let unscheduled = status.conditions.iter().flatten().find(|condition| condition.status == "False");
+        return format!(
+            "{name}: {phase} {}",
+            unscheduled.and_then(|it| it.message.clone()).unwrap_or_default()
+        );
+    };
+    let state = match &container.state {
+        Some(ContainerState { waiting: Some(waiting), .. }) => {
+            format!(
+                "{}: {}",
+                waiting.reason.as_deref().unwrap_or("waiting"),
+                waiting.message.as_deref().unwrap_or("")
+            )
+        }
+        Some(ContainerState { terminated: Some(ended), .. }) => {
+            format!("ended with code {}", ended.exit_code)
+        }
+        Some(ContainerState { running: Some(_), .. }) => format!("running, ready: {}", container.ready),
+        _ => String::new(),
+    };
+    format!("{name}: {phase}, restarts {}, {state}", container.restart_count)
+}
+
+/// All pods in a few words.
+#[must_use]
+pub fn describe_all(pods: &[Pod]) -> String {
+    if pods.is_empty() {
+        "no pod yet".into()
+    } else {
+        pods.iter().map(describe).collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// The pods of KEdge's Deployment.

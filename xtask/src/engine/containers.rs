@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read as _;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bollard::models::{ContainerStateStatusEnum, VolumeCreateRequest};
+use bollard::models::{ContainerStateStatusEnum, Volume, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, LogsOptionsBuilder,
     UploadToContainerOptionsBuilder,
@@ -62,8 +62,9 @@ impl Engine {
     /// How the container of this name agrees with the description.
     ///
     /// # Errors
-    /// When the name is taken by somebody else ([`Foreign`]), or the engine cannot be asked.
+    /// When a name is taken by somebody else ([`Foreign`]), or the engine cannot be asked.
     pub async fn fit(&self, spec: &ContainerSpec) -> Result<Fit> {
+        self.refuse_foreign_volumes(&spec.volumes).await?;
         Ok(match self.container(&spec.name).await? {
             None => Fit::Absent,
             // One that was made and never started may lack its files, because a run was killed in between.
@@ -133,10 +134,24 @@ impl Engine {
         let volume = volume
             .map_err(|error| self.told(error))
             .with_context(|| format!("failed to make the volume `{name}`"))?;
-        if volume.labels.get(OWNER_LABEL) != Some(&self.owner) {
-            bail!(
-                "a volume `{name}` exists that KEdge has not made; remove it or choose another `cluster.name`"
-            );
+        refuse_foreign_volume(&volume, &self.owner)
+    }
+
+    /// Refuses volumes that somebody else has made; those that do not exist are fine.
+    ///
+    /// # Errors
+    /// [`Foreign`], or when the engine cannot be asked.
+    pub async fn refuse_foreign_volumes<T>(&self, volumes: &[(String, T)]) -> Result<()> {
+        for (name, _) in volumes {
+            match self.docker.inspect_volume(name).await {
+                Ok(volume) => refuse_foreign_volume(&volume, &self.owner)?,
+                Err(error) if is_missing(&error) => {}
+                Err(error) => {
+                    return Err(
+                        anyhow!(self.told(error)).context(format!("failed to look for the volume `{name}`"))
+                    );
+                }
+            }
         }
         Ok(())
     }
@@ -262,5 +277,33 @@ impl Engine {
             .into_iter()
             .map(|chunk| String::from_utf8_lossy(&chunk.into_bytes()).into_owned())
             .collect())
+    }
+}
+
+fn refuse_foreign_volume(volume: &Volume, owner: &str) -> Result<()> {
+    if volume.labels.get(OWNER_LABEL).is_some_and(|label| label == owner) {
+        return Ok(());
+    }
+    let text = format!(
+        "a volume `{}` exists that KEdge has not made; remove it or choose another `cluster.name`",
+        volume.name
+    );
+    Err(Foreign(text).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_of_somebody_else_is_in_the_way() {
+        let volume = |owner: &str| Volume {
+            name: "kedge-edge-state".into(),
+            labels: HashMap::from([(OWNER_LABEL.to_owned(), owner.to_owned())]),
+            ..Volume::default()
+        };
+        refuse_foreign_volume(&volume("kedge"), "kedge").unwrap();
+        let error = refuse_foreign_volume(&volume("other"), "kedge").unwrap_err();
+        assert!(error.is::<Foreign>() && error.to_string().contains("`kedge-edge-state`"), "{error}");
     }
 }

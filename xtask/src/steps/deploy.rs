@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::DeleteParams;
 use kube::{Api, Client};
 
@@ -89,8 +89,7 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
         // A pod takes its credentials when it starts: one that was not well before may have taken others.
         let api: Api<Pod> = Api::namespaced(client, &context.settings.deploy.namespace);
         for pod in unwell {
-            api.delete(&pod, &DeleteParams::default())
-                .await
+            fine_when_gone(api.delete(&pod, &DeleteParams::default()).await)
                 .with_context(|| format!("failed to restart the pod `{pod}`"))?;
         }
     }
@@ -99,6 +98,14 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     } else {
         Effect::changed(format!("applied {}", applied.join(", ")))
     })
+}
+
+/// The Deployment may have replaced the pod by itself.
+fn fine_when_gone<T>(deleted: kube::Result<T>) -> kube::Result<()> {
+    match deleted {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Names of the pods that run and are not ready.
@@ -121,7 +128,7 @@ pub async fn observe_pod(context: &Context) -> Result<Condition> {
         return Ok(Condition::Holds("ready".into()));
     }
     let pods = cluster::pods(&client, namespace).await?;
-    Ok(Condition::Differs(pods.first().map_or("there is none".into(), describe)))
+    Ok(Condition::Differs(pods.first().map_or("there is none".into(), cluster::describe)))
 }
 
 /// Waits until the rollout is complete and the pod ready; a pod that cannot start ends the wait early.
@@ -147,11 +154,7 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
             Ok(pods) => pods.into_iter().filter(|pod| is_of(pod, &deployment)).collect::<Vec<_>>(),
             Err(error) => return Observation::NotYet(format!("{error:#}")),
         };
-        let status = if pods.is_empty() {
-            "no pod yet".into()
-        } else {
-            pods.iter().map(describe).collect::<Vec<_>>().join("; ")
-        };
+        let status = cluster::describe_all(&pods);
         context.progress.detail("pod", &status);
         if pods.iter().any(cluster::is_pod_running) && refusal.is_lasting(context, Place::Cluster).await {
             return Observation::Failed("the runtime refuses its deployment".into());
@@ -166,8 +169,7 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
     })
     .await;
     if let Err(error) = waited {
-        verify::diagnose(context, Place::Cluster).await?;
-        return Err(error.into());
+        return Err(verify::diagnose(context, Place::Cluster, error.into()).await);
     }
     Ok(Effect::changed("ready"))
 }
@@ -197,37 +199,6 @@ fn is_stuck(pod: &Pod) -> bool {
     let reasons =
         containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
     reasons.into_iter().any(|reason| STUCK.contains(&reason))
-}
-
-/// A pod in a few words: its phase, and why its container does not run.
-fn describe(pod: &Pod) -> String {
-    let name = pod.metadata.name.as_deref().unwrap_or("?");
-    let Some(status) = &pod.status else { return format!("{name}: no status yet") };
-    let phase = status.phase.as_deref().unwrap_or("Unknown");
-    let container =
-        status.container_statuses.iter().flatten().find(|container| container.name == manifests::CONTAINER);
-    let Some(container) = container else {
-        let unscheduled = status.conditions.iter().flatten().find(|condition| condition.status == "False");
-        return format!(
-            "{name}: {phase} {}",
-            unscheduled.and_then(|it| it.message.clone()).unwrap_or_default()
-        );
-    };
-    let state = match &container.state {
-        Some(ContainerState { waiting: Some(waiting), .. }) => {
-            format!(
-                "{}: {}",
-                waiting.reason.as_deref().unwrap_or("waiting"),
-                waiting.message.as_deref().unwrap_or("")
-            )
-        }
-        Some(ContainerState { terminated: Some(ended), .. }) => {
-            format!("ended with code {}", ended.exit_code)
-        }
-        Some(ContainerState { running: Some(_), .. }) => format!("running, ready: {}", container.ready),
-        _ => String::new(),
-    };
-    format!("{name}: {phase}, restarts {}, {state}", container.restart_count)
 }
 
 #[cfg(test)]
@@ -283,8 +254,18 @@ mod tests {
         assert!(!is_stuck(&pod("new", "i", Some("ContainerCreating"))));
         assert!(!is_stuck(&pod("new", "i", None)));
         assert_eq!(
-            describe(&pod("new", "i", Some("CrashLoopBackOff"))),
+            cluster::describe(&pod("new", "i", Some("CrashLoopBackOff"))),
             "p: Pending, restarts 0, CrashLoopBackOff: m"
         );
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_already_needs_no_restart() {
+        let refused = |reason: &str| {
+            let status = kube::core::Status { reason: reason.into(), ..kube::core::Status::default() };
+            Err::<(), _>(kube::Error::Api(Box::new(status)))
+        };
+        assert!(fine_when_gone(refused("NotFound")).is_ok() && fine_when_gone(Ok(())).is_ok());
+        assert!(fine_when_gone(refused("Forbidden")).is_err());
     }
 }

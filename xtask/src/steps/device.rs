@@ -1,6 +1,7 @@
 //! The edge device in the hub: registered once, its deployment applied.
 
 use anyhow::{Context as _, Result};
+use hyper::StatusCode;
 use kedge_sim::secret::Secret;
 use kedge_sim::service::ServiceClient;
 use serde_json::Value;
@@ -73,20 +74,53 @@ pub async fn connection_string(context: &Context) -> Result<Secret> {
         .with_context(|| format!("the hub does not know the device `{id}`; run `cargo xtask up`"))
 }
 
-/// Whether the twins of the system modules hold this deployment already.
+/// Whether the twins of all modules with desired properties hold this deployment already.
 async fn is_current(service: &ServiceClient, device: &str, manifest: &Value) -> Result<bool> {
-    for module in ["$edgeAgent", "$edgeHub"] {
-        let twin = service
-            .module_twin(device, module)
-            .await
-            .with_context(|| format!("failed to read the twin of `{module}`"))?;
-        let mut desired = twin["properties"]["desired"].clone();
-        if let Some(properties) = desired.as_object_mut() {
-            properties.retain(|name, _| !name.starts_with('$'));
-        }
-        if desired != manifest["modulesContent"][module]["properties.desired"] {
+    for (module, content) in manifest["modulesContent"].as_object().into_iter().flatten() {
+        let twin = match service.module_twin(device, module).await {
+            Ok(twin) => twin,
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => return Ok(false),
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to read the twin of `{module}`"));
+            }
+        };
+        if !holds(&twin["properties"]["desired"], &content["properties.desired"]) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether a twin's desired properties are the wanted ones; what begins with `$` is the hub's own.
+fn holds(desired: &Value, wanted: &Value) -> bool {
+    let mut desired = desired.clone();
+    if let Some(properties) = desired.as_object_mut() {
+        properties.retain(|name, _| !name.starts_with('$'));
+    }
+    desired == without_nulls(wanted)
+}
+
+/// A twin has no property that is `null`: it means that there is none.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(properties) => {
+            let kept = properties.iter().filter(|(_, value)| !value.is_null());
+            kept.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_twin_is_compared_without_what_the_hub_adds_and_what_it_drops() {
+        let twin = json!({ "$version": 3, "$metadata": {}, "a": { "b": 1 }, "list": [null] });
+        assert!(holds(&twin, &json!({ "a": { "b": 1, "none": null }, "list": [null], "integrity": null })));
+        assert!(!holds(&twin, &json!({ "a": { "b": 2 }, "list": [null] })));
+        assert!(!holds(&twin, &json!({ "a": { "b": 1 } })));
+    }
 }

@@ -50,6 +50,10 @@ pub async fn observe(context: &Context, privilege: Privilege) -> Result<Conditio
     if let Some(obstacle) = edge::obstacle(context, place).await? {
         return Ok(Condition::Blocked(obstacle));
     }
+    // Before the hub is asked, which is not there yet on a fresh system: a taken name must be told before it is made.
+    let name = context.settings.edge_container();
+    context.engine.container(&name).await?;
+    context.engine.refuse_foreign_volumes(&volumes(&name)).await?;
     let fit = context.engine.fit(&spec(context, privilege).await?).await?;
     if let Some(reason) = fit.reason() {
         return Ok(Condition::Differs(reason.into()));
@@ -87,8 +91,7 @@ pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
     })
     .await;
     if let Err(error) = waited {
-        verify::diagnose(context, place).await?;
-        return Err(error.into());
+        return Err(verify::diagnose(context, place, error.into()).await);
     }
     Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
 }
@@ -106,10 +109,7 @@ async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> 
         host_name: Some(edge_config::host_name(&source)?),
         network: Some(context.network().to_owned()),
         files: vec![file("config.toml", config.expose()), file("hub-ca.pem", &context.credentials.hub_ca)],
-        volumes: vec![
-            (format!("{name}-engine"), "/var/lib/docker"),
-            (format!("{name}-state"), "/var/lib/aziot"),
-        ],
+        volumes: volumes(&name),
         memory: MEMORY.to_vec(),
         terminal: true,
         own_cgroups: true,
@@ -117,6 +117,11 @@ async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> 
         name,
         ..ContainerSpec::default()
     })
+}
+
+/// Names and mount points of what the edge keeps.
+fn volumes(name: &str) -> Vec<(String, &'static str)> {
+    vec![(format!("{name}-engine"), "/var/lib/docker"), (format!("{name}-state"), "/var/lib/aziot")]
 }
 
 /// What the edge may do.

@@ -42,8 +42,13 @@ pub fn published_host(context: &Context) -> String {
 /// When the port or the name is taken, or the engine cannot be asked.
 pub async fn observe(context: &Context) -> Result<Condition> {
     let fit = context.engine.fit(&spec(context, context.reference(Image::Registry)?)?).await?;
-    if matches!(fit, Fit::Absent | Fit::Stopped) {
-        refuse_taken_port(context.settings.registry.port)?;
+    if fit != Fit::Runs {
+        let port = context.settings.registry.port;
+        let present = context.engine.container(&context.settings.registry_container()).await?;
+        // The one that is there gives its own port back when it is replaced.
+        if !present.is_some_and(|state| state.running && state.ports.values().any(|own| *own == port)) {
+            refuse_taken_port(port)?;
+        }
     }
     Ok(match fit.reason() {
         Some(reason) => Condition::Differs(reason.into()),
@@ -192,4 +197,19 @@ async fn request(context: &Context, method: Method, path: &str, login: bool) -> 
         .await
         .context("no answer in time")?
         .with_context(|| format!("failed to ask the registry at 127.0.0.1:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_at_which_somebody_listens_is_told_before_anything_is_changed() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = refuse_taken_port(port).unwrap_err();
+        assert!(error.is::<Foreign>() && error.to_string().contains(&port.to_string()), "{error}");
+        drop(listener);
+        refuse_taken_port(port).unwrap();
+    }
 }

@@ -150,7 +150,7 @@ async fn pod(context: &Context) -> Result<Seen> {
     let pods = cluster::pods(&client, &context.settings.deploy.namespace).await?;
     match pods.iter().find(|pod| cluster::is_pod_running(pod)) {
         Some(pod) => Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
-        None => Ok(Err(format!("none of {} pod(s) is running", pods.len()))),
+        None => Ok(Err(cluster::describe_all(&pods))),
     }
 }
 
