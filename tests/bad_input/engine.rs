@@ -68,6 +68,36 @@ fn an_engine_that_hangs_up_or_speaks_something_else_is_told() {
 }
 
 #[test]
+fn a_docker_without_its_command_line_is_told_what_to_install() {
+    let machine = Machine::bare();
+    let socket = stand_in(
+        &machine,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 64\r\n\r\n\
+         {\"Version\":\"27.5.1\",\"ApiVersion\":\"1.47\",\"MinAPIVersion\":\"1.24\" }",
+    );
+    let mut command = machine.xtask(&["up", "--yes", "--engine", "docker"]);
+    let told = refusal(command.env("DOCKER_HOST", socket), 4);
+    assert!(
+        told.contains("can run a kind cluster") && told.contains("install Debian's package `docker-cli`"),
+        "{told}"
+    );
+    assert!(!told.contains("privilege"), "{told}");
+    assert!(!machine.has_state(), "{told}");
+}
+
+#[test]
+fn what_belongs_to_an_engine_that_does_not_answer_is_kept() {
+    for command in [&["down"][..], &["cluster", "down"]] {
+        let machine = Machine::bare();
+        machine.write(".local/state/kedge/kedge/kubeconfig", "");
+        let socket = format!("unix://{}", machine.write("docker.sock", ""));
+        let told = refusal(machine.xtask(command).env("DOCKER_HOST", socket), 1);
+        assert!(told.contains("docker does not answer"), "{told}");
+        assert!(machine.path(".local/state/kedge/kedge/kubeconfig").exists(), "{command:?}");
+    }
+}
+
+#[test]
 fn a_socket_that_is_none_is_told() {
     let machine = Machine::bare();
     machine.program("docker");

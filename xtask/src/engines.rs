@@ -1,13 +1,35 @@
 //! From settings to engines: which one does the work of an invocation, and which ones hold the deployment already.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use jiff::Timestamp;
 
-use crate::engine::{Choice, Demand, Engine, EngineKind, Inventory};
+use crate::engine::{Choice, Demand, Engine, EngineKind, Inventory, Silent, may_be_docker};
 use crate::plan::Obstructed;
 use crate::preflight::{self, Preflight};
 use crate::process::find_on_path;
 use crate::session::Setup;
+
+/// Where the deployment was looked for.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// The engines that answer, and what each holds of the deployment; those that hold something come first.
+    pub engines: Vec<(Engine, Inventory)>,
+    /// Why others, which are here, do not answer.
+    pub silent: Vec<Error>,
+}
+
+impl Search {
+    /// Whether the deployment may be where one could not look: nothing of it was found, and not every engine answered.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        !self.silent.is_empty() && self.engines.iter().all(|(_, inventory)| inventory.is_empty())
+    }
+
+    /// Tells which engines do not answer.
+    pub fn warn(&self) {
+        self.silent.iter().for_each(|problem| eprintln!("warning: {problem:#}"));
+    }
+}
 
 impl Setup {
     /// Connects to the engine that does what is asked; what it lacks is installed, with the user's consent.
@@ -42,14 +64,24 @@ impl Setup {
         preflight::lacks(kind).then_some(kind)
     }
 
-    /// The engines that answer, and what each holds of the deployment; those that hold something come first. Nothing is
-    /// installed or tried out.
+    /// As [`Setup::search`], with a warning where that leaves a doubt.
+    ///
+    /// # Errors
+    /// As [`Setup::search`].
+    pub async fn holders(&self) -> Result<Vec<(Engine, Inventory)>> {
+        let search = self.search().await?;
+        if search.is_in_doubt() {
+            search.warn();
+        }
+        Ok(search.engines)
+    }
+
+    /// Looks for the deployment in every engine that the settings allow. Nothing is installed or tried out.
     ///
     /// # Errors
     /// When an engine that is here, or that was asked for, does not answer, and no other does.
-    pub async fn holders(&self) -> Result<Vec<(Engine, Inventory)>> {
-        let mut found = Vec::new();
-        let mut problems = Vec::new();
+    pub async fn search(&self) -> Result<Search> {
+        let mut search = Search::default();
         for &kind in self.settings.engine.choice.kinds() {
             if kind == EngineKind::Podman && find_on_path("podman").is_none() {
                 continue;
@@ -57,21 +89,22 @@ impl Setup {
             match self.connector().reach(kind).await {
                 Ok(engine) => {
                     let inventory = engine.inventory().await?;
-                    found.push((engine, inventory));
+                    search.engines.push((engine, inventory));
                 }
-                // One that nobody asked for is not missed.
-                Err(_) if kind == EngineKind::Docker && self.settings.engine.choice == Choice::Auto => {}
-                Err(error) => problems.push(error.context(format!("{kind} does not answer"))),
+                // One that nobody asked for is missed only where it may hold something.
+                Err(error)
+                    if kind == EngineKind::Docker
+                        && self.settings.engine.choice == Choice::Auto
+                        && !is_silent_docker(&error) => {}
+                Err(error) => search.silent.push(error.context(format!("{kind} does not answer"))),
             }
         }
-        match problems.pop() {
-            Some(problem) if found.is_empty() => Err(problem),
+        search.engines.sort_by_key(|(_, inventory)| inventory.is_empty());
+        match search.silent.pop() {
+            Some(problem) if search.engines.is_empty() => Err(problem),
             problem => {
-                if let Some(problem) = problem {
-                    eprintln!("warning: {problem:#}");
-                }
-                found.sort_by_key(|(_, inventory)| inventory.is_empty());
-                Ok(found)
+                search.silent.extend(problem);
+                Ok(search)
             }
         }
     }
@@ -83,8 +116,13 @@ impl Setup {
     /// [`Obstructed`], with the engine to remove it from.
     pub(crate) async fn refuse_two_engines(&self, chosen: &Engine) -> Result<()> {
         for kind in Choice::Auto.kinds().iter().copied().filter(|kind| *kind != chosen.kind()) {
-            // An engine that does not answer holds nothing that runs.
-            let Ok(other) = self.connector().reach(kind).await else { continue };
+            let other = match self.connector().reach(kind).await {
+                Ok(other) => other,
+                Err(error) => {
+                    self.warn_of_silent(kind, &error, chosen).await?;
+                    continue;
+                }
+            };
             let inventory = other.inventory().await?;
             if !inventory.is_empty() {
                 let name = &self.settings.cluster.name;
@@ -97,6 +135,25 @@ impl Setup {
         }
         Ok(())
     }
+
+    /// Tells of an engine that does not answer where it may hold what was brought up: there is a deployment, and not in
+    /// the engine that was chosen.
+    async fn warn_of_silent(&self, kind: EngineKind, error: &Error, chosen: &Engine) -> Result<()> {
+        let may_hold = match kind {
+            EngineKind::Docker => is_silent_docker(error),
+            EngineKind::Podman => find_on_path("podman").is_some(),
+        };
+        if may_hold && self.paths.state.exists() && chosen.inventory().await?.is_empty() {
+            let name = &self.settings.cluster.name;
+            eprintln!("warning: {kind}, which may hold a part of `{name}`, does not answer: {error:#}");
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is a Docker that does not answer: stopped, or closed to this user.
+fn is_silent_docker(error: &Error) -> bool {
+    error.is::<Silent>() && may_be_docker(std::env::var("DOCKER_HOST").ok().as_deref())
 }
 
 /// The engine whose parts have to be on this machine. A Docker that answers has all that it needs, wherever that is.

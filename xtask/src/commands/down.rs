@@ -5,31 +5,27 @@
 use anyhow::{Context as _, Result};
 
 use crate::engine::{Engine, Inventory};
+use crate::engines::Search;
 use crate::paths::Paths;
 use crate::session::Setup;
 
 const NO_ENGINE: &str = "there is no container engine here, so there is nothing to remove";
+const AGAIN: &str = "something could not be removed; run `cargo xtask down` again";
+const IN_DOUBT: &str = "found nothing to remove, and kept the secrets and the kubeconfig, which may be those of an engine \
+                        that does not answer; start it, or name the other one with `--engine`, and run this again";
 
 /// Removes everything.
 ///
 /// # Errors
-/// All that could not be removed; the rest is removed all the same.
+/// All that could not be removed; the rest is removed all the same, but for the state, so that `down` can be run again.
+/// When nothing was found, and an engine that may hold it does not answer.
 pub async fn run(setup: Setup) -> Result<()> {
     if setup.dry_run {
-        return part(&setup, |all| all).await;
+        return remove(&setup, |all| all).await;
     }
     let _lock = setup.lock()?;
-    let engines = setup.holders().await?;
-    if engines.is_empty() {
-        remove_state(&setup.paths)?;
-        eprintln!("{NO_ENGINE}");
-    }
-    for (at, (engine, inventory)) in engines.iter().enumerate() {
-        if at == 0 || !inventory.is_empty() {
-            eprintln!("removed: {}", remove_everything(engine, &setup.paths).await?);
-        }
-    }
-    Ok(())
+    remove(&setup, |all| all).await?;
+    Ok(remove_state(&setup.paths)?)
 }
 
 /// Removes all that the engine holds of the deployment, and its state; tells what there was.
@@ -38,10 +34,7 @@ pub async fn run(setup: Setup) -> Result<()> {
 /// All that could not be removed; the state is kept then, so that `down` can be run again.
 pub async fn remove_everything(engine: &Engine, paths: &Paths) -> Result<Inventory> {
     let inventory = engine.inventory().await?;
-    engine
-        .remove(&inventory)
-        .await
-        .context("something could not be removed; run `cargo xtask down` again")?;
+    engine.remove(&inventory).await.context(AGAIN)?;
     remove_state(paths)?;
     Ok(inventory)
 }
@@ -57,11 +50,16 @@ fn remove_state(paths: &Paths) -> std::io::Result<()> {
 /// As [`run`].
 pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Result<()> {
     let _lock = if setup.dry_run { None } else { Some(setup.lock()?) };
-    let engines = setup.holders().await?;
-    if engines.is_empty() {
+    remove(setup, select).await
+}
+
+async fn remove(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Result<()> {
+    let search = settled(setup.search().await?, setup.dry_run || !setup.paths.state.exists())?;
+    if search.engines.is_empty() {
         eprintln!("{NO_ENGINE}");
     }
-    for (at, (engine, inventory)) in engines.into_iter().enumerate() {
+    let mut problems = Vec::new();
+    for (at, (engine, inventory)) in search.engines.into_iter().enumerate() {
         let part = select(inventory);
         if at > 0 && part.is_empty() {
             continue;
@@ -69,12 +67,28 @@ pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Res
         if setup.dry_run {
             println!("would be removed: {part}");
             part.names().for_each(|name| println!("- {name}"));
-        } else {
-            engine.remove(&part).await?;
-            eprintln!("removed: {part}");
+            continue;
+        }
+        match engine.remove(&part).await {
+            Ok(()) => eprintln!("removed: {part}"),
+            Err(problem) => problems.push(problem),
         }
     }
-    Ok(())
+    let first = problems.into_iter().reduce(|all, next| all.context(format!("{next:#}")));
+    first.map_or(Ok(()), |problem| Err(problem.context(AGAIN)))
+}
+
+/// Tells of engines that do not answer; refuses to go on where they may hold what there is to remove, unless nothing of
+/// it would be lost.
+fn settled(mut search: Search, nothing_to_lose: bool) -> Result<Search> {
+    if search.is_in_doubt()
+        && !nothing_to_lose
+        && let Some(silent) = search.silent.pop()
+    {
+        return Err(silent.context(IN_DOUBT));
+    }
+    search.warn();
+    Ok(search)
 }
 
 /// The container called `name`, if it is in the inventory.
@@ -82,4 +96,19 @@ pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Res
 pub fn container(inventory: Inventory, name: &str) -> Inventory {
     let containers = inventory.containers.into_iter().filter(|other| other == name).collect();
     Inventory { containers, ..Inventory::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn what_an_engine_that_does_not_answer_may_need_is_kept() {
+        let silent = || Search { silent: vec![anyhow!("docker does not answer")], ..Search::default() };
+        let told = format!("{:#}", settled(silent(), false).unwrap_err());
+        assert!(told.contains("kept the secrets") && told.ends_with(": docker does not answer"), "{told}");
+        assert!(settled(silent(), true).is_ok());
+        assert!(settled(Search::default(), false).is_ok());
+    }
 }

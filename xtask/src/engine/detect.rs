@@ -54,6 +54,18 @@ pub struct NoEngine {
     cure: String,
 }
 
+/// Docker does not answer, whether it is absent, stopped, or closed to this user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Silent(String);
+
+/// kind calls an engine by its command line, which is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the command line `docker`, which kind needs, is not on PATH; install Debian's package `docker-cli` (`docker.io` before Debian 13)"
+)]
+struct NoCommandLine;
+
 /// How a connection is to be made.
 #[derive(Debug)]
 pub struct Connector<'a> {
@@ -79,6 +91,17 @@ impl Choice {
     }
 }
 
+impl Demand {
+    /// What is asked, in words that fit after "no container engine here".
+    fn words(self) -> &'static str {
+        match self {
+            Self { cluster: true, .. } => "can run a kind cluster",
+            Self { privileged: true, .. } => "can run a privileged container",
+            _ => "answers",
+        }
+    }
+}
+
 impl Connector<'_> {
     /// The first engine that is reachable and can do what is asked. Where nothing needs privileges, one that can give
     /// them comes first all the same, so that all parts of a deployment meet in one engine.
@@ -88,6 +111,7 @@ impl Connector<'_> {
     pub async fn choose(&self, demand: Demand) -> Result<Engine> {
         let kinds = self.choice.kinds();
         let mut limited = None;
+        let mut cures = String::new();
         let mut reasons = String::new();
         for kind in kinds {
             let engine = match self.reach(*kind).await {
@@ -105,18 +129,16 @@ impl Connector<'_> {
                 Ok(()) => return Ok(engine),
                 Err(error) => {
                     let _ = write!(reasons, "\n  {}: {error:#}", engine.description());
+                    if cures.is_empty() && !error.is::<NoCommandLine>() {
+                        cures = cure(*kind, self.choice);
+                    }
                     limited.get_or_insert(engine);
                 }
             }
         }
         match limited {
             Some(engine) if !demand.privileged => Ok(engine),
-            limited => Err(NoEngine {
-                work: if demand.privileged { "can run a privileged container" } else { "answers" },
-                reasons,
-                cure: limited.map(|engine| cure(engine.kind, self.choice)).unwrap_or_default(),
-            }
-            .into()),
+            _ => Err(NoEngine { work: demand.words(), reasons, cure: cures }.into()),
         }
     }
 
@@ -172,7 +194,7 @@ async fn reach_docker() -> Result<Docker> {
     match answers.await {
         Ok(docker) => Ok(docker),
         Err(error) => {
-            Err(anyhow!(Refusal::of(EngineKind::Docker, error)).context(no_docker(host.as_deref())))
+            Err(anyhow!(Refusal::of(EngineKind::Docker, error)).context(Silent(no_docker(host.as_deref()))))
         }
     }
 }
@@ -196,6 +218,18 @@ pub fn is_docker_installed() -> bool {
     find_on_path("dockerd").is_some() || Path::new("/usr/sbin/dockerd").exists()
 }
 
+/// Whether there may be a Docker, though it does not answer: the engine itself, or the socket of one. `host` is
+/// `DOCKER_HOST`; what it names beyond this machine may always be there.
+#[must_use]
+pub fn may_be_docker(host: Option<&str>) -> bool {
+    match host {
+        None => is_docker_installed() || Path::new(DOCKER_SOCKET.trim_start_matches("unix://")).exists(),
+        Some(host) => host
+            .strip_prefix("unix://")
+            .is_none_or(|socket| Path::new(socket).exists() || find_on_path("dockerd").is_some()),
+    }
+}
+
 impl Engine {
     /// Whether the engine can do what is asked.
     ///
@@ -215,7 +249,7 @@ impl Engine {
 
     fn can_be_called_by_kind(&self) -> Result<()> {
         if self.kind == EngineKind::Docker {
-            find_on_path("docker").context("the command line `docker`, which kind needs, is not on PATH")?;
+            find_on_path("docker").ok_or(NoCommandLine)?;
         }
         Ok(())
     }
@@ -260,6 +294,21 @@ mod tests {
         let asked_for = cure(EngineKind::Docker, Choice::Docker);
         assert!(asked_for.contains("--engine podman") && asked_for.contains("--on host --unprivileged"));
         assert!(!cure(EngineKind::Docker, Choice::Auto).contains("--engine podman"), "it was tried");
+    }
+
+    #[test]
+    fn what_no_engine_can_do_is_told_as_it_was_asked() {
+        let words = |privileged, cluster| Demand { privileged, cluster }.words();
+        assert_eq!(words(true, true), "can run a kind cluster");
+        assert_eq!(words(true, false), "can run a privileged container");
+        assert_eq!(words(false, false), "answers");
+    }
+
+    #[test]
+    fn a_docker_that_is_closed_or_elsewhere_may_be_there() {
+        let socket = tempfile::NamedTempFile::new().unwrap();
+        assert!(may_be_docker(Some(&format!("unix://{}", socket.path().display()))));
+        assert!(may_be_docker(Some("tcp://lab:2376")));
     }
 
     #[test]

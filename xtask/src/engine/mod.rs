@@ -24,7 +24,9 @@ use anyhow::{Context as _, Result};
 use bollard::Docker;
 
 pub use self::containers::{ContainerState, Fit};
-pub use self::detect::{Abilities, Choice, Connector, Demand, NoEngine, is_docker_installed};
+pub use self::detect::{
+    Abilities, Choice, Connector, Demand, NoEngine, Silent, is_docker_installed, may_be_docker,
+};
 pub use self::exec::Output;
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
