@@ -30,9 +30,7 @@ pub async fn run(setup: Setup, command: &Command) -> Result<()> {
         Command::Down => {
             // The kubeconfig names a cluster that is gone then.
             let (kubeconfig, dry_run) = (setup.paths.kubeconfig(), setup.dry_run);
-            let part =
-                |all: Inventory| Inventory { nodes: all.nodes, volumes: all.volumes, ..Inventory::default() };
-            down::part(&setup, part).await?;
+            down::part(&setup, Inventory::of_cluster).await?;
             if !dry_run && kubeconfig.exists() {
                 fs_err::remove_file(kubeconfig)?;
             }

@@ -25,8 +25,10 @@ pub struct Inventory {
     pub nodes: Vec<String>,
     /// Other containers.
     pub containers: Vec<String>,
-    /// Volumes.
+    /// Volumes of nodes, which kind makes.
     pub volumes: Vec<String>,
+    /// Volumes of other containers.
+    pub container_volumes: Vec<String>,
     /// Networks.
     pub networks: Vec<String>,
 }
@@ -40,9 +42,15 @@ impl Inventory {
 }
 
 impl Inventory {
+    /// Only what belongs to the cluster.
+    #[must_use]
+    pub fn of_cluster(self) -> Self {
+        Self { nodes: self.nodes, volumes: self.volumes, ..Self::default() }
+    }
+
     /// Everything that is listed, in the order in which it is removed.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        [&self.nodes, &self.containers, &self.volumes, &self.networks]
+        [&self.nodes, &self.containers, &self.volumes, &self.container_volumes, &self.networks]
             .into_iter()
             .flatten()
             .map(String::as_str)
@@ -52,15 +60,15 @@ impl Inventory {
 impl std::fmt::Display for Inventory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kinds = [
-            ("node", &self.nodes),
-            ("container", &self.containers),
-            ("volume", &self.volumes),
-            ("network", &self.networks),
+            ("node", self.nodes.len()),
+            ("container", self.containers.len()),
+            ("volume", self.volumes.len() + self.container_volumes.len()),
+            ("network", self.networks.len()),
         ];
         let counted: Vec<_> = kinds
             .iter()
-            .filter(|(_, names)| !names.is_empty())
-            .map(|(kind, names)| format!("{} {kind}{}", names.len(), if names.len() == 1 { "" } else { "s" }))
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" }))
             .collect();
         f.write_str(&if counted.is_empty() { "nothing".into() } else { counted.join(", ") })
     }
@@ -159,16 +167,17 @@ impl Engine {
             .map_err(|error| self.told(error))
             .context("failed to list the networks")?;
         let networks: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();
-        let mut volumes = self.volumes(self.own()).await?;
-        if networks.contains(&self.owner) {
-            // With Docker, kind's volumes are anonymous and go with the node; with Podman they carry the node's name.
-            volumes
-                .extend(self.volumes(label_filter(&format!("{}-control-plane", self.owner), "true")).await?);
-        }
+        // With Docker, kind's volumes are anonymous and go with the node; with Podman they carry the node's name.
+        let volumes = if networks.contains(&self.owner) {
+            self.volumes(label_filter(&format!("{}-control-plane", self.owner), "true")).await?
+        } else {
+            Vec::new()
+        };
         Ok(Inventory {
             containers: containers.iter().filter_map(name_of).filter(|name| !nodes.contains(name)).collect(),
             nodes,
             volumes,
+            container_volumes: self.volumes(self.own()).await?,
             networks,
         })
     }
@@ -182,12 +191,12 @@ impl Engine {
         for name in inventory.nodes.iter().chain(&inventory.containers) {
             problems.extend(self.remove_container(name).await.err());
         }
-        for name in &inventory.volumes {
+        for name in inventory.volumes.iter().chain(&inventory.container_volumes) {
             problems.extend(self.remove_volume(name).await.err());
         }
         // Last, because by the network the rest is found when this is stopped halfway.
         for name in &inventory.networks {
-            let removed = fine_when_missing(self.docker.remove_network(name).await);
+            let removed = fine_when_gone(self.docker.remove_network(name).await);
             problems.extend(
                 removed
                     .map_err(|error| self.told(error))
@@ -212,14 +221,14 @@ impl Engine {
         // whether it is gone.
         let _ = self.docker.kill_container(name, Some(kill)).await;
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        fine_when_missing(self.docker.remove_container(name, Some(options)).await)
+        fine_when_going(self.docker.remove_container(name, Some(options)).await)
             .map_err(|error| self.told(error))
             .with_context(|| format!("failed to remove the container `{name}`"))
     }
 
     /// Removes a volume; one that does not exist is as good.
     pub(super) async fn remove_volume(&self, name: &str) -> Result<()> {
-        fine_when_missing(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await)
+        fine_when_gone(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await)
             .map_err(|error| self.told(error))
             .with_context(|| format!("failed to remove the volume `{name}`"))
     }
@@ -263,10 +272,18 @@ impl Engine {
     }
 }
 
-/// What is gone, has ended, or is being removed already is as good as removed.
-fn fine_when_missing(result: Result<(), Error>) -> Result<(), Error> {
+/// What is gone is as good as removed.
+fn fine_when_gone(result: Result<(), Error>) -> Result<(), Error> {
     match result {
-        Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// So is a container that is being removed already. Of a volume or a network, the same answer means that it is in use.
+fn fine_when_going(result: Result<(), Error>) -> Result<(), Error> {
+    match fine_when_gone(result) {
+        Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
         other => other,
     }
 }
@@ -294,5 +311,30 @@ mod tests {
         };
         assert_eq!(some.to_string(), "1 node, 2 volumes");
         assert!(!some.is_empty());
+    }
+
+    #[test]
+    fn the_volumes_of_other_containers_are_not_the_clusters() {
+        let all = Inventory {
+            nodes: vec!["node".into()],
+            containers: vec!["edge".into()],
+            volumes: vec!["of-node".into()],
+            container_volumes: vec!["of-edge".into()],
+            networks: vec!["network".into()],
+        };
+        assert_eq!(all.to_string(), "1 node, 1 container, 2 volumes, 1 network");
+        assert_eq!(all.names().collect::<Vec<_>>(), ["node", "edge", "of-node", "of-edge", "network"]);
+        assert_eq!(all.of_cluster().names().collect::<Vec<_>>(), ["node", "of-node"]);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_removed() {
+        let answer = |status_code| {
+            Err(Error::DockerResponseServerError { status_code, message: "a word of the engine".into() })
+        };
+        assert!(fine_when_gone(answer(404)).is_ok() && fine_when_going(answer(404)).is_ok());
+        assert!(fine_when_gone(answer(409)).is_err(), "a volume in use stays");
+        assert!(fine_when_going(answer(409)).is_ok(), "a container that is being removed goes");
+        assert!(fine_when_going(answer(500)).is_err());
     }
 }
