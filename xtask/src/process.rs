@@ -3,6 +3,7 @@
 
 mod error;
 mod path;
+mod quote;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::ProcessError;
 pub use self::path::find_on_path;
+pub use self::quote::quote;
 
 /// How many lines of a failed child's output go into the error.
 const TAIL_LINES: usize = 15;
@@ -312,18 +314,6 @@ fn tail_of(path: &Path, start: u64) -> String {
         let _ = write!(tail, "\n    {line}");
         tail
     })
-}
-
-/// The word as one would type it in a shell.
-#[must_use]
-pub fn quote(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]
