@@ -91,7 +91,7 @@ impl RunFigures {
             |value: &Value, what: &str| value.as_f64().with_context(|| format!("the report has no {what}"));
         let wall = seconds(&report["seconds"], "wall time")?;
         let path = seconds(&report["criticalPath"]["seconds"], "critical path")?;
-        let applied = time(&step(report, "deploy").or_else(|_| step(report, "edge"))?["ended"])?;
+        let applied = time(&step(report, "deploy")?["ended"])?;
         let arrived = time(&report["messages"][0]["enqueuedTimeUtc"])?;
         Ok(Self {
             wall,

@@ -92,14 +92,29 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context as _;
+    use anyhow::{Error, anyhow};
+    use std::io::ErrorKind;
 
     #[test]
     fn the_code_is_that_of_the_cause() {
-        let wrapped = |error: anyhow::Error| Err::<(), _>(error).context("failed to prove").unwrap_err();
         let unproved = Unproved { layer: "pod".into(), detail: "none".into() };
-        assert_eq!(code(&wrapped(unproved.into())), ExitCode::from(UNPROVED));
-        assert_eq!(code(&wrapped(Interrupted.into())), ExitCode::from(INTERRUPTED));
-        assert_eq!(code(&anyhow::anyhow!("no space left")), ExitCode::from(FAILURE));
+        let cases: [(Error, u8); 12] = [
+            (anyhow!("no space left"), FAILURE),
+            (std::io::Error::from(ErrorKind::NotFound).into(), FAILURE),
+            (Usage("these flags contradict each other").into(), USAGE),
+            (Missing::new(Vec::new()).into(), MACHINE),
+            (NoRoom { folders: vec!["`/` has 1 MB free".into()] }.into(), MACHINE),
+            (std::io::Error::from(ErrorKind::StorageFull).into(), MACHINE),
+            (std::io::Error::from(ErrorKind::PermissionDenied).into(), MACHINE),
+            (unproved.into(), UNPROVED),
+            (Foreign::at("a network of that name exists").into(), OBSTRUCTED),
+            (Obstructed { obstacles: Vec::new() }.into(), OBSTRUCTED),
+            (Interrupted.into(), INTERRUPTED),
+            (anyhow!(Interrupted).context("cleaned up"), INTERRUPTED),
+        ];
+        for (error, expected) in cases {
+            let wrapped = error.context("failed to prove");
+            assert_eq!(code(&wrapped), ExitCode::from(expected), "{wrapped:#}");
+        }
     }
 }
