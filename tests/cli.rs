@@ -155,7 +155,7 @@ fn a_second_invocation_waits_its_turn() {
     fs_err::create_dir_all(&folder).unwrap();
     let lock = fs_err::File::create(folder.join("kedge.lock")).unwrap().into_file();
     lock.lock().unwrap();
-    let error = stderr(&mut machine.xtask(&["up"]), 1);
+    let error = stderr(&mut machine.xtask(&["up"]), 6);
     assert!(error.contains("another `cargo xtask` is at work on `kedge`"), "{error}");
 }
 

@@ -56,7 +56,7 @@ fn a_second_invocation_that_changes_something_is_refused() {
         let path = machine.path(".local/state/kedge/kedge.lock");
         let lock = fs_err::File::open(path).unwrap().into_file();
         lock.lock().unwrap();
-        let told = refusal(&mut machine.xtask(command), 1);
+        let told = refusal(&mut machine.xtask(command), 6);
         assert!(
             told.contains("another `cargo xtask` is at work on `kedge`; wait for its end"),
             "{command:?}: {told}"

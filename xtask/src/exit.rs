@@ -24,7 +24,8 @@ pub const SETTINGS: u8 = 3;
 pub const MACHINE: u8 = 4;
 /// A layer is broken: what is up does not deliver telemetry.
 pub const UNPROVED: u8 = 5;
-/// Something that is not ours is in the way: a name or a port is taken; nothing was changed.
+/// Something that is not ours is in the way: a name or a port is taken, or another invocation is at work; nothing was
+/// changed.
 pub const OBSTRUCTED: u8 = 6;
 /// The user stopped the command; `e2e` has cleaned up, the others leave what they have made to `down`.
 pub const INTERRUPTED: u8 = 130;
@@ -33,6 +34,11 @@ pub const INTERRUPTED: u8 = 130;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub &'static str);
+
+/// Another invocation is changing the deployment of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("another `cargo xtask` is at work on `{0}`; wait for its end")]
+pub struct Busy(pub String);
 
 /// A layer between the machine and the hub is broken.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +84,7 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             Some(MACHINE)
         } else if cause.is::<Unproved>() {
             Some(UNPROVED)
-        } else if cause.is::<Obstructed>() || cause.is::<Foreign>() {
+        } else if cause.is::<Obstructed>() || cause.is::<Foreign>() || cause.is::<Busy>() {
             Some(OBSTRUCTED)
         } else if cause.is::<Interrupted>() {
             Some(INTERRUPTED)
@@ -98,7 +104,7 @@ mod tests {
     #[test]
     fn the_code_is_that_of_the_cause() {
         let unproved = Unproved { layer: "pod".into(), detail: "none".into() };
-        let cases: [(Error, u8); 12] = [
+        let cases: [(Error, u8); 13] = [
             (anyhow!("no space left"), FAILURE),
             (std::io::Error::from(ErrorKind::NotFound).into(), FAILURE),
             (Usage("these flags contradict each other").into(), USAGE),
@@ -108,6 +114,7 @@ mod tests {
             (std::io::Error::from(ErrorKind::PermissionDenied).into(), MACHINE),
             (unproved.into(), UNPROVED),
             (Foreign::at("a network of that name exists").into(), OBSTRUCTED),
+            (Busy("kedge".into()).into(), OBSTRUCTED),
             (Obstructed { obstacles: Vec::new() }.into(), OBSTRUCTED),
             (Interrupted.into(), INTERRUPTED),
             (anyhow!(Interrupted).context("cleaned up"), INTERRUPTED),

@@ -1,5 +1,6 @@
 //! One invocation that changes something: opened with a preflight, run by plan, closed with a report.
 
+use std::fs::TryLockError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::Connector;
 use crate::execute::{conclude, execute};
+use crate::exit::Busy;
 use crate::observe::observe;
 use crate::paths::{self, Paths, private_folder};
 use crate::place::Place;
@@ -74,15 +76,18 @@ impl Setup {
     /// Makes this the only invocation that changes the deployment, until the lock is dropped.
     ///
     /// # Errors
-    /// When another one is at work.
+    /// [`Busy`] when another one is at work; else when the lock cannot be made.
     pub fn lock(&self) -> Result<std::fs::File> {
         let path = self.paths.state.with_extension("lock");
         private_folder(path.parent().unwrap_or(&path))?;
         let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
-        let name = &self.settings.cluster.name;
-        file.try_lock()
-            .with_context(|| format!("another `cargo xtask` is at work on `{name}`; wait for its end"))?;
-        Ok(file)
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Busy(self.settings.cluster.name.clone()).into()),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("failed to lock `{}`", path.display()))
+            }
+        }
     }
 
     /// How to connect to an engine.
