@@ -19,6 +19,8 @@ use crate::{edge, steps};
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// Quick things are measured more often.
 const QUICK_RUNS: usize = 10;
+const LEFT: &str = "the measurements were not finished, and what is up stays for a look at it; `cargo xtask down`, with \
+                    the same flags, removes it";
 
 /// Flags of `bench`.
 #[derive(Debug, clap::Args)]
@@ -37,19 +39,14 @@ pub struct Args {
 /// Measures, prints a table, and keeps the figures as JSON.
 ///
 /// # Errors
-/// When a measured run fails.
+/// When a measured run fails; what is up then is left.
 pub async fn run(setup: Setup, selection: Vec<OsString>, args: &Args) -> Result<()> {
     let bench = Bench { setup, selection, runs: usize::from(args.runs) };
     if bench.setup.dry_run {
-        println!("{} times `e2e`, `up` and `{} times up`, `down`", args.runs, args.runs);
+        print!("{}", outline(bench.runs, args.cold));
         return Ok(());
     }
-    let mut measures = bench.help().await?;
-    measures.extend(bench.e2e().await?);
-    measures.extend(bench.converged().await?);
-    if args.cold {
-        measures.extend(bench.cold().await?);
-    }
+    let measures = bench.measure(args.cold).await.context(LEFT)?;
     let folder = bench.setup.paths.project.join("target/kedge/bench");
     fs_err::create_dir_all(&folder)?;
     let now = Timestamp::now();
@@ -73,7 +70,37 @@ struct Bench {
     runs: usize,
 }
 
+/// What is done, for a dry run.
+fn outline(runs: usize, cold: bool) -> String {
+    let quick = quick_runs(runs);
+    let mut text = format!(
+        "would be run and timed, each in a process of its own:\n\
+         - `--help`, {QUICK_RUNS} times\n\
+         - `e2e --yes`, once to fill the caches and {runs} times\n\
+         - `up --yes`, `verify`, `up` {quick} times, `down`\n"
+    );
+    if cold {
+        text += "- `cargo build --package xtask` from nothing, once\n- the build of the node image from nothing, once\n";
+    }
+    text
+}
+
+/// How often a quick thing is measured that is not quite as quick as `--help`.
+fn quick_runs(runs: usize) -> usize {
+    runs.max(QUICK_RUNS)
+}
+
 impl Bench {
+    async fn measure(&self, cold: bool) -> Result<Vec<Measure>> {
+        let mut measures = self.help().await?;
+        measures.extend(self.e2e().await?);
+        measures.extend(self.converged().await?);
+        if cold {
+            measures.extend(self.cold().await?);
+        }
+        Ok(measures)
+    }
+
     /// This program in a process of its own, with the flags that say on what to work.
     async fn xtask(&self, args: &[&str]) -> Result<()> {
         let program = std::env::current_exe().context("failed to find this program")?;
@@ -120,7 +147,7 @@ impl Bench {
         self.xtask(&["up", "--yes"]).await?;
         self.xtask(&["verify"]).await?;
         let mut up = Measure::new("`up` where all is as described", "s", 1.0);
-        for _ in 0..self.runs.max(QUICK_RUNS) {
+        for _ in 0..quick_runs(self.runs) {
             up.values.push(timed(self.xtask(&["up"])).await?);
         }
         let mut measures = vec![up];
@@ -146,7 +173,8 @@ impl Bench {
         compiled.values.push(timed(async { Ok(compile.run().await?) }).await?);
         eprintln!("building the node image from nothing");
         let context = self.setup.clone().open(&[Action::Image(Image::Node)]).await?;
-        context.begin()?;
+        // Not the beginning of a run, which would keep new secrets that nothing needs.
+        fs_err::create_dir_all(&context.run_folder)?;
         let mut node = Measure::new("node image from Debian packages, from nothing", "s", 480.0);
         node.values.push(timed(steps::images::rebuild(&context, Image::Node, "node-image")).await?);
         Ok(vec![compiled, node])
@@ -182,4 +210,22 @@ async fn sizes(context: &Context) -> Result<Vec<Measure>> {
         measures.push(size);
     }
     Ok(measures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_tells_what_would_be_measured() {
+        let text = outline(3, false);
+        assert!(
+            text.contains("once to fill the caches and 3 times") && text.contains("`up` 10 times"),
+            "{text}"
+        );
+        assert!(!text.contains("from nothing"), "{text}");
+        let cold = outline(20, true);
+        assert!(cold.starts_with("would be run") && cold.contains("`up` 20 times"), "{cold}");
+        assert_eq!(cold.matches("from nothing").count(), 2, "{cold}");
+    }
 }
