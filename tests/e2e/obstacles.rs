@@ -16,20 +16,26 @@ impl Drop for Foreign {
     }
 }
 
-/// A disk that is full, gone when the test ends.
-struct FullDisk(tempfile::TempDir);
+/// A small disk, gone when the test ends.
+struct Disk(tempfile::TempDir);
 
-impl FullDisk {
-    fn mount() -> Self {
+impl Disk {
+    fn mount(size: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = ["-t", "tmpfs", "-o", "size=4k", "kedge-test"];
+        let size = format!("size={size}");
+        let options = ["-t", "tmpfs", "-o", &size, "kedge-test"];
         assert_cmd::Command::new("mount").args(options).arg(folder.path()).assert().success();
-        fs_err::write(folder.path().join("full"), [0; 4096]).unwrap();
         Self(folder)
+    }
+
+    fn full() -> Self {
+        let disk = Self::mount("4k");
+        fs_err::write(disk.0.path().join("full"), [0; 4096]).unwrap();
+        disk
     }
 }
 
-impl Drop for FullDisk {
+impl Drop for Disk {
     fn drop(&mut self) {
         let _ = assert_cmd::Command::new("umount").arg(self.0.path()).output();
     }
@@ -38,7 +44,7 @@ impl Drop for FullDisk {
 #[test]
 #[ignore = "needs a container engine, and root to mount a disk"]
 fn a_disk_without_room_is_told_and_nothing_is_left() {
-    let disk = FullDisk::mount();
+    let disk = Disk::full();
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("kedge.toml");
     fs_err::write(&settings, format!("[cluster]\nname = {NAME:?}\n")).unwrap();
@@ -50,6 +56,31 @@ fn a_disk_without_room_is_told_and_nothing_is_left() {
     assert_eq!(code, 4, "{error}");
     assert!(error.contains(state) && error.contains("No space left on device"), "{error}");
     assert!(!engine(&["ps", "--all", "--format", "{{.Names}}"]).contains(NAME));
+}
+
+#[test]
+#[ignore = "needs Podman, and root to mount a disk"]
+fn a_disk_with_too_little_room_is_told_before_anything_is_made() {
+    let disk = Disk::mount("64m");
+    let path = disk.0.path();
+    let at = |name: &str| path.join(name).to_str().unwrap().to_owned();
+    // An empty Podman of its own: that of the machine may have the images that would need the room.
+    fs_err::write(
+        path.join("storage.conf"),
+        format!("[storage]\ndriver = \"vfs\"\ngraphroot = {:?}\nrunroot = {:?}\n", at("graph"), at("run")),
+    )
+    .unwrap();
+    let settings = at("kedge.toml");
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    fs_err::write(&settings, format!("[cluster]\nname = {NAME:?}\n[registry]\nport = {port}\n")).unwrap();
+    let (code, _, error) = xtask_with(
+        &["registry", "up", "--yes", "--engine", "podman", "--profile", &settings],
+        &[("CONTAINERS_STORAGE_CONF", &at("storage.conf")), ("XDG_CACHE_HOME", path.to_str().unwrap())],
+    );
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains("too little room on the disk") && error.contains("MB are needed"), "{error}");
+    assert!(error.contains(path.to_str().unwrap()), "{error}");
+    assert!(!state_of(NAME).exists());
 }
 
 #[test]
