@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Credentials;
-use crate::engine::Engine;
+use crate::engine::{ContainerSpec, Engine, Fit};
 use crate::images::{Image, Recipe};
 use crate::inputs::Fingerprint;
 use crate::paths::Paths;
@@ -22,10 +22,12 @@ use crate::progress::Progress;
 use crate::session::Setup;
 use crate::settings::Settings;
 use crate::verify::Proof;
-use crate::wait::{Observation, wait_for};
+use crate::wait::{Observation, WaitError, wait_for};
 
 /// How long the hub and the registry may take to answer.
 const CONTAINER_LIMIT: Duration = Duration::from_secs(60);
+/// The same for one that is not new, which has less to do.
+const OLD_CONTAINER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a run finds out about its surroundings and proves.
 #[derive(Debug, Clone, Default)]
@@ -99,16 +101,42 @@ impl Context {
         Ok(fs_err::create_dir_all(&self.run_folder)?)
     }
 
-    /// Waits until a container of this deployment does what it is for; one that has ended ends the wait.
+    /// Brings a container of this deployment up, and waits until it does what it is for. One that was there and does not
+    /// is replaced, once: it would not do it the next time either. Tells how the container was found.
     ///
     /// # Errors
-    /// When it ended, or did not get there in time.
-    pub async fn wait_for_container<F, Fut>(&self, what: &str, name: &str, works: F) -> Result<()>
+    /// When a name is taken, the engine refuses, or the container ended or did not get there in time.
+    pub async fn ensure_container<F, Fut>(&self, what: &str, spec: &ContainerSpec, works: F) -> Result<Fit>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<()>>,
     {
-        wait_for(what, CONTAINER_LIMIT, || async {
+        let found = self.engine.ensure_container(spec).await?;
+        if matches!(found, Fit::Runs | Fit::Stopped) {
+            let Err(error) = self.wait_for_container(what, &spec.name, OLD_CONTAINER_LIMIT, &works).await
+            else {
+                return Ok(found);
+            };
+            self.progress.say(&format!("{error}; its container is replaced"));
+            self.engine.replace_container(spec).await?;
+        }
+        self.wait_for_container(what, &spec.name, CONTAINER_LIMIT, &works).await?;
+        Ok(if found == Fit::Absent { found } else { Fit::Other })
+    }
+
+    /// Waits until a container does what it is for; one that has ended ends the wait.
+    async fn wait_for_container<F, Fut>(
+        &self,
+        what: &str,
+        name: &str,
+        limit: Duration,
+        works: &F,
+    ) -> Result<(), WaitError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        wait_for(what, limit, || async {
             match works().await {
                 Ok(()) => Observation::Ready(()),
                 Err(error) => match self.engine.container(name).await {
@@ -120,8 +148,7 @@ impl Context {
                 },
             }
         })
-        .await?;
-        Ok(())
+        .await
     }
 
     /// What the run has found out.

@@ -67,14 +67,19 @@ pub async fn check(context: &Context, plan: &Plan) -> Result<()> {
 }
 
 /// What is to be made takes, as measured, with some reserve. An edge is counted with what it rests on: one that is
-/// replaced leaves its room to the next, and must not be kept from repair by a disk that has no room for two. A step that
-/// is looked at again mostly finds all in order.
+/// replaced leaves its room to the next, and must not be kept from repair by a disk that has no room for two. Of the steps
+/// that are looked at again, only images count: they wait for nothing but what they are made from.
 fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
     let has = |wanted: fn(Action) -> bool| plan.steps.iter().any(|step| wanted(step.action));
     let mut room = Room::default();
     for step in &plan.steps {
+        let is_made = match step.work {
+            Work::Due(_) => true,
+            Work::Open(_) => matches!(step.action, Action::Image(_)),
+            Work::Nothing(_) | Work::Blocked(_) => false,
+        };
         match step.action {
-            _ if !matches!(step.work, Work::Due(_)) => {}
+            _ if !is_made => {}
             Action::Binaries => room.project += 700,
             Action::Image(Image::Base) => (room.engine, room.cache) = (room.engine + 200, room.cache + 300),
             // Compiling Kubernetes takes most of it, for a while.
@@ -135,6 +140,15 @@ mod tests {
             found.insert(base, differs());
             assert!(needed(&Plan::new(&[edge], &found), false).engine >= EDGE, "{edge}");
         }
+    }
+
+    #[test]
+    fn an_image_whose_programs_are_not_compiled_yet_takes_room() {
+        let goals = [Action::Image(Image::Edge)];
+        let mut found = all_there(&goals);
+        found.insert(Action::Binaries, Condition::Differs("there are none".into()));
+        found.insert(goals[0], Condition::Unseen("they cannot be read".into()));
+        assert!(needed(&Plan::new(&goals, &found), false).engine > 0);
     }
 
     #[test]

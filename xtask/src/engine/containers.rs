@@ -85,12 +85,18 @@ impl Engine {
             Fit::Runs => {}
             Fit::Stopped => self.start(&spec.name).await?,
             Fit::Absent => self.start_container(spec).await?,
-            Fit::Other => {
-                self.discard(spec).await?;
-                self.start_container(spec).await?;
-            }
+            Fit::Other => self.replace_container(spec).await?,
         }
         Ok(fit)
+    }
+
+    /// Removes a container of this deployment, and makes it anew with empty volumes.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn replace_container(&self, spec: &ContainerSpec) -> Result<()> {
+        self.discard(spec).await?;
+        self.start_container(spec).await
     }
 
     /// Makes a container and its volumes, puts its files into it, and starts it.

@@ -14,10 +14,12 @@ use crate::images::Image;
 use crate::place::{Place, Privilege};
 use crate::plan::Condition;
 use crate::steps::device;
-use crate::verify::{self, Refusal};
-use crate::wait::{Observation, wait_for};
+use crate::verify::{self, Name, Proof, Refusal};
+use crate::wait::{Observation, WaitError, wait_for};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
+/// How much of that a container gets that was found running, before it is asked whether it hangs.
+const HUNG_LIMIT: Duration = Duration::from_secs(60);
 /// As the pod is asked by Kubernetes.
 const READY: [&str; 2] = ["/usr/local/bin/kedge-health", "ready"];
 /// Where the image looks for what Kubernetes mounts on `/run`, which is in memory and empty here.
@@ -71,10 +73,36 @@ pub async fn observe(context: &Context, privilege: Privilege) -> Result<Conditio
 /// # Errors
 /// When the engine refuses, or the edge does not get ready; the error has its last status.
 pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
-    let found = context.engine.ensure_container(&spec(context, privilege).await?).await?;
+    let spec = spec(context, privilege).await?;
     let place = Place::Host(privilege);
+    let mut found = context.engine.ensure_container(&spec).await?;
+    let limit = if found == Fit::Runs { HUNG_LIMIT } else { READY_LIMIT };
+    let mut waited = wait_until_ready(context, place, limit).await;
+    if let (Fit::Runs, Err(error @ WaitError::TimedOut { .. })) = (found, &waited) {
+        if verify::stuck_at(context, place).await.is_some_and(|layer| is_hung(layer.name)) {
+            context.progress.say(&format!("{error}; its container hangs and is replaced"));
+            context.engine.replace_container(&spec).await?;
+            // What was found is true of the old one.
+            context.findings().proof = Proof::default();
+            found = Fit::Other;
+        }
+        waited = wait_until_ready(context, place, READY_LIMIT.saturating_sub(HUNG_LIMIT)).await;
+    }
+    if let Err(error) = waited {
+        return Err(verify::diagnose(context, place, error.into()).await);
+    }
+    Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
+}
+
+/// Whether a new container would help against what is wrong in this layer: not where the edge waits for what it was told
+/// to run, or for the hub.
+fn is_hung(layer: Name) -> bool {
+    matches!(layer, Name::Systemd | Name::InnerEngine | Name::Runtime)
+}
+
+async fn wait_until_ready(context: &Context, place: Place, limit: Duration) -> Result<(), WaitError> {
     let refusal = Refusal::default();
-    let waited = wait_for("the edge", READY_LIMIT, || async {
+    wait_for("the edge", limit, || async {
         let status = match edge::run(context, place, &READY).await {
             Ok(output) if output.success => return Observation::Ready(()),
             Ok(output) => output.text().to_owned(),
@@ -89,11 +117,7 @@ pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
         }
         Observation::NotYet(status)
     })
-    .await;
-    if let Err(error) = waited {
-        return Err(verify::diagnose(context, place, error.into()).await);
-    }
-    Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
+    .await
 }
 
 async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> {
@@ -133,5 +157,17 @@ pub fn rights(privilege: Privilege) -> Rights {
             let devices = DEVICES.into_iter().filter(|path| Path::new(path).exists()).collect();
             Rights::Named { capabilities: CAPABILITIES.to_vec(), devices }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_not_replaced_for_what_it_was_told_to_run() {
+        let all = Name::all(Place::Host(Privilege::Privileged));
+        let hung: Vec<_> = all.iter().copied().filter(|layer| is_hung(*layer)).collect();
+        assert_eq!(hung, [Name::Systemd, Name::InnerEngine, Name::Runtime]);
     }
 }

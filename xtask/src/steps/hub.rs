@@ -45,13 +45,10 @@ pub async fn observe(context: &Context) -> Result<Condition> {
 /// # Errors
 /// When the name is taken, or the hub does not answer.
 pub async fn ensure(context: &Context) -> Result<Effect> {
-    let found = context.engine.ensure_container(&spec(context, context.reference(Image::Hub)?)).await?;
-    let service = service(context).await?;
-    context
-        .wait_for_container("the hub", &context.settings.hub_container(), || async {
-            Ok(service.health().await.map(drop)?)
-        })
-        .await?;
+    let spec = spec(context, context.reference(Image::Hub)?);
+    // One that is made anew is published at other ports.
+    let answers = async || Ok(service(context).await?.health().await.map(drop)?);
+    let found = context.ensure_container("the hub", &spec, answers).await?;
     let name = &context.settings.hub.host_name;
     Ok(if found == Fit::Runs {
         Effect::unchanged(name)
