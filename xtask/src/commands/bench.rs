@@ -184,7 +184,11 @@ impl Bench {
 /// Resident memory of the hub and of the edge daemon, idle but for one message a second.
 async fn memory(context: &Context) -> Result<Vec<Measure>> {
     let mut hub = Measure::new("memory of the hub", "MB", 20.0);
-    let pid = context.engine.process_id(&context.settings.hub_container()).await?;
+    let pid = context
+        .engine
+        .process_id(&context.settings.hub_container())
+        .await?
+        .context("the hub does not run")?;
     hub.values.push(resident_megabytes(&fs_err::read_to_string(format!("/proc/{pid}/status"))?)?);
     let mut daemon = Measure::new("memory of the edge daemon", "MB", 20.0);
     let place = edge::place(context).await?;

@@ -162,11 +162,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts a container; one that runs already stays as it is.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn start(&self, name: &str) -> Result<()> {
+    async fn start(&self, name: &str) -> Result<()> {
         let started = self.docker.start_container(name, None).await;
         started
             .map_err(|error| self.told(error))

@@ -35,15 +35,14 @@ impl Output {
 }
 
 impl Engine {
-    /// The first process of a running container, by its number on the machine.
+    /// The first process of a container, by its number on the machine; `None` when the container does not run.
     ///
     /// # Errors
-    /// When the container does not run.
-    pub async fn process_id(&self, name: &str) -> Result<i64> {
+    /// When the engine cannot be asked.
+    pub async fn process_id(&self, name: &str) -> Result<Option<i64>> {
         let found = self.docker.inspect_container(name, None).await;
         let found = found.with_context(|| format!("failed to look at the container `{name}`"))?;
-        let pid = found.state.and_then(|state| state.pid).filter(|pid| *pid > 0);
-        pid.with_context(|| format!("the container `{name}` does not run"))
+        Ok(found.state.and_then(|state| state.pid).filter(|pid| *pid > 0))
     }
 
     /// Runs a command in a container that runs.

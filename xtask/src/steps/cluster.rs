@@ -61,8 +61,14 @@ pub async fn observe(context: &Context) -> Result<Condition> {
 
 async fn look(context: &Context) -> Result<State> {
     context.engine.refuse_foreign_cluster().await?;
-    if context.engine.nodes().await?.is_empty() {
+    let nodes = context.engine.nodes().await?;
+    if nodes.is_empty() {
         return Ok(State::Absent);
+    }
+    for node in &nodes {
+        if context.engine.process_id(node).await?.is_none() {
+            return Ok(State::Useless("its node has stopped"));
+        }
     }
     // kind writes it last.
     if !context.paths.kubeconfig().exists() {
@@ -165,11 +171,8 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     create(context).await
 }
 
-/// Starts what has stopped, and gives a cluster time: after a pause of the machine, a node is not ready for a while.
+/// Gives a cluster time: after a pause of the machine, or under load, it does not answer or its node is not ready.
 async fn recover(context: &Context) -> Result<String> {
-    for node in context.engine.nodes().await? {
-        context.engine.start(&node).await?;
-    }
     let version = wait_for("the cluster", RECOVERY_LIMIT, || async {
         match look(context).await {
             Ok(State::Works(version)) => Observation::Ready(version),
