@@ -1,11 +1,13 @@
-//! Objects on the API server: applied server-side, and compared with what applying them would give.
+//! Objects on the API server: applied server-side, and compared with what applying them would give. Applying leaves what
+//! others have added, a variable of the container for example; in a pod template that is taken away again.
 
 use anyhow::{Context as _, Result};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::manifests::Object;
 
@@ -13,12 +15,17 @@ use super::manifests::Object;
 const FIELD_MANAGER: &str = "kedge";
 /// The longest value that is shown of a field.
 const LONGEST_VALUE: usize = 80;
+/// Where a Deployment says what its pod is made of.
+const POD: &str = "/spec/template/spec";
 
 /// Applies an object server-side, as the owner of all fields that it sets.
 ///
 /// # Errors
 /// When the API server refuses; the error names the object.
 pub async fn apply(client: &Client, object: &Object) -> Result<()> {
+    remove_additions(client, object)
+        .await
+        .with_context(|| format!("failed to remove what others have added to {}", object.title()))?;
     let params = PatchParams::apply(FIELD_MANAGER).force();
     patch(client, object, &params)
         .await
@@ -46,16 +53,63 @@ pub async fn drift(client: &Client, object: &Object) -> Result<Option<String>> {
     let Some(live) = get(client, object).await.with_context(asked)? else {
         return Ok(Some(format!("{title} is not there")));
     };
-    let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
-    let wanted = patch(client, object, &params).await.with_context(asked)?;
+    let applied = patch(client, object, &rehearsal()).await.with_context(asked)?;
     let hidden = matches!(object, Object::Secret(_));
-    Ok(difference(&live, &wanted, "").map(|(path, live, wanted)| {
+    let mut found = difference(&live, &applied, "");
+    if let (None, Object::Deployment(deployment)) = (&found, object) {
+        found = addition(client, deployment, &applied).await.with_context(asked)?;
+    }
+    Ok(found.map(|(path, live, wanted)| {
         if hidden {
             format!("{title}: {path} is otherwise")
         } else {
             format!("{title}: {path} is {live}, not {wanted}")
         }
     }))
+}
+
+/// Applies, and changes nothing.
+fn rehearsal() -> PatchParams {
+    PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() }
+}
+
+/// What the pod template of a Deployment still has of others after it was applied: the API server computes what it would
+/// be if nobody else had ever changed it.
+async fn addition(client: &Client, deployment: &Deployment, applied: &Value) -> Result<Option<Difference>> {
+    let api: Api<Deployment> = namespaced(client, &deployment.metadata.namespace);
+    let name = deployment.metadata.name.as_deref().context("the object has no name")?;
+    let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.into()) };
+    let alone = serde_json::to_value(api.replace(name, &params, deployment).await?)?;
+    Ok(foreign_part(applied, &alone))
+}
+
+fn foreign_part(applied: &Value, alone: &Value) -> Option<Difference> {
+    let pod = |deployment: &Value| deployment.pointer(POD).cloned().unwrap_or_default();
+    difference(&pod(applied), &pod(alone), &POD.replace('/', "."))
+}
+
+/// Makes the whole pod template what it is to be, where applying would leave something that others have added.
+async fn remove_additions(client: &Client, object: &Object) -> Result<()> {
+    let Object::Deployment(deployment) = object else { return Ok(()) };
+    if get(client, object).await?.is_none() {
+        return Ok(());
+    }
+    let applied = patch(client, object, &rehearsal()).await?;
+    if addition(client, deployment, &applied).await?.is_none() {
+        return Ok(());
+    }
+    let api: Api<Deployment> = namespaced(client, &deployment.metadata.namespace);
+    let name = deployment.metadata.name.as_deref().context("the object has no name")?;
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    api.patch(name, &params, &Patch::Strategic(whole_template(deployment)?)).await?;
+    Ok(())
+}
+
+/// A patch that replaces the template rather than merging it, so that nothing of the old one stays.
+fn whole_template(deployment: &Deployment) -> Result<Value> {
+    let mut template = serde_json::to_value(deployment.spec.as_ref().map(|spec| &spec.template))?;
+    template["$patch"] = "replace".into();
+    Ok(json!({ "spec": { "template": template } }))
 }
 
 async fn get(client: &Client, object: &Object) -> Result<Option<Value>> {
@@ -106,8 +160,11 @@ fn is_bookkeeping(path: &str) -> bool {
         .contains(&path)
 }
 
+/// Where two objects differ, and both values.
+type Difference = (String, String, String);
+
 /// The first field in which two objects differ, with both values.
-fn difference(live: &Value, wanted: &Value, path: &str) -> Option<(String, String, String)> {
+fn difference(live: &Value, wanted: &Value, path: &str) -> Option<Difference> {
     if live == wanted || is_bookkeeping(path) {
         return None;
     }
@@ -154,6 +211,26 @@ mod tests {
         assert_eq!((path.as_str(), here.as_str(), there.as_str()), (".spec.list[0].a", "1", "\"x\""));
         wanted["spec"]["list"] = json!([]);
         assert_eq!(difference(&live, &wanted, "").unwrap().0, ".spec.list");
+    }
+
+    #[test]
+    fn what_others_have_added_to_the_pod_is_found_and_replaced() {
+        let deployment = |container: Value| {
+            let template =
+                json!({ "metadata": { "annotations": { "a": "b" } }, "spec": { "containers": [container] } });
+            json!({ "metadata": { "name": "kedge" }, "spec": { "selector": {}, "template": template } })
+        };
+        let alone = deployment(json!({ "name": "edge" }));
+        let mut applied = deployment(json!({ "name": "edge", "env": [{ "name": "X", "value": "1" }] }));
+        let (path, here, there) = foreign_part(&applied, &alone).unwrap();
+        assert_eq!(path, ".spec.template.spec.containers[0].env");
+        assert_eq!((here.as_str(), there.as_str()), (r#"[{"name":"X","value":"1"}]"#, "absent"));
+        applied["spec"]["template"]["spec"] = alone["spec"]["template"]["spec"].clone();
+        applied["spec"]["template"]["metadata"]["annotations"]["restartedAt"] = json!("now");
+        assert_eq!(foreign_part(&applied, &alone), None, "a pod may be restarted by hand");
+        let patch = whole_template(&serde_json::from_value(alone.clone()).unwrap()).unwrap();
+        assert_eq!(patch["spec"]["template"]["$patch"], "replace");
+        assert_eq!(patch["spec"]["template"]["spec"], alone["spec"]["template"]["spec"]);
     }
 
     #[test]
