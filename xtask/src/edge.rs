@@ -32,12 +32,12 @@ fn place_of(container: &ContainerState) -> Place {
     Place::Host(if container.privileged { Privilege::Privileged } else { Privilege::Unprivileged })
 }
 
-/// Why the edge must not be brought up in `place`: it runs in another already, and the hub allows one connection for
-/// each identity of the device.
+/// Refuses to bring the edge up in `place` while it runs in another: the hub allows one connection for each identity of
+/// the device. Asked when one looks and again when one acts, because time passes in between.
 ///
 /// # Errors
-/// When the engine cannot be asked.
-pub async fn obstacle(context: &Context, place: Place) -> Result<Option<String>> {
+/// [`Foreign`] when it runs elsewhere; else when the engine cannot be asked.
+pub async fn refuse_second(context: &Context, place: Place) -> Result<()> {
     let running = match place {
         Place::Cluster => {
             let container = context.engine.container(&context.settings.edge_container()).await?;
@@ -47,21 +47,12 @@ pub async fn obstacle(context: &Context, place: Place) -> Result<Option<String>>
         }
         Place::Host(_) => in_cluster(context).await?,
     };
+    let Some(running) = running else { return Ok(()) };
     let name = &context.settings.cluster.name;
-    Ok(running.map(|running| {
-        format!("the edge of `{name}` {running}, and one device cannot run twice; remove it first: `cargo xtask down`")
-    }))
-}
-
-/// Refuses to bring the edge up in `place` where [`obstacle`] finds it in another: time has passed since the plan.
-///
-/// # Errors
-/// [`Foreign`] when it runs elsewhere; else when the engine cannot be asked.
-pub async fn refuse_second(context: &Context, place: Place) -> Result<()> {
-    match obstacle(context, place).await? {
-        Some(obstacle) => Err(Foreign::at(obstacle).into()),
-        None => Ok(()),
-    }
+    let text = format!(
+        "the edge of `{name}` {running}, and one device cannot run twice; remove it first: `cargo xtask down`"
+    );
+    Err(Foreign::at(text).into())
 }
 
 /// Whether the edge runs in the cluster, in words. One that does not answer may have it.

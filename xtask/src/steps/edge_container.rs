@@ -43,15 +43,12 @@ const MEMORY: [(&str, &str); 3] = [
     ("/run/lock", "rw,nosuid,nodev,noexec,mode=1777"),
 ];
 
-/// Whether the container runs as described, and the edge in it is ready; a pod of this deployment is in the way.
+/// Whether the container runs as described, and the edge in it is ready.
 ///
 /// # Errors
 /// When the name is taken, or the hub or the engine cannot be asked.
 pub async fn observe(context: &Context, privilege: Privilege) -> Result<Condition> {
     let place = Place::Host(privilege);
-    if let Some(obstacle) = edge::obstacle(context, place).await? {
-        return Ok(Condition::Blocked(obstacle));
-    }
     // Before the hub is asked, which is not there yet on a fresh system: a taken name must be told before it is made.
     let name = context.settings.edge_container();
     context.engine.container(&name).await?;

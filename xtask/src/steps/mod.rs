@@ -41,12 +41,15 @@ pub async fn observe(context: &Context, action: Action) -> Result<Condition> {
         Action::Wiring => cluster::observe_wiring(context).await,
         Action::Hub => hub::observe(context).await,
         Action::Device => device::observe(context).await,
-        Action::Deploy => match edge::obstacle(context, Place::Cluster).await? {
-            Some(obstacle) => Ok(Condition::Blocked(obstacle)),
-            None => deploy::observe(context).await,
-        },
+        Action::Deploy => {
+            edge::refuse_second(context, Place::Cluster).await?;
+            deploy::observe(context).await
+        }
         Action::Pod => deploy::observe_pod(context).await,
-        Action::EdgeContainer(privilege) => edge_container::observe(context, privilege).await,
+        Action::EdgeContainer(privilege) => {
+            edge::refuse_second(context, Place::Host(privilege)).await?;
+            edge_container::observe(context, privilege).await
+        }
         Action::Telemetry(_) => Ok(Condition::Differs("it is proved anew every time".into())),
     }
 }
