@@ -175,16 +175,27 @@ impl ServiceClient {
 
     /// Makes sure that the edge device exists, and gives its connection string. Keys that it has are kept.
     pub async fn register_edge_device(&self, device: &str) -> Result<Secret, ServiceError> {
+        self.create_or_update(device, &json!({"deviceId": device, "capabilities": {"iotEdge": true}})).await
+    }
+
+    async fn create_or_update(&self, device: &str, body: &Value) -> Result<Secret, ServiceError> {
         let path = device_path(device);
-        let body = json!({"deviceId": device, "capabilities": {"iotEdge": true}});
-        let created = self.call(Method::PUT, &path, None, Some(&body)).await;
+        let created = self.call(Method::PUT, &path, None, Some(body)).await;
         let answer = match created {
             Err(error) if error.status() == Some(StatusCode::CONFLICT) => {
-                self.call(Method::PUT, &path, Some("*"), Some(&body)).await?
+                self.call(Method::PUT, &path, Some("*"), Some(body)).await?
             }
             created => created?,
         };
         self.connection_string_in(device, &answer)
+    }
+
+    /// Makes sure that a device exists which is a child of an edge device, and gives its connection string, in which
+    /// the hub is named; the gateway's name comes from whoever uses it. Keys that it has are kept.
+    pub async fn register_leaf_device(&self, leaf: &str, parent: &str) -> Result<Secret, ServiceError> {
+        let parent: Scoped = self.get(&device_path(parent)).await?;
+        let body = json!({"deviceId": leaf, "deviceScope": parent.device_scope});
+        self.create_or_update(leaf, &body).await
     }
 
     /// Reads the connection string of a device; `None` when the hub does not know it.
@@ -332,6 +343,13 @@ impl ServiceClient {
 #[serde(rename_all = "PascalCase")]
 struct Refusal {
     message: String,
+}
+
+/// Only an edge device has a scope that others can be in.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Scoped {
+    device_scope: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -17,6 +17,8 @@ pub(super) enum AuthError {
     Unknown(#[from] StoreError),
     #[error("the device is disabled")]
     Disabled,
+    #[error("the target is not in the scope of the edge device, or the caller is not its gateway")]
+    NotInScope,
     #[error("the shared access policy does not exist or gives no access here")]
     Policy,
 }

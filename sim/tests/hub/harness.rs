@@ -12,7 +12,7 @@ use kedge_sim::hub::{self, Config, Listeners};
 use kedge_sim::identity::Identity;
 use kedge_sim::mqtt::{Client, ClientError, Connection, Incoming, Options, Packet, packet};
 use kedge_sim::pki::CertificateAuthority;
-use kedge_sim::sas::{SharedAccessKey, sign};
+use kedge_sim::sas::{OWNER_POLICY, SharedAccessKey, sign};
 use kedge_sim::secret::Secret;
 use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
 use kedge_sim::tls::{self, ClientStream, Endpoint, Trust};
@@ -130,8 +130,12 @@ impl TestHub {
         if_match: Option<&str>,
         body: impl Into<Bytes>,
     ) -> Result<Answer, HttpError> {
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let mut request = Request::builder().method(method).uri(format!("{path}{separator}{API}"));
+        let uri = match (path.contains("api-version="), path.contains('?')) {
+            (true, _) => path.to_owned(),
+            (false, true) => format!("{path}&{API}"),
+            (false, false) => format!("{path}?{API}"),
+        };
+        let mut request = Request::builder().method(method).uri(uri);
         if let Some(token) = authorization {
             request = request.header("authorization", token);
         }
@@ -204,6 +208,37 @@ impl TestHub {
         let answer = within(connection.read()).await.unwrap();
         assert!(matches!(answer, Some(Packet::ConnAck(ref ack)) if ack.code as u8 == 0), "{answer:?}");
         connection
+    }
+
+    /// Sends a request as a service with all permissions.
+    pub(crate) async fn as_owner(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: &Value,
+    ) -> Answer {
+        let owner = sign(HUB, &self.owner_key, now() + 60, Some(OWNER_POLICY));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.rest(method, path, Some(&owner), if_match, body).await
+    }
+
+    pub(crate) async fn put_device(&self, device: &str, body: &Value) -> Answer {
+        self.as_owner(Method::PUT, &format!("/devices/{device}"), None, body).await
+    }
+
+    pub(crate) async fn update_device(&self, device: &str, body: &Value) -> Answer {
+        self.as_owner(Method::PUT, &format!("/devices/{device}"), Some("*"), body).await
+    }
+
+    pub(crate) async fn get_device(&self, device: &str) -> Value {
+        self.as_owner(Method::GET, &format!("/devices/{device}"), None, &Value::Null).await.body
+    }
+
+    /// The telemetry of a device, when there is some.
+    pub(crate) async fn telemetry_of(&self, device: &str) -> Vec<TelemetryMessage> {
+        let filter = TelemetryFilter { device_id: Some(device.to_owned()), module_id: None };
+        within(self.service().telemetry(&filter, 0, LIMIT)).await.unwrap().messages
     }
 
     /// The telemetry after an offset that is there now, or the next that arrives.

@@ -1,6 +1,8 @@
 //! The hub over real TLS: a hub on free ports, and clients that know nothing of its inside.
 
 #[cfg(test)]
+mod device_scope;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod identity_rest;

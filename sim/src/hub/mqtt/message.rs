@@ -22,7 +22,7 @@ pub(super) enum Refusal {
     Topic(#[from] TopicError),
     #[error("a last will must be telemetry")]
     WillTopic,
-    #[error("only the gateway of the device may speak for another module")]
+    #[error("only the gateway of an edge device may speak for others, and only for those in its scope")]
     Impersonation,
     #[error("the client sent a packet that only a server sends, or a second CONNECT")]
     UnexpectedPacket,
@@ -90,17 +90,21 @@ pub(super) fn check_limits(publish: &Publish) -> Result<(), Refusal> {
     }
 }
 
-/// Who the message is really from. The gateway of a device forwards the messages of its modules and says so by
-/// two properties; nobody else may use them.
+/// Who the message is really from. The gateway of an edge device forwards the messages of its modules and of the
+/// devices below it, and says so by two properties; nobody else may use them.
 fn origin(sender: &Identity, properties: &mut PropertyBag, store: &Store) -> Result<Identity, Refusal> {
     let device = properties.remove(system::CONNECTION_DEVICE_ID);
     let module = properties.remove(system::CONNECTION_MODULE_ID);
-    match (device, module) {
-        (None, None) => Ok(sender.clone()),
-        (Some(device), Some(module)) if sender.is_edge_hub() && device == sender.device_id() => {
-            store.module(&device, &module)?;
-            Ok(Identity::module(&device, &module)?)
-        }
-        _ => Err(Refusal::Impersonation),
+    let origin = match (device, module) {
+        (None, None) => return Ok(sender.clone()),
+        (Some(device), Some(module)) => Identity::module(&device, &module)?,
+        // For the edge device itself its gateway says nothing.
+        (Some(device), None) if device != sender.device_id() => Identity::device(&device)?,
+        _ => return Err(Refusal::Impersonation),
+    };
+    if !sender.is_edge_hub() || !store.is_in_scope(sender.device_id(), origin.device_id()) {
+        return Err(Refusal::Impersonation);
     }
+    store.record(&origin)?;
+    Ok(origin)
 }

@@ -30,8 +30,10 @@ pub(super) async fn write(
     IfMatch(precondition): IfMatch,
     JsonBody(body): JsonBody<DeviceBody>,
 ) -> Result<Json<Value>, ApiError> {
-    let (spec, now) = (body.into_spec(&device)?, Timestamp::now());
+    let now = Timestamp::now();
     let mut state = hub.state();
+    let own_scope = state.store.device(&device).ok().and_then(Device::own_scope);
+    let spec = body.into_spec(&device, own_scope.as_deref())?;
     let written = match precondition {
         Some(precondition) => state.store.update_device(&device, &precondition, spec, now)?,
         None => state.store.create_device(&device, spec, now)?,

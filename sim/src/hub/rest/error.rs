@@ -51,6 +51,9 @@ impl From<StoreError> for ApiError {
             StoreError::TooManyDevices => (StatusCode::FORBIDDEN, "DeviceMaximumQuotaExceeded"),
             StoreError::TooManyModules(_) => (StatusCode::FORBIDDEN, "TooManyModulesOnDevice"),
             StoreError::SystemModule(_) => (StatusCode::FORBIDDEN, "OperationNotAllowed"),
+            StoreError::UnknownScope(_) | StoreError::ParentCycle(_) => {
+                (StatusCode::BAD_REQUEST, "ArgumentInvalid")
+            }
             StoreError::Configuration(_) => (StatusCode::BAD_REQUEST, "InvalidConfigurationContent"),
             StoreError::Key(crate::sas::SasError::NoRandomness) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ServerError")

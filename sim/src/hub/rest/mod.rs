@@ -8,6 +8,7 @@ mod devices;
 mod error;
 mod modules;
 mod request;
+mod scope;
 mod telemetry;
 mod twins;
 mod view;
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 
 use self::error::ApiError;
 use super::Hub;
-use super::authority::read_token;
+use super::authority::{AuthError, read_token};
 use super::store::StoreError;
 use crate::identity::Identity;
 
@@ -53,10 +54,20 @@ pub(super) fn router(hub: SharedHub) -> Router {
             get(modules::read).put(modules::write).delete(modules::delete),
         )
         .route_layer(from_fn_with_state(hub.clone(), require_service_or_device));
+    let gateways = Router::new()
+        .route("/devices/{device}/modules/{module}/devicesAndModulesInDeviceScope", get(scope::list))
+        .route("/devices/{device}/modules/{module}/deviceAndModuleInDeviceScope", get(scope::read))
+        .route(
+            "/devices/{device}/modules/{module}/devicesAndModulesInTargetDeviceScope",
+            post(scope::list_nested),
+        )
+        .route("/devices/{device}/modules/{module}/getDeviceAndModuleOnBehalfOf", post(scope::read_nested))
+        .route_layer(from_fn_with_state(hub.clone(), require_edge_hub));
     Router::new()
         .route("/kedge/health", get(health))
         .merge(service)
         .merge(modules)
+        .merge(gateways)
         .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(map_response(json_error))
@@ -88,6 +99,22 @@ async fn require_service_or_device(
         let device = path.get("device").map(String::as_str).unwrap_or_default();
         let device = Identity::device(device).map_err(StoreError::from)?;
         hub.authority.verify_identity(&hub.state().store, &device, &token, now)?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// Only the gateway of an edge device asks who is in its scope.
+async fn require_edge_hub(
+    State(hub): State<SharedHub>,
+    Path((device, module)): Path<(String, String)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let gateway = Identity::module(&device, &module).map_err(StoreError::from)?;
+    let token = read_token(authorization(request.headers()))?;
+    hub.authority.verify_identity(&hub.state().store, &gateway, &token, Timestamp::now())?;
+    if !gateway.is_edge_hub() {
+        return Err(AuthError::NotInScope.into());
     }
     Ok(next.run(request).await)
 }

@@ -9,12 +9,12 @@ use axum::response::IntoResponse;
 use hyper::StatusCode;
 use hyper::header::IF_MATCH;
 use hyper::http::request::Parts;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Precondition, Status};
+use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Parent, Precondition, Status};
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
 
@@ -66,6 +66,10 @@ pub(super) struct DeviceBody {
     status: Option<Status>,
     status_reason: Option<String>,
     capabilities: Option<Capabilities>,
+    #[serde(default, deserialize_with = "given")]
+    device_scope: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    parent_scopes: Option<Option<Vec<String>>>,
 }
 
 /// The body of `PUT /devices/{device}/modules/{module}`.
@@ -98,16 +102,39 @@ struct SymmetricKey {
     secondary_key: Option<Secret>,
 }
 
+/// Tells `null`, which takes something away, from nothing, which leaves it.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 impl DeviceBody {
-    /// Checks the body against the path.
-    pub(super) fn into_spec(self, device: &str) -> Result<DeviceSpec, ApiError> {
+    /// Checks the body against the path. `own_scope` is that of the device, when it is an edge device already.
+    pub(super) fn into_spec(self, device: &str, own_scope: Option<&str>) -> Result<DeviceSpec, ApiError> {
         same_id("deviceId", self.device_id.as_deref(), device)?;
+        let parent = self.parent(own_scope);
         Ok(DeviceSpec {
             authentication: self.authentication.map(AuthenticationBody::into_authentication).transpose()?,
             status: self.status,
             status_reason: self.status_reason,
             iot_edge: self.capabilities.and_then(|capabilities| capabilities.iot_edge),
+            parent,
         })
+    }
+
+    /// An edge device names its parent in `parentScopes`, since `deviceScope` is its own; any other device may
+    /// name it in either.
+    fn parent(&self, own_scope: Option<&str>) -> Parent {
+        let is_edge =
+            own_scope.is_some() || self.capabilities.as_ref().is_some_and(|it| it.iot_edge == Some(true));
+        let first = |scopes: &[String]| scopes.first().filter(|scope| !scope.is_empty()).cloned();
+        let in_parents = self.parent_scopes.as_ref().map(|scopes| scopes.as_deref().and_then(first));
+        let in_device = self.device_scope.as_ref().filter(|_| !is_edge);
+        let in_device = in_device.map(|scope| scope.clone().filter(|scope| !scope.is_empty()));
+        match (in_parents, in_device) {
+            (Some(Some(scope)), _) | (_, Some(Some(scope))) => Parent::Scope(scope),
+            (None, None) => Parent::Keep,
+            _ => Parent::Nobody,
+        }
     }
 }
 

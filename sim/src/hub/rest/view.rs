@@ -13,6 +13,12 @@ pub(super) fn device(device: &Device) -> Value {
     view["status"] = json!(device.status);
     view["statusReason"] = json!(device.status_reason);
     view["capabilities"] = json!({"iotEdge": device.iot_edge});
+    // A child that is no edge device has the scope of its parent as its own.
+    let scope = device.own_scope().or_else(|| device.parent_scope.clone());
+    if let Some(scope) = scope {
+        view["deviceScope"] = json!(scope);
+        view["parentScopes"] = json!(device.parent_scope.as_slice());
+    }
     view
 }
 

@@ -7,12 +7,14 @@
 mod configuration;
 mod record;
 mod registry;
+mod scope;
 mod telemetry;
 mod twin;
 
 pub(super) use configuration::ConfigurationContent;
-pub(super) use record::{Authentication, Device, DeviceSpec, Module, ModuleSpec, Record, Status};
+pub(super) use record::{Authentication, Device, DeviceSpec, Module, ModuleSpec, Parent, Record, Status};
 pub(super) use registry::Precondition;
+pub(super) use scope::ScopePage;
 pub(super) use telemetry::{Page, StoredMessage, TelemetryQuery};
 pub(super) use twin::{Properties, Twin, TwinError, with_version};
 
@@ -34,6 +36,9 @@ const MAX_DEVICES: usize = 1000;
 /// Modules that a device has at most, as in IoT Hub.
 const MAX_MODULES: usize = 50;
 
+/// How many edge devices may stand above one another, as in IoT Hub.
+const MAX_PARENTS: usize = 5;
+
 /// Why the store refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StoreError {
@@ -53,6 +58,10 @@ pub(super) enum StoreError {
     TooManyModules(String),
     #[error("{0} belongs to the device and cannot be deleted")]
     SystemModule(String),
+    #[error("there is no edge device with the scope {0}")]
+    UnknownScope(String),
+    #[error("device {0} would be among its own parents, or have more than {MAX_PARENTS}")]
+    ParentCycle(String),
     #[error("{0}")]
     Configuration(String),
     #[error(transparent)]

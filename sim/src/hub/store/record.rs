@@ -74,7 +74,17 @@ pub(in crate::hub) struct Device {
     pub(in crate::hub) status: Status,
     pub(in crate::hub) status_reason: Option<String>,
     pub(in crate::hub) iot_edge: bool,
+    /// The scope of the edge device that this device is a child of.
+    pub(in crate::hub) parent_scope: Option<String>,
     pub(in crate::hub) modules: BTreeMap<String, Module>,
+}
+
+impl Device {
+    /// The scope that an edge device opens for its children; a device that was made again opens another.
+    pub(in crate::hub) fn own_scope(&self) -> Option<String> {
+        let id = &self.id;
+        self.iot_edge.then(|| format!("ms-azure-iot-edge://{id}-{}", self.record.generation_id))
+    }
 }
 
 /// A module of a device.
@@ -93,6 +103,17 @@ pub(in crate::hub) struct DeviceSpec {
     pub(in crate::hub) status: Option<Status>,
     pub(in crate::hub) status_reason: Option<String>,
     pub(in crate::hub) iot_edge: Option<bool>,
+    pub(in crate::hub) parent: Parent,
+}
+
+/// What is asked about the parent of a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::hub) enum Parent {
+    #[default]
+    Keep,
+    Nobody,
+    /// The edge device that opens this scope.
+    Scope(String),
 }
 
 /// What a caller asks a module to be. What is `None` is made, or kept on update.

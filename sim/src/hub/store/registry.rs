@@ -65,15 +65,18 @@ impl Store {
         if self.devices.len() >= MAX_DEVICES {
             return Err(StoreError::TooManyDevices);
         }
+        self.check_parent(id, &spec.parent)?;
         let record = self.new_record(spec.authentication, now)?;
-        let device = Device {
+        let mut device = Device {
             id: id.to_owned(),
             record,
             status: spec.status.unwrap_or_default(),
             status_reason: spec.status_reason,
             iot_edge: spec.iot_edge.unwrap_or_default(),
+            parent_scope: None,
             modules: Default::default(),
         };
+        device.set_parent(spec.parent);
         let iot_edge = device.iot_edge;
         self.devices.insert(id.to_owned(), device);
         if iot_edge {
@@ -91,14 +94,16 @@ impl Store {
         now: Timestamp,
     ) -> Result<&Device, StoreError> {
         let number = self.next_number(now);
+        precondition.check(self.device(id)?.record.etag)?;
+        self.check_parent(id, &spec.parent)?;
         let device = self.device_mut(id)?;
-        precondition.check(device.record.etag)?;
         device.record.etag = number;
         if let Some(authentication) = spec.authentication {
             device.record.authentication = authentication;
         }
         device.status = spec.status.unwrap_or(device.status);
         device.status_reason = spec.status_reason.or(device.status_reason.take());
+        device.set_parent(spec.parent);
         if spec.iot_edge == Some(true) {
             device.iot_edge = true;
             self.ensure_system_modules(id, now)?;
