@@ -1,4 +1,4 @@
-//! The client of a device or module identity: telemetry and twin over MQTT, as in IoT Hub's SDKs.
+//! The client of a device or module identity: telemetry, twin, methods and inputs over MQTT, as in IoT Hub's SDKs.
 //!
 //! It speaks to the hub and to the gateway alike; only the endpoint differs. It does not reconnect:
 //! its owner does, with a new token, and decides what is sent again.
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -26,6 +27,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const TWIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Desired-property notifications carry no information beyond "look again", so few are kept.
 const NOTICE_QUEUE: usize = 8;
+/// Method calls that wait for their handler. For one too many the caller gets no answer in time.
+const CALL_QUEUE: usize = 16;
+/// Messages of inputs that wait for their handler. One too many ends the connection.
+const INPUT_QUEUE: usize = 64;
 
 /// Where identities connect, and as clients of which hub.
 #[derive(Debug, Clone)]
@@ -89,8 +94,38 @@ pub struct Twin {
 pub struct ModuleClient {
     client: Client,
     identity: Identity,
-    requests: mpsc::Sender<TwinRequest>,
+    requests: mpsc::Sender<Request>,
     last_request: AtomicU64,
+}
+
+/// A direct method that somebody calls on this identity.
+#[derive(Debug)]
+pub struct MethodCall {
+    /// Name of the method.
+    pub name: String,
+    /// The payload, as JSON text.
+    pub body: Bytes,
+    request_id: String,
+    client: Client,
+}
+
+impl MethodCall {
+    /// Answers the call. The caller gets the status, and the body as the payload when it is JSON.
+    pub async fn answer(self, status: i32, body: Bytes) -> Result<(), ClientError> {
+        let topic = ClientTopic::MethodResponse { status, request_id: self.request_id };
+        self.client.publish(topic.to_string(), body).await
+    }
+}
+
+/// A message for an input of this module.
+#[derive(Debug)]
+pub struct InputMessage {
+    /// Name of the input.
+    pub input: String,
+    /// System and application properties.
+    pub properties: PropertyBag,
+    /// The message.
+    pub body: Bytes,
 }
 
 /// What arrives for a connected identity.
@@ -100,10 +135,12 @@ pub struct Notices {
     outcome: oneshot::Receiver<ClientError>,
 }
 
+/// What the task that reads the connection has to know.
 #[derive(Debug)]
-struct TwinRequest {
-    id: String,
-    reply: oneshot::Sender<TwinResponse>,
+enum Request {
+    Twin { id: String, reply: oneshot::Sender<TwinResponse> },
+    Calls(mpsc::Sender<MethodCall>, Client),
+    Inputs(mpsc::Sender<InputMessage>),
 }
 
 #[derive(Debug)]
@@ -120,12 +157,21 @@ impl ModuleClient {
         token: Secret,
     ) -> Result<(Self, Notices), ClientError> {
         let (client, incoming) = link.open(identity, token).await?;
+        Self::begin(client, incoming, identity).await
+    }
+
+    async fn begin(
+        client: Client,
+        incoming: Incoming,
+        identity: &Identity,
+    ) -> Result<(Self, Notices), ClientError> {
         let (requests, request_queue) = mpsc::channel(NOTICE_QUEUE);
         let (notify, desired) = mpsc::channel(NOTICE_QUEUE);
         let (end, outcome) = oneshot::channel();
+        let dispatcher = Dispatcher { waiting: HashMap::new(), desired: notify, calls: None, inputs: None };
         tokio::spawn(async move {
             // The owner may have lost interest in why the connection ended.
-            let _ = end.send(dispatch(incoming, request_queue, notify).await);
+            let _ = end.send(dispatcher.run(incoming, request_queue).await);
         });
         let filters = [Subscription::TwinResponses, Subscription::DesiredPatches];
         client.subscribe(filters.iter().map(ToString::to_string).collect()).await?;
@@ -143,6 +189,23 @@ impl ModuleClient {
     #[must_use]
     pub fn mqtt(&self) -> &Client {
         &self.client
+    }
+
+    /// Subscribes to direct methods; the calls from now on, until the connection ends.
+    pub async fn method_calls(&self) -> Result<mpsc::Receiver<MethodCall>, ClientError> {
+        let (calls, queue) = mpsc::channel(CALL_QUEUE);
+        self.ask(Request::Calls(calls, self.client.clone())).await?;
+        self.client.subscribe(vec![Subscription::MethodCalls.to_string()]).await?;
+        Ok(queue)
+    }
+
+    /// Subscribes to the inputs of this module; the messages from now on, until the connection ends.
+    pub async fn inputs(&self) -> Result<mpsc::Receiver<InputMessage>, ClientError> {
+        let (inputs, queue) = mpsc::channel(INPUT_QUEUE);
+        self.ask(Request::Inputs(inputs)).await?;
+        let filter = Subscription::ModuleInputs(self.identity.clone());
+        self.client.subscribe(vec![filter.to_string()]).await?;
+        Ok(queue)
     }
 
     /// Reads the whole twin.
@@ -165,11 +228,15 @@ impl ModuleClient {
     ) -> Result<Bytes, TwinError> {
         let id = self.last_request.fetch_add(1, Ordering::Relaxed).to_string();
         let (reply, answer) = oneshot::channel();
-        self.requests.send(TwinRequest { id: id.clone(), reply }).await.map_err(|_| ClientError::Closed)?;
+        self.ask(Request::Twin { id: id.clone(), reply }).await?;
         self.client.publish(topic(id).to_string(), body).await?;
         let answer = timeout(TWIN_TIMEOUT, answer).await.map_err(|_| TwinError::Timeout)?;
         let TwinResponse { status, body } = answer.map_err(|_| ClientError::Closed)?;
         if (200..300).contains(&status) { Ok(body) } else { Err(TwinError::Status(status)) }
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), ClientError> {
+        self.requests.send(request).await.map_err(|_| ClientError::Closed)
     }
 }
 
@@ -187,36 +254,79 @@ impl Notices {
     }
 }
 
-/// Gives answers to whoever asked, and notices to the owner, until the connection ends.
-async fn dispatch(
-    mut incoming: Incoming,
-    mut requests: mpsc::Receiver<TwinRequest>,
+/// Gives what arrives to whoever waits for it.
+struct Dispatcher {
+    waiting: HashMap<String, oneshot::Sender<TwinResponse>>,
     desired: mpsc::Sender<()>,
-) -> ClientError {
-    let mut waiting: HashMap<String, oneshot::Sender<TwinResponse>> = HashMap::new();
-    loop {
-        let publish = tokio::select! {
-            biased;
-            Some(request) = requests.recv() => {
-                waiting.retain(|_, reply| !reply.is_closed());
-                waiting.insert(request.id, request.reply);
-                continue;
+    calls: Option<(mpsc::Sender<MethodCall>, Client)>,
+    inputs: Option<mpsc::Sender<InputMessage>>,
+}
+
+impl Dispatcher {
+    async fn run(mut self, mut incoming: Incoming, mut requests: mpsc::Receiver<Request>) -> ClientError {
+        loop {
+            let publish = tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    Some(request) => {
+                        self.requested(request);
+                        continue;
+                    }
+                    // The owner has gone; the handle for answers to calls must not keep the connection open.
+                    None => return ClientError::Closed,
+                },
+                publish = incoming.next() => publish,
+            };
+            if let Err(error) = publish.and_then(|publish| self.received(&publish.topic, publish.payload)) {
+                return error;
             }
-            publish = incoming.next() => match publish {
-                Ok(publish) => publish,
-                Err(error) => return error,
-            },
-        };
-        match HubTopic::parse(&publish.topic) {
+        }
+    }
+
+    fn requested(&mut self, request: Request) {
+        match request {
+            Request::Twin { id, reply } => {
+                self.waiting.retain(|_, reply| !reply.is_closed());
+                self.waiting.insert(id, reply);
+            }
+            Request::Calls(calls, client) => self.calls = Some((calls, client)),
+            Request::Inputs(inputs) => self.inputs = Some(inputs),
+        }
+    }
+
+    fn received(&mut self, topic: &str, body: Bytes) -> Result<(), ClientError> {
+        match HubTopic::parse(topic) {
             Ok(HubTopic::TwinResponse { status, request_id, .. }) => {
-                if let Some(reply) = waiting.remove(&request_id) {
-                    let _ = reply.send(TwinResponse { status, body: publish.payload });
+                if let Some(reply) = self.waiting.remove(&request_id) {
+                    let _ = reply.send(TwinResponse { status, body });
                 }
             }
             // A full queue already says that there is something new.
-            Ok(HubTopic::DesiredPatch { .. }) => drop(desired.try_send(())),
+            Ok(HubTopic::DesiredPatch { .. }) => drop(self.desired.try_send(())),
+            Ok(HubTopic::MethodCall { name, request_id }) => self.called(name, request_id, body),
+            Ok(HubTopic::ModuleInput { input, properties, .. }) => {
+                let message = InputMessage { input, properties, body };
+                // The message is acknowledged already, so it may not be dropped in silence.
+                if let Some(Err(TrySendError::Full(_))) =
+                    self.inputs.as_ref().map(|inputs| inputs.try_send(message))
+                {
+                    return Err(ClientError::Overflow);
+                }
+            }
             Ok(other) => tracing::debug!(topic = %other, "ignored a publish of the hub"),
-            Err(error) => tracing::debug!(topic = publish.topic, %error, "ignored a publish of the hub"),
+            Err(error) => tracing::debug!(topic, %error, "ignored a publish of the hub"),
+        }
+        Ok(())
+    }
+
+    fn called(&self, name: String, request_id: String, body: Bytes) {
+        let Some((calls, client)) = &self.calls else { return };
+        let call = MethodCall { name, body, request_id, client: client.clone() };
+        if let Err(TrySendError::Full(call)) = calls.try_send(call) {
+            tracing::warn!("The call of method {} is dropped: too many wait", call.name);
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

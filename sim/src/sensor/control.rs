@@ -1,4 +1,4 @@
-//! What the twin tells the sensor: whether to send, and how often.
+//! What the sensor is told: by its twin whether to send, and how often; by its input `control` to begin anew.
 
 use std::time::Duration;
 
@@ -31,6 +31,26 @@ impl Control {
     }
 }
 
+/// How often a message of the input `control` asks for a reset: it is one command, or a list of them.
+pub(super) fn resets(message: &[u8]) -> Result<usize, String> {
+    let message: Value = serde_json::from_slice(message).map_err(|error| error.to_string())?;
+    let commands = match message {
+        Value::Array(commands) => commands,
+        one => vec![one],
+    };
+    commands.iter().try_fold(0, |count, command| Ok(count + usize::from(is_reset(command)?)))
+}
+
+/// By name in whatever case, or by number, as the original reads it. What is missing has the first value.
+fn is_reset(command: &Value) -> Result<bool, String> {
+    let command = command.as_object().ok_or("a command is an object")?;
+    Ok(match command.get("command").or_else(|| command.get("Command")) {
+        Some(Value::String(name)) => name.eq_ignore_ascii_case("reset"),
+        Some(number) => number.as_i64() == Some(0),
+        None => true,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +76,25 @@ mod tests {
             Value::Null,
         ] {
             assert_eq!(START.updated(&desired), START, "{desired}");
+        }
+    }
+
+    #[test]
+    fn a_reset_comes_by_name_or_number_alone_or_in_a_list() {
+        for (message, count) in [
+            (r#"{"command":"reset"}"#, 1),
+            (r#"{"command":"Reset"}"#, 1),
+            (r#"{"Command":0}"#, 1),
+            (r#"{}"#, 1),
+            (r#"{"command":"NoOperation"}"#, 0),
+            (r#"{"command":1}"#, 0),
+            (r#"[{"command":"reset"},{"command":1},{"command":"reset"}]"#, 2),
+            ("[]", 0),
+        ] {
+            assert_eq!(resets(message.as_bytes()).unwrap(), count, "{message}");
+        }
+        for message in ["", "reset", "7", "\"reset\"", "[1]", "null"] {
+            assert!(resets(message.as_bytes()).is_err(), "{message}");
         }
     }
 }

@@ -79,6 +79,11 @@ impl<R: Randomness> Model<R> {
         Self { temperature: settings.machine_temp_min, settings, randomness }
     }
 
+    /// Brings the machine back to its lowest temperature.
+    pub fn reset(&mut self) {
+        self.temperature = self.settings.machine_temp_min;
+    }
+
     /// Lets the machine work a little, and measures.
     pub fn measure(&mut self, now: Timestamp) -> Body {
         let Settings { machine_temp_max, ambient_temp, ambient_humidity, .. } = self.settings;
@@ -144,6 +149,9 @@ mod tests {
         let body = climbing.measure(Timestamp::UNIX_EPOCH);
         assert_eq!(body.machine.temperature, 22.25);
         assert!((body.machine.pressure - (1.0 + 1.25 * 9.0 / 79.0)).abs() < 1e-9);
+        climbing.measure(Timestamp::UNIX_EPOCH);
+        climbing.reset();
+        assert_eq!(climbing.measure(Timestamp::UNIX_EPOCH).machine.temperature, 22.25);
         let mut hot = Model::new(Settings { machine_temp_max: 20.0, ..settings() }, Always(0.0));
         assert_eq!(hot.measure(Timestamp::UNIX_EPOCH).machine.temperature, 20.5);
         let mut flat = Model::new(Settings { machine_temp_max: 21.0, ..settings() }, Always(0.0));

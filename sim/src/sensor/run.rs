@@ -3,24 +3,31 @@
 //! A message counts when it is acknowledged. One that was not is sent again with its number, so the
 //! numbers at the hub have no gap, whatever goes away in between.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::control::Control;
+use super::control::{self, Control};
 use super::edge_environment::{EdgeEnvironment, EnvironmentError};
 use super::model::{Model, Noise};
 use super::settings::Settings;
-use crate::module_client::{ModuleClient, Notices, TwinError};
+use crate::module_client::{InputMessage, MethodCall, ModuleClient, Notices, TwinError};
 use crate::mqtt::ClientError;
 use crate::random;
 use crate::retry::{self, Backoff};
 use crate::topics::{PropertyBag, system};
 
 const OUTPUT: &str = "temperatureOutput";
+const CONTROL_INPUT: &str = "control";
+const RESET_METHOD: &str = "reset";
+const OK: i32 = 200;
+/// As SDKs answer for a method without a handler.
+const NOT_IMPLEMENTED: i32 = 501;
 /// The only one here.
 const TRANSPORT: &str = "Mqtt_Tcp_Only";
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -86,6 +93,8 @@ struct Sensor {
     /// The next message, when it was made and not acknowledged.
     unacknowledged: Option<Bytes>,
     control: watch::Sender<Control>,
+    /// The next measurement begins anew.
+    reset: Arc<AtomicBool>,
     say: Log,
 }
 
@@ -99,6 +108,7 @@ impl Sensor {
             sent: 0,
             unacknowledged: None,
             control: watch::Sender::new(control),
+            reset: Arc::default(),
             say,
         }
     }
@@ -110,10 +120,16 @@ impl Sensor {
         notices: Notices,
         shutdown: &CancellationToken,
     ) -> ClientError {
-        let (control, say) = (self.control.clone(), self.say);
+        let (calls, inputs) = match tokio::try_join!(client.method_calls(), client.inputs()) {
+            Ok(queues) => queues,
+            Err(error) => return error,
+        };
+        let (control, reset, say) = (self.control.clone(), self.reset.clone(), self.say);
         tokio::select! {
             error = self.send(client) => error,
             error = follow_twin(client, notices, &control, say, shutdown) => error,
+            error = answer_calls(calls, &reset, say) => error,
+            error = take_control(inputs, &reset, say) => error,
         }
     }
 
@@ -143,6 +159,9 @@ impl Sensor {
         let body = match &self.unacknowledged {
             Some(body) => body.clone(),
             None => {
+                if self.reset.swap(false, Ordering::Relaxed) {
+                    self.model.reset();
+                }
                 let body = serde_json::to_string(&self.model.measure(Timestamp::now())).unwrap_or_default();
                 (self.say)(&format!("Sending message: {number}, Body: [{body}]"));
                 self.unacknowledged.insert(body.into()).clone()
@@ -182,6 +201,46 @@ async fn wait(control: &mut watch::Receiver<Control>, is_sending: bool) -> bool 
             }
         }
     }
+}
+
+/// Answers direct methods until the connection ends.
+async fn answer_calls(mut calls: mpsc::Receiver<MethodCall>, reset: &AtomicBool, say: Log) -> ClientError {
+    while let Some(call) = calls.recv().await {
+        let status = match call.name.as_str() {
+            RESET_METHOD => {
+                say("Received direct method call to reset temperature sensor...");
+                reset.store(true, Ordering::Relaxed);
+                OK
+            }
+            _ => NOT_IMPLEMENTED,
+        };
+        if let Err(error) = call.answer(status, Bytes::new()).await {
+            return error;
+        }
+    }
+    ClientError::Closed
+}
+
+/// Follows the commands of the input until the connection ends.
+async fn take_control(mut inputs: mpsc::Receiver<InputMessage>, reset: &AtomicBool, say: Log) -> ClientError {
+    while let Some(message) = inputs.recv().await {
+        if message.input != CONTROL_INPUT {
+            continue;
+        }
+        say(&format!("Received message Body: [{}]", String::from_utf8_lossy(&message.body)));
+        match control::resets(&message.body) {
+            Ok(count) => {
+                for _ in 0..count {
+                    say("Resetting temperature sensor..");
+                    reset.store(true, Ordering::Relaxed);
+                }
+            }
+            Err(error) => {
+                say(&format!("Error: Failed to deserialize control command with exception: [{error}]"));
+            }
+        }
+    }
+    ClientError::Closed
 }
 
 /// Takes up the desired properties and reports them back, until the connection ends.
@@ -230,6 +289,8 @@ fn random_uuid() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
+    use crate::module_client::tests::Peer;
 
     #[test]
     fn a_batch_id_is_a_version_4_uuid() {
@@ -253,5 +314,29 @@ mod tests {
         assert!(go_on);
         drop(sender);
         assert!(!wait(&mut receiver, false).await);
+    }
+
+    #[tokio::test]
+    async fn the_sensor_begins_anew_by_its_method_and_by_its_input() {
+        let identity = Identity::module("d", "tempSensor").unwrap();
+        let (mut peer, client, _notices) = Peer::with_client(&identity).await;
+        let (calls, inputs) = tokio::try_join!(client.method_calls(), client.inputs()).unwrap();
+        let reset = Arc::new(AtomicBool::new(false));
+        let (by_method, by_input) = (reset.clone(), reset.clone());
+        tokio::spawn(async move { answer_calls(calls, &by_method, |_| {}).await });
+        assert_eq!(peer.call("other", "null").await, (501, Bytes::new()));
+        assert!(!reset.load(Ordering::Relaxed));
+        assert_eq!(peer.call("reset", "null").await, (200, Bytes::new()));
+        assert!(reset.swap(false, Ordering::Relaxed));
+        let controlled = tokio::spawn(async move { take_control(inputs, &by_input, |_| {}).await });
+        for (input, body) in [("other", r#"{"command":"reset"}"#), ("control", "junk")] {
+            peer.send(&format!("devices/d/modules/tempSensor/inputs/{input}/"), body);
+        }
+        peer.send("devices/d/modules/tempSensor/inputs/control/", r#"[{"command":"reset"}]"#);
+        // The answer to a call comes after what was sent before it has been handed over.
+        peer.call("other", "null").await;
+        drop(client);
+        controlled.await.unwrap();
+        assert!(reset.load(Ordering::Relaxed));
     }
 }
