@@ -101,6 +101,8 @@ pub enum Command {
     Hub(commands::hub::Command),
     /// Measure how long things take and how large they are
     Bench(commands::bench::Args),
+    /// Try bytes that a client may send, guided by what code they reach
+    Fuzz(commands::fuzz::Args),
     /// Run every test: unit and golden tests, tests of the command line, end-to-end tests
     Test(commands::test::Args),
 }

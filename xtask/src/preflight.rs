@@ -54,6 +54,17 @@ const PODMAN: [Tool; 5] = [
 /// What Docker needs.
 const DOCKER: [Tool; 1] = [tool("dockerd", "container engine", "docker.io")];
 
+/// What compiles libFuzzer.
+pub const FUZZING: [Tool; 1] = [tool("g++", "compiles libFuzzer", "g++")];
+/// What the tests with Microsoft's Python SDK need; pip comes with `venv`.
+pub const PYTHON_SDK: [Tool; 2] = [
+    tool("python3", "runs Microsoft's Python SDK", "python3"),
+    tool("python3 -c 'import ensurepip'", "installs Microsoft's Python SDK for a test", "python3-venv"),
+];
+/// What the hub is measured next to.
+pub const LOAD: [Tool; 1] =
+    [tool("/usr/sbin/mosquitto", "the MQTT broker that the hub is measured next to", "mosquitto")];
+
 /// How the machine was made ready.
 #[derive(Debug, Clone)]
 pub struct Preflight {
@@ -96,13 +107,30 @@ pub fn is_root() -> bool {
 /// What is missing on this machine, with this engine or with one that is elsewhere.
 #[must_use]
 pub fn missing(engine: Option<EngineKind>) -> Vec<Tool> {
-    missing_among(engine, is_root(), |program| {
-        if program.starts_with('/') {
-            std::path::Path::new(program).exists()
-        } else {
-            find_on_path(program).is_some() || (program == "dockerd" && is_docker_installed())
-        }
-    })
+    missing_among(engine, is_root(), is_present)
+}
+
+/// What is missing of what only some commands need.
+#[must_use]
+pub fn absent(tools: &[Tool]) -> Vec<Tool> {
+    tools.iter().filter(|tool| !is_present(tool.program)).copied().collect()
+}
+
+fn is_present(program: &str) -> bool {
+    if program.starts_with('/') {
+        std::path::Path::new(program).exists()
+    } else if let Some((python, module)) = program.split_once(" -c ") {
+        crate::process::succeeds(python, &["-c", module.trim_matches('\'')])
+    } else {
+        find_on_path(program).is_some() || (program == "dockerd" && is_docker_installed())
+    }
+}
+
+/// Tells what would be installed, in a dry run.
+pub fn show_missing(tools: &[Tool]) {
+    for tool in absent(tools) {
+        println!("would be installed: {:22} {}", tool.package, tool.purpose);
+    }
 }
 
 /// Whether this machine lacks a part of the engine itself.
@@ -130,7 +158,14 @@ fn missing_among(engine: Option<EngineKind>, root: bool, present: impl Fn(&str) 
 /// # Errors
 /// [`Missing`] when something is missing and nobody agreed to install it; else when the installation fails.
 pub async fn ensure(engine: Option<EngineKind>, yes: bool) -> Result<Vec<&'static str>> {
-    let missing = missing(engine);
+    ensure_tools(missing(engine), yes).await
+}
+
+/// Installs what is missing, with the user's consent; returns the packages.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_tools(missing: Vec<Tool>, yes: bool) -> Result<Vec<&'static str>> {
     if missing.is_empty() {
         return Ok(Vec::new());
     }

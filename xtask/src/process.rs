@@ -282,6 +282,12 @@ impl Process {
     }
 }
 
+/// Whether a short program ends well; nobody sees what it writes.
+#[must_use]
+pub fn succeeds(program: &str, args: &[&str]) -> bool {
+    Process::new("look", program).args(args).read_blocking().is_ok()
+}
+
 /// Ends a child and what it has started: first politely, for most of them clean up after themselves.
 pub fn end_group(handle: &duct::Handle) {
     for signal in [Signal::TERM, Signal::KILL] {

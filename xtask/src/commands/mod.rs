@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod down;
 pub mod e2e;
 pub mod env;
+pub mod fuzz;
 pub mod hub;
 pub mod image;
 pub mod logs;
@@ -43,6 +44,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Registry(command) => registry::run(setup, &command).await,
         Command::Hub(command) => hub::run(setup, &command).await,
         Command::Bench(args) => bench::run(setup, cli.global.selection(), &args).await,
+        Command::Fuzz(args) => fuzz::run(&setup, &args).await,
         Command::Test(args) => test::run(setup, &args).await,
         // These make nothing that would have to be put in order, so Ctrl-C ends them where they are.
         looking => stopped.run_until_cancelled(look(setup, looking)).await.unwrap_or(Err(Interrupted.into())),

@@ -3,8 +3,13 @@
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
+use crate::commands::fuzz;
 use crate::plan::Action;
+use crate::preflight;
 use crate::session::Setup;
+
+/// How long what clients send is fuzzed.
+const FUZZ_SECONDS: u32 = 60;
 
 /// Flags of `test`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +27,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         drop(setup.engine(Action::demand(&[Action::Pod])).await?);
+        let more = [&preflight::FUZZING[..], &preflight::PYTHON_SDK].concat();
+        preflight::ensure_tools(preflight::absent(&more), setup.yes).await?;
     }
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);
@@ -38,6 +45,9 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         } else {
             command.run()?;
         }
+    }
+    if !args.quick {
+        fuzz::run(&setup, &fuzz::Args::everything(FUZZ_SECONDS)).await?;
     }
     Ok(())
 }

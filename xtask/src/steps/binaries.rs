@@ -17,7 +17,8 @@ const PROGRAMS: [&str; 3] = ["kedge-hub", "kedge-edged", "kedge-sensor"];
 const FLAGS: &str = "-C target-feature=+crt-static";
 
 /// The target triple. Naming it keeps the static linking away from build scripts and procedural macros.
-fn target() -> String {
+#[must_use]
+pub fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
