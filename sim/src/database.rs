@@ -93,7 +93,7 @@ pub trait Change: Send + 'static {
 }
 
 /// Stands for a submitted change; later changes have greater receipts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Receipt(u64);
 
 impl Receipt {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::deployment::ModuleSpec;
 use super::planner::ObservedModule;
+use super::spool::Usage;
 
 /// The state of the runtime.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +32,8 @@ pub struct RuntimeState {
     pub modules_version: u64,
     /// Modules that connected to the gateway since the start.
     pub clients: BTreeMap<String, ClientState>,
+    /// The messages that the gateway keeps.
+    pub store: StoreState,
     /// Version of the container engine, when it answered.
     pub engine_version: Option<String>,
     /// Why the container engine cannot be used.
@@ -75,6 +78,15 @@ pub struct ModuleState {
     pub observed: Option<ObservedModule>,
     /// Restarts since it was last stable.
     pub restarts: u32,
+}
+
+/// The gateway's store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreState {
+    /// How much there is, and what was dropped since the start.
+    pub usage: Usage,
+    /// Why nothing can be written to it.
+    pub trouble: Option<String>,
 }
 
 /// A client of the gateway.

@@ -15,11 +15,12 @@ use super::agent::AgentSession;
 use super::board::Board;
 use super::config::Settings;
 use super::engine::Engine;
-use super::forwarder::EdgeHubSession;
+use super::forwarder::{self, EdgeHubSession};
 use super::gateway::Gateway;
 use super::identity::IdentityService;
 use super::link::Upstream;
 use super::management;
+use super::spool::{self, Spool};
 use super::state::StateFolder;
 use super::steps::{Host, Steps};
 use super::supervisor::Supervisor;
@@ -81,6 +82,7 @@ pub struct Daemon {
     gateway: TcpListener,
     gateway_tls: Arc<ServerConfig>,
     management: UnixListener,
+    spool: Spool,
     upstream: Arc<Upstream>,
 }
 
@@ -111,7 +113,8 @@ impl Daemon {
             hub_name: hub_hostname.clone(),
         };
         let upstream = Arc::new(Upstream { link, identities, board: Arc::default(), shutdown });
-        Ok(Self { options, edge_ca, gateway, gateway_tls, management, upstream })
+        let spool = Spool::open(&options.state.message_store(hub_hostname, device_id))?;
+        Ok(Self { options, edge_ca, spool, gateway, gateway_tls, management, upstream })
     }
 
     /// Where the gateway listens.
@@ -127,10 +130,11 @@ impl Daemon {
 
     /// Works until the shutdown, and then stops the modules.
     pub async fn run<E: Engine>(self, engine: Arc<E>) -> anyhow::Result<()> {
-        let Self { options, edge_ca, gateway, gateway_tls, management, upstream } = self;
+        let Self { options, edge_ca, spool, gateway, gateway_tls, management, upstream } = self;
         let shutdown = upstream.shutdown.clone();
         let (deployments, _) = watch::channel(None);
         let (routes, _) = watch::channel(None);
+        forwarder::restore_routes(&routes, &spool).await;
         let services = Services {
             upstream: upstream.clone(),
             trust_bundle: trust_bundle(&edge_ca, options.settings.trust_bundle.as_deref()),
@@ -143,10 +147,12 @@ impl Daemon {
             host: Host { hostname: options.settings.hostname, network: options.settings.network },
         };
         let supervisor = Supervisor::new(steps, deployments.subscribe());
-        let (edge_hub_session, outbox) = EdgeHubSession::new(upstream.clone(), routes.clone());
         let edge_hub = Identity::module(&options.settings.device_id, EDGE_HUB)?;
+        let edge_hub_session =
+            EdgeHubSession::new(upstream.clone(), edge_hub.clone(), routes.clone(), spool.clone());
         let (routes, known) = (routes.subscribe(), deployments.subscribe());
-        let gateway_service = Arc::new(Gateway::new(upstream.clone(), edge_hub, outbox, routes, known));
+        let gateway_service = Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known);
+        let gateway_service = Arc::new(gateway_service);
         let agent = AgentSession::new(upstream.clone(), deployments);
         let management_api = management::router(upstream.board.clone());
 
@@ -156,7 +162,8 @@ impl Daemon {
             upstream.keep_connected(agent),
             upstream.keep_connected(edge_hub_session),
             gateway_service.serve(gateway, gateway_tls),
-            unix_http::serve(management, management_api, shutdown),
+            spool::look_after(&spool, &upstream.board, &shutdown),
+            unix_http::serve(management, management_api, shutdown.clone()),
         );
         Ok(())
     }

@@ -1,94 +1,52 @@
-//! edgeHub's connection: messages of modules go up, in order, and are acknowledged when the hub has them.
+//! edgeHub's connection: what the gateway has stored for the hub goes up, in order, and is removed when the hub
+//! has acknowledged it.
 //!
-//! A message that the hub has not acknowledged is sent again on the next connection. One whose
-//! sender has gone is not: its sender never got an acknowledgement and will send it again itself.
+//! A message that the hub has not acknowledged is sent again on the next connection, so each arrives at least once.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 use super::agent::config_status;
 use super::board::{ConfigStatus, LinkState, RuntimeState};
 use super::link::{Session, Upstream};
 use super::reported;
 use super::routes::Routes;
+use super::spool::{Consumer, Delivered, Endpoint, Spool};
 use crate::identity::{EDGE_HUB, Identity};
 use crate::module_client::{ModuleClient, Notices, TwinError};
 use crate::mqtt::{Client, ClientError, Error};
-use crate::topics::{ClientTopic, MAX_MESSAGE, PropertyBag};
+use crate::topics::{ClientTopic, PropertyBag};
 
-/// Messages that wait for the forwarder; further senders wait for room.
-const QUEUE: usize = 64;
-/// Messages that may be without the hub's acknowledgement at once.
-const WINDOW: usize = 32;
-
-/// Why a message does not reach the hub.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Undeliverable {
-    /// The hub would close the connection.
-    #[error("the message is larger than {MAX_MESSAGE} bytes with what the gateway adds to it")]
-    TooLarge,
-    /// It has no form that could be sent.
-    #[error("the message cannot be forwarded: {0}")]
-    Unencodable(String),
-    /// Nobody forwards any longer.
-    #[error("the runtime stops")]
-    Shutdown,
-}
-
-/// Completes when the hub has acknowledged the message.
-pub type Delivery = oneshot::Receiver<Result<(), Undeliverable>>;
-
-#[derive(Debug)]
-struct Message {
-    topic: String,
-    body: Bytes,
-    done: oneshot::Sender<Result<(), Undeliverable>>,
-}
-
-/// Takes messages for the hub.
-#[derive(Debug, Clone)]
-pub struct Outbox(mpsc::Sender<Message>);
-
-impl Outbox {
-    /// Queues a message; messages leave in the order in which this method returned.
-    pub async fn put(
-        &self,
-        properties: PropertyBag,
-        body: Bytes,
-        edge_hub: &Identity,
-    ) -> Result<Delivery, Undeliverable> {
-        let topic = ClientTopic::Telemetry { identity: edge_hub.clone(), properties }.to_string();
-        if topic.len() + body.len() > MAX_MESSAGE {
-            return Err(Undeliverable::TooLarge);
-        }
-        // What the gateway adds may exceed another limit. The hub would close the connection on each attempt, and
-        // the message would stand in the way of those of all modules.
-        ClientTopic::parse(&topic).map_err(|error| Undeliverable::Unencodable(error.to_string()))?;
-        let (done, delivery) = oneshot::channel();
-        self.0.send(Message { topic, body, done }).await.map_err(|_| Undeliverable::Shutdown)?;
-        Ok(delivery)
-    }
-}
+/// Messages that may be without the hub's acknowledgement at once, and their bytes.
+const WINDOW: usize = 256;
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Name of the last routes in the store.
+const KEPT_ROUTES: &str = "routes";
 
 /// The session of `$edgeHub`.
 pub struct EdgeHubSession {
     upstream: Arc<Upstream>,
     routes: watch::Sender<Option<Arc<Routes>>>,
-    queue: Queue,
+    spool: Spool,
+    /// How the topic of every message begins.
+    prefix: String,
 }
 
 impl EdgeHubSession {
-    /// A session that hands the routes to `routes`, and the outbox that it empties.
+    /// A session that hands the routes to `routes`, and empties the hub's queue of the store.
     #[must_use]
-    pub fn new(upstream: Arc<Upstream>, routes: watch::Sender<Option<Arc<Routes>>>) -> (Self, Outbox) {
-        let (sender, incoming) = mpsc::channel(QUEUE);
-        let queue = Queue { incoming, unacknowledged: VecDeque::new() };
-        (Self { upstream, routes, queue }, Outbox(sender))
+    pub fn new(
+        upstream: Arc<Upstream>,
+        edge_hub: Identity,
+        routes: watch::Sender<Option<Arc<Routes>>>,
+        spool: Spool,
+    ) -> Self {
+        let empty = ClientTopic::Telemetry { identity: edge_hub, properties: PropertyBag::new() };
+        Self { upstream, routes, spool, prefix: empty.to_string() }
     }
 }
 
@@ -100,28 +58,42 @@ impl Session for EdgeHubSession {
     }
 
     async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
-        let Self { upstream, routes, queue } = self;
+        let Self { upstream, routes, spool, prefix } = self;
         let apply = |desired: &serde_json::Value| {
             let outcome = Routes::parse(desired);
             let mut status = config_status(desired, outcome.as_ref().err());
-            if desired.get("storeAndForwardConfiguration").is_some() {
-                tracing::info!(
-                    "storeAndForwardConfiguration is not used: modules keep messages until the hub has them"
-                );
-            }
             if let Ok(parsed) = outcome {
                 report_problems(&parsed, &mut status);
-                routes.send_replace(Some(Arc::new(parsed)));
+                use_routes(parsed, routes, spool);
+                spool.keep(KEPT_ROUTES, Some(desired.to_string()));
             }
             upstream.board.update(|state| state.routes = status);
         };
         let device_id = upstream.identities.device_id();
         let report = |state: &RuntimeState| reported::edge_hub(state, device_id);
+        let queue = async { spool.consumer(Endpoint::Upstream).await };
         tokio::select! {
-            error = queue.empty_into(client.mqtt()) => error.into(),
+            error = queue.then(|queue| empty(queue, prefix, client.mqtt())) => error.into(),
             error = upstream.follow_twin(client, notices, apply, report) => error,
         }
     }
+}
+
+/// Uses the last routes until the hub tells the present ones, which may take long.
+pub async fn restore_routes(routes: &watch::Sender<Option<Arc<Routes>>>, spool: &Spool) {
+    let kept = spool.kept(KEPT_ROUTES).await.unwrap_or_else(|error| {
+        tracing::error!("The routes cannot be read from the gateway's store: {error}");
+        None
+    });
+    let desired = kept.and_then(|kept| serde_json::from_str(&kept).ok());
+    if let Some(parsed) = desired.and_then(|desired| Routes::parse(&desired).ok()) {
+        use_routes(parsed, routes, spool);
+    }
+}
+
+fn use_routes(parsed: Routes, routes: &watch::Sender<Option<Arc<Routes>>>, spool: &Spool) {
+    spool.set_limit(parsed.store.max_bytes);
+    routes.send_replace(Some(Arc::new(parsed)));
 }
 
 fn report_problems(routes: &Routes, status: &mut ConfigStatus) {
@@ -134,80 +106,69 @@ fn report_problems(routes: &Routes, status: &mut ConfigStatus) {
     }
 }
 
-struct Queue {
-    incoming: mpsc::Receiver<Message>,
-    unacknowledged: VecDeque<Message>,
-}
-
-impl Queue {
-    /// Sends until the connection ends. Safe to cancel: what was taken from the queue and not acknowledged stays.
-    async fn empty_into(&mut self, client: &Client) -> ClientError {
-        match self.exchange(client).await {
-            Ok(()) => ClientError::Closed,
-            Err(error) => error,
-        }
-    }
-
-    async fn exchange(&mut self, client: &Client) -> Result<(), ClientError> {
-        self.unacknowledged.retain(|message| !message.done.is_closed());
-        let mut acknowledgements = FuturesOrdered::new();
-        for message in &self.unacknowledged {
-            acknowledgements
-                .push_back(client.start_publish(message.topic.clone(), message.body.clone()).await?);
-        }
-        loop {
-            let has_room = self.unacknowledged.len() < WINDOW;
-            tokio::select! {
-                Some(acknowledged) = acknowledgements.next() => self.settle(acknowledged)?,
-                message = self.incoming.recv(), if has_room => {
-                    let Some(message) = message else { return Ok(()) };
-                    let (topic, body) = (message.topic.clone(), message.body.clone());
-                    self.unacknowledged.push_back(message);
-                    acknowledgements.push_back(client.start_publish(topic, body).await?);
+/// Sends what is in the queue until the connection ends. Safe to cancel: what the hub has not acknowledged stays.
+async fn empty(mut queue: Consumer, prefix: &str, client: &Client) -> ClientError {
+    let mut sent = FuturesOrdered::new();
+    let mut bytes = 0;
+    loop {
+        let has_room = sent.len() < WINDOW && bytes < WINDOW_BYTES;
+        tokio::select! {
+            Some(first) = sent.next() => {
+                let mut settled = Settled::default();
+                let mut outcome = settled.add(first);
+                // One removal for all acknowledgements that are there.
+                while outcome.is_ok() && let Some(Some(next)) = sent.next().now_or_never() {
+                    outcome = settled.add(next);
+                }
+                bytes -= settled.bytes;
+                queue.done(settled.done);
+                queue.reject(settled.rejected);
+                if let Err(error) = outcome {
+                    return error;
+                }
+            }
+            message = queue.next(), if has_room => {
+                let Delivered { id, path, body } = match message {
+                    Ok(message) => message,
+                    Err(error) => {
+                        tracing::error!("The gateway's store cannot be read: {error}");
+                        return ClientError::Closed;
+                    }
+                };
+                let topic = format!("{prefix}{path}");
+                let size = topic.len() + body.len();
+                match client.start_publish(topic, body).await {
+                    Ok(acknowledged) => {
+                        bytes += size;
+                        sent.push_back(acknowledged.map(move |outcome| (id, size, outcome)));
+                    }
+                    Err(error) => return error,
                 }
             }
         }
     }
-
-    /// Acknowledgements are taken in the order of the messages, so each belongs to the oldest one.
-    fn settle(&mut self, acknowledged: Result<(), ClientError>) -> Result<(), ClientError> {
-        let outcome = match acknowledged {
-            Ok(()) => Ok(()),
-            Err(ClientError::Connection(error @ (Error::TooLarge { .. } | Error::Unencodable(_)))) => {
-                Err(Undeliverable::Unencodable(error.to_string()))
-            }
-            Err(error) => return Err(error),
-        };
-        if let Some(message) = self.unacknowledged.pop_front() {
-            // The sender may have gone; the message has arrived all the same.
-            let _ = message.done.send(outcome);
-        }
-        Ok(())
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::topics::system;
+/// Messages that need not be sent again.
+#[derive(Default)]
+struct Settled {
+    done: Vec<u64>,
+    rejected: Vec<u64>,
+    bytes: usize,
+}
 
-    /// What becomes of a message with so many properties, each of so many bytes.
-    async fn put(properties: usize, bytes: usize) -> Result<Delivery, Undeliverable> {
-        let (sender, _incoming) = mpsc::channel(1);
-        let pairs = (0..properties).map(|number| (format!("p{number}"), "x".repeat(bytes)));
-        let mut properties = PropertyBag::from_iter(pairs);
-        properties.set(system::CONNECTION_DEVICE_ID, "d");
-        properties.set(system::CONNECTION_MODULE_ID, "m");
-        let edge_hub = Identity::module("d", EDGE_HUB).unwrap();
-        Outbox(sender).put(properties, Bytes::new(), &edge_hub).await
-    }
-
-    #[tokio::test]
-    async fn a_message_that_the_hub_would_not_read_is_never_queued() {
-        assert!(put(254, 1).await.is_ok());
-        assert!(matches!(put(255, 1).await, Err(Undeliverable::Unencodable(_))));
-        assert!(put(1, 16_000).await.is_ok());
-        assert!(matches!(put(1, 16_384).await, Err(Undeliverable::Unencodable(_))));
-        assert!(matches!(put(1, MAX_MESSAGE).await, Err(Undeliverable::TooLarge)));
+impl Settled {
+    /// An error when the connection is over.
+    fn add(&mut self, (id, size, outcome): (u64, usize, Result<(), ClientError>)) -> Result<(), ClientError> {
+        match outcome {
+            Ok(()) => self.done.push(id),
+            Err(ClientError::Connection(error @ (Error::TooLarge { .. } | Error::Unencodable(_)))) => {
+                tracing::error!("A stored message cannot be sent to the hub, and is dropped: {error}");
+                self.rejected.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+        self.bytes += size;
+        Ok(())
     }
 }

@@ -51,6 +51,15 @@ pub struct ModuleHealth {
 pub struct GatewayHealth {
     /// Modules that are connected.
     pub clients: Vec<String>,
+    /// Messages that wait for their endpoint.
+    #[serde(default)]
+    pub queued: u64,
+    /// Messages that were dropped since the start, because their time to live was over.
+    #[serde(default)]
+    pub expired: u64,
+    /// Why no message can be stored.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 impl Health {
@@ -68,6 +77,9 @@ impl Health {
             return Some(format!(
                 "the deployment (version {version}) is not applied: {status} {description}"
             ));
+        }
+        if let Some(error) = &self.gateway.error {
+            return Some(format!("the gateway cannot store messages: {error}"));
         }
         let waiting = self.modules.iter().find(|module| module.status != module.desired_status);
         waiting.map(|module| {
@@ -102,7 +114,12 @@ impl From<&RuntimeState> for Health {
             hub: HubHealth { agent: word(&state.agent), edge_hub: word(&state.edge_hub), error },
             deployment: state.deployment_status(),
             modules: modules.collect(),
-            gateway: GatewayHealth { clients: clients.map(|(name, _)| name.clone()).collect() },
+            gateway: GatewayHealth {
+                clients: clients.map(|(name, _)| name.clone()).collect(),
+                queued: state.store.usage.messages,
+                expired: state.store.usage.expired,
+                error: state.store.trouble.clone(),
+            },
         }
     }
 }
@@ -163,6 +180,8 @@ mod tests {
         assert_eq!(link, "$edgeHub is not connected to the hub: cannot reach the server");
         let starting = problem(|state| state.agent = LinkState::Connecting).unwrap();
         assert!(starting.starts_with("$edgeAgent is not connected to the hub"), "{starting}");
+        let full = problem(|state| state.store.trouble = Some("disk full".to_owned())).unwrap();
+        assert_eq!(full, "the gateway cannot store messages: disk full");
         let empty = problem(|state| state.deployment = ConfigStatus::default()).unwrap();
         assert!(empty.contains("is not applied"), "{empty}");
         let applying = problem(|state| state.modules_version = 0).unwrap();

@@ -22,6 +22,7 @@ pub mod notify;
 pub mod planner;
 pub mod reported;
 pub mod routes;
+pub mod spool;
 pub mod state;
 pub mod steps;
 pub mod supervisor;

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::deployment::DeploymentError;
 
+/// Two hours, as in the real runtime.
+const DEFAULT_TIME_TO_LIVE_SECS: u32 = 7200;
 const SCHEMA_MINORS: [&str; 4] = ["0", "1", "2", "3"];
 /// First levels of the sources that carry messages; the others carry notices that nobody produces here.
 const MESSAGES: &str = "messages";
@@ -17,8 +19,48 @@ const NOTICES: [&str; 3] = ["twinChangeNotifications", "moduleLifecycleEvents", 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes {
     upstream: Vec<Pattern>,
+    /// How long messages are kept, and how many.
+    pub store: StoreSettings,
     /// What could not be followed, one sentence for each route.
     pub problems: Vec<String>,
+}
+
+/// `storeAndForwardConfiguration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// How long a message is kept, when its route says nothing else.
+    pub time_to_live_secs: u32,
+    /// How much is kept, when there is a limit of the user's own.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { time_to_live_secs: DEFAULT_TIME_TO_LIVE_SECS, max_bytes: None }
+    }
+}
+
+impl StoreSettings {
+    fn parse(configuration: Option<&Value>) -> Result<Self, DeploymentError> {
+        let configuration = match configuration {
+            None | Some(Value::Null) => return Ok(Self::default()),
+            Some(configuration) => configuration,
+        };
+        let malformed = |what: &str| {
+            DeploymentError::Malformed(format!("storeAndForwardConfiguration: {what} is no whole number"))
+        };
+        let number = |value: Option<&Value>, name: &str| match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| malformed(name)),
+        };
+        let seconds = number(configuration.get("timeToLiveSecs"), "timeToLiveSecs")?;
+        let limits = configuration.get("storeLimits").and_then(|limits| limits.get("maxSizeBytes"));
+        Ok(Self {
+            time_to_live_secs: seconds
+                .map_or(DEFAULT_TIME_TO_LIVE_SECS, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
+            max_bytes: number(limits, "maxSizeBytes")?,
+        })
+    }
 }
 
 /// Segments of a source; `*` stands for one segment, or at the end for the rest.
@@ -37,7 +79,8 @@ impl Routes {
         if !minor.is_some_and(|minor| SCHEMA_MINORS.contains(&minor)) {
             return Err(DeploymentError::SchemaVersion(version.to_owned()));
         }
-        let mut routes = Self::default();
+        let store = StoreSettings::parse(desired.get("storeAndForwardConfiguration"))?;
+        let mut routes = Self { store, ..Self::default() };
         let described = match desired.get("routes") {
             None | Some(Value::Null) => return Ok(routes),
             Some(Value::Object(described)) => described,

@@ -34,6 +34,16 @@ impl StateFolder {
         self.0.join("edged/mnt")
     }
 
+    /// The gateway's store. Messages of another device, or for another hub, stay in a file of their own.
+    #[must_use]
+    pub fn message_store(&self, hub_name: &str, device_id: &str) -> PathBuf {
+        use sha2::{Digest as _, Sha256};
+
+        let owner = Sha256::digest(format!("{}/{device_id}", hub_name.to_lowercase()));
+        let name: String = owner.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        self.0.join(format!("edgehub/{name}.db"))
+    }
+
     /// The key from which the keys of all module identities are derived.
     pub fn master_key(&self) -> anyhow::Result<SharedAccessKey> {
         let path = self.0.join("keyd/aziot_identityd_master_id");

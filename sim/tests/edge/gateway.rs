@@ -16,7 +16,7 @@ use crate::task_engine::TaskEngine;
 use crate::world::{DEVICE, EDGE, Edge, HUB, SENSOR, World, ask, within_limit};
 
 /// What a test client says of itself.
-struct Login {
+pub(crate) struct Login {
     client_id: String,
     username: String,
     password: String,
@@ -24,7 +24,7 @@ struct Login {
 
 impl Login {
     /// That of the sensor, with a token that its workload socket signed.
-    async fn of_sensor(edge: &Edge) -> Self {
+    pub(crate) async fn of_sensor(edge: &Edge) -> Self {
         let sensor = Identity::module(DEVICE, SENSOR).unwrap();
         Self {
             client_id: sensor.client_id(),
@@ -33,7 +33,7 @@ impl Login {
         }
     }
 
-    async fn connect(&self, edge: &Edge) -> (ConnectReturnCode, Connection<ClientStream>) {
+    pub(crate) async fn connect(&self, edge: &Edge) -> (ConnectReturnCode, Connection<ClientStream>) {
         let edge_ca = fs_err::read_to_string(edge.folder.join("certd/aziot-edged-ca.pem")).unwrap();
         let config = client_config(Trust::Only(&edge_ca)).unwrap();
         let stream = tls::connect(&Endpoint::at(EDGE, edge.gateway), config).await.unwrap();
@@ -49,14 +49,14 @@ impl Login {
 }
 
 /// A connection as the sensor, which itself is cut off, since it would take it over.
-async fn in_place_of_the_sensor(edge: &Edge) -> Connection<ClientStream> {
+pub(crate) async fn in_place_of_the_sensor(edge: &Edge) -> Connection<ClientStream> {
     cut_the_sensor_off(edge).await;
     let (code, connection) = Login::of_sensor(edge).await.connect(edge).await;
     assert_eq!(code, ConnectReturnCode::Success);
     connection
 }
 
-async fn cut_the_sensor_off(edge: &Edge) {
+pub(crate) async fn cut_the_sensor_off(edge: &Edge) {
     let is_connected = |state: &RuntimeState, expected| {
         state.clients.get(SENSOR).is_some_and(|client| client.connected == expected)
     };
@@ -78,7 +78,7 @@ async fn signed(edge: &Edge, resource: &str, expiry: u64) -> String {
 }
 
 /// True when the gateway closes the connection without an acknowledgement.
-async fn is_closed(mut connection: Connection<ClientStream>) -> bool {
+pub(crate) async fn is_closed(mut connection: Connection<ClientStream>) -> bool {
     matches!(within_limit(connection.read()).await.expect("an answer"), Ok(None) | Err(_))
 }
 

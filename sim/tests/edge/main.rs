@@ -11,6 +11,8 @@ mod programs;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod task_engine;
 #[cfg(test)]
 mod telemetry;

@@ -1,9 +1,10 @@
 //! The gateway: MQTT over TLS for the modules of this device.
 //!
 //! A module proves its identity with a token, sends telemetry on its own topics, and sees its own
-//! twin. Messages are acknowledged when the hub has them; see [`super::forwarder`].
+//! twin. Messages are acknowledged when they are stored; see [`super::spool`].
 
 mod admission;
+mod intake;
 mod relay;
 mod session;
 
@@ -16,11 +17,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::intake::Intake;
 use super::board::ClientState;
 use super::deployment::Deployment;
-use super::forwarder::Outbox;
 use super::link::Upstream;
 use super::routes::Routes;
+use super::spool::Spool;
 use crate::identity::Identity;
 use crate::tls;
 
@@ -30,24 +32,23 @@ const MAX_CLIENTS: usize = 100;
 /// What the sessions of the gateway share.
 pub struct Gateway {
     upstream: Arc<Upstream>,
-    edge_hub: Identity,
-    outbox: Outbox,
-    routes: watch::Receiver<Option<Arc<Routes>>>,
+    intake: Intake,
     deployments: watch::Receiver<Option<Arc<Deployment>>>,
     connected: Mutex<HashMap<String, CancellationToken>>,
 }
 
 impl Gateway {
-    /// A gateway that sends through `outbox` what `routes` lead to the hub.
+    /// A gateway that keeps in `spool` what `routes` lead somewhere.
     #[must_use]
     pub fn new(
         upstream: Arc<Upstream>,
         edge_hub: Identity,
-        outbox: Outbox,
+        spool: Spool,
         routes: watch::Receiver<Option<Arc<Routes>>>,
         deployments: watch::Receiver<Option<Arc<Deployment>>>,
     ) -> Self {
-        Self { upstream, edge_hub, outbox, routes, deployments, connected: Mutex::default() }
+        let intake = Intake { edge_hub, spool, routes };
+        Self { upstream, intake, deployments, connected: Mutex::default() }
     }
 
     /// Serves clients until the shutdown.

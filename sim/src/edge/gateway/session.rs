@@ -1,25 +1,25 @@
 //! One client of the gateway, from its CONNECT to its end.
 
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{StreamExt, poll};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Gateway;
 use super::admission::{Admitted, Refusal, admit};
+use super::intake::NotTaken;
 use super::relay::Relay;
-use crate::edge::forwarder::Undeliverable;
 use crate::identity::Identity;
 use crate::mqtt::packet::{self, ConnAck, ConnectReturnCode, SubAck, SubscribeReasonCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet, QoS, Writer};
 use crate::sas::unix_seconds;
-use crate::topics::{ClientTopic, PropertyBag, Subscription, TopicError, system};
+use crate::topics::{ClientTopic, Subscription, TopicError};
 
 /// A stranger may hold a connection this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,8 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest keep-alive that is granted, and the one of clients that ask for none.
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(600);
-/// Messages of one client that may wait for the hub; then its packets are left in the transport.
-const WINDOW: usize = 16;
+/// Messages of one client that may wait for the disk; then its packets are left in the transport.
+const WINDOW: usize = 64;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +54,12 @@ enum End {
     #[error("it published on {topic:?}: {source}")]
     BadTopic { topic: String, source: TopicError },
     #[error(transparent)]
-    Undeliverable(#[from] Undeliverable),
+    NotTaken(#[from] NotTaken),
 }
 
-/// An acknowledgement that waits for the hub: the packet to acknowledge, when the client asked for it.
+/// A message that waits for room in the store.
+type Waiting = BoxFuture<'static, Result<Pending, End>>;
+/// An acknowledgement that waits for the disk: the packet to acknowledge, when the client asked for it.
 type Pending = BoxFuture<'static, Result<Option<u16>, End>>;
 
 impl Gateway {
@@ -102,7 +104,7 @@ impl Gateway {
             seconds => Duration::from_secs(seconds.into()).min(MAX_KEEP_ALIVE),
         };
         let relay = Relay::new(self.upstream.clone(), identity.clone());
-        let session = Session { gateway: self, identity: &identity.identity, relay };
+        let session = Session { gateway: self, identity: &identity.identity, relay, waiting: None };
         let end = tokio::select! {
             end = session.run(connection, keep_alive + keep_alive / 2) => end,
             () = registration.replaced.cancelled() => End::Replaced,
@@ -127,6 +129,8 @@ struct Session<'a> {
     gateway: &'a Gateway,
     identity: &'a Identity,
     relay: Relay,
+    /// While there is one, nothing more is read from the client.
+    waiting: Option<Waiting>,
 }
 
 impl Session<'_> {
@@ -138,13 +142,23 @@ impl Session<'_> {
         let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
         let mut deadline = Instant::now() + silence;
         loop {
-            let has_room = pending.len() < WINDOW;
+            let has_room = pending.len() < WINDOW && self.waiting.is_none();
+            let waiting = async {
+                match &mut self.waiting {
+                    Some(waiting) => waiting.await,
+                    None => std::future::pending().await,
+                }
+            };
             let step = tokio::select! {
                 Some(done) = pending.next() => match done {
                     Ok(Some(id)) => self.send(&mut writer, &Packet::PubAck(packet::PubAck::new(id))).await,
                     Ok(None) => Ok(()),
                     Err(end) => Err(end),
                 },
+                taken = waiting => {
+                    self.waiting = None;
+                    taken.map(|taken| pending.push_back(taken))
+                }
                 publish = self.relay.next() => self.send(&mut writer, &Packet::Publish(publish)).await,
                 read = timeout_at(deadline, reader.read()), if has_room => match read {
                     Err(_) => Err(End::Silent),
@@ -174,7 +188,11 @@ impl Session<'_> {
     ) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => {
-                pending.push_back(self.published(publish).await?);
+                let mut waiting = self.published(publish)?;
+                match poll!(&mut waiting) {
+                    Poll::Ready(taken) => pending.push_back(taken?),
+                    Poll::Pending => self.waiting = Some(waiting),
+                }
                 Ok(())
             }
             Packet::Subscribe(subscribe) => {
@@ -194,8 +212,8 @@ impl Session<'_> {
         }
     }
 
-    /// Takes a message over; the result completes when it may be acknowledged.
-    async fn published(&mut self, publish: packet::Publish) -> Result<Pending, End> {
+    /// Takes a message over; the inner result completes when it may be acknowledged.
+    fn published(&mut self, publish: packet::Publish) -> Result<Waiting, End> {
         let id = match publish.qos {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce => Some(publish.pkid),
@@ -204,44 +222,25 @@ impl Session<'_> {
         let topic = ClientTopic::parse(&publish.topic);
         match topic.map_err(|source| End::BadTopic { topic: publish.topic.clone(), source })? {
             ClientTopic::Telemetry { identity, .. } if identity != *self.identity => {
-                Err(End::ForeignTopic(publish.topic))
+                return Err(End::ForeignTopic(publish.topic));
             }
-            ClientTopic::Telemetry { properties, .. } => self.forward(properties, publish.payload, id).await,
+            ClientTopic::Telemetry { identity, properties } => {
+                let taken = self.gateway.intake.clone().take_over(identity, properties, publish.payload);
+                return Ok(Box::pin(async move {
+                    let stored = taken.await?;
+                    let pending: Pending = Box::pin(async move {
+                        stored.await?;
+                        Ok(id)
+                    });
+                    Ok(pending)
+                }));
+            }
             ClientTopic::TwinGet { request_id } | ClientTopic::ReportedPatch { request_id } => {
                 self.relay.request(request_id, publish.topic, publish.payload);
-                Ok(taken(id))
             }
-            ClientTopic::MethodResponse { .. } => Ok(taken(id)),
+            ClientTopic::MethodResponse { .. } => {}
         }
-    }
-
-    /// Sends telemetry to the hub, when a route leads there.
-    async fn forward(
-        &self,
-        mut properties: PropertyBag,
-        body: Bytes,
-        id: Option<u16>,
-    ) -> Result<Pending, End> {
-        let module = self.identity.module_id().unwrap_or_default();
-        if !self.is_routed(module, properties.get(system::OUTPUT_NAME)).await? {
-            tracing::debug!("No route takes the message of {module}; it is dropped");
-            return Ok(taken(id));
-        }
-        // Overwritten, not only added: a module cannot speak for another.
-        properties.set(system::CONNECTION_DEVICE_ID, self.identity.device_id());
-        properties.set(system::CONNECTION_MODULE_ID, module);
-        let delivery = self.gateway.outbox.put(properties, body, &self.gateway.edge_hub).await?;
-        Ok(Box::pin(async move {
-            delivery.await.map_err(|_| End::Shutdown)??;
-            Ok(id)
-        }))
-    }
-
-    /// Waits for the routes, which come with the first twin of `$edgeHub`.
-    async fn is_routed(&self, module: &str, output: Option<&str>) -> Result<bool, End> {
-        let mut routes = self.gateway.routes.clone();
-        let routes = routes.wait_for(Option::is_some).await.map_err(|_| End::Shutdown)?;
-        Ok(routes.as_ref().is_some_and(|routes| routes.lead_upstream(module, output)))
+        Ok(Box::pin(std::future::ready(Ok(taken(id)))))
     }
 
     fn subscribed(&mut self, filter: &str) -> SubscribeReasonCode {
@@ -257,7 +256,11 @@ impl Session<'_> {
         }
     }
 
-    async fn send<W: AsyncWrite + Unpin>(&self, writer: &mut Writer<W>, packet: &Packet) -> Result<(), End> {
+    async fn send<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut Writer<W>,
+        packet: &Packet,
+    ) -> Result<(), End> {
         timeout(WRITE_TIMEOUT, writer.write(packet)).await.map_err(|_| End::Silent)?.map_err(End::from)
     }
 }
