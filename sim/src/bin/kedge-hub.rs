@@ -50,7 +50,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         mqtt = %listeners.mqtt.local_addr()?,
         "listening"
     );
-    hub::run(listeners, config, shutdown).await;
+    hub::run(listeners, config, shutdown).await?;
     tracing::info!("stopped");
     Ok(())
 }

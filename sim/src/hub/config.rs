@@ -22,6 +22,8 @@ pub struct Config {
     pub tls: Arc<ServerConfig>,
     /// The key of the `iothubowner` policy.
     pub owner_key: SharedAccessKey,
+    /// Where the hub keeps its state; made when it is missing.
+    pub state_folder: PathBuf,
 }
 
 /// `hub.toml`.
@@ -42,6 +44,9 @@ pub struct ConfigFile {
     pub key_file: PathBuf,
     /// File with the base64 key of the `iothubowner` policy.
     pub owner_key_file: PathBuf,
+    /// Where the hub keeps its state.
+    #[serde(default = "default_state_folder")]
+    pub state_folder: PathBuf,
 }
 
 fn default_https() -> SocketAddr {
@@ -50,6 +55,10 @@ fn default_https() -> SocketAddr {
 
 fn default_mqtt() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8883))
+}
+
+fn default_state_folder() -> PathBuf {
+    PathBuf::from("/var/lib/kedge-hub")
 }
 
 impl ConfigFile {
@@ -68,7 +77,8 @@ impl ConfigFile {
             .with_context(|| format!("cannot use the certificate {}", self.certificate_file.display()))?;
         let owner_key = SharedAccessKey::from_base64(&fs_err::read_to_string(&self.owner_key_file)?)
             .with_context(|| format!("cannot use the key in {}", self.owner_key_file.display()))?;
-        Ok(Config { host_name: self.host_name.clone(), tls, owner_key })
+        let (host_name, state_folder) = (self.host_name.clone(), self.state_folder.clone());
+        Ok(Config { host_name, tls, owner_key, state_folder })
     }
 }
 

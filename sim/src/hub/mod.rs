@@ -13,6 +13,7 @@ mod store;
 
 pub use config::{Config, ConfigFile};
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -21,13 +22,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::authority::Authority;
-use self::connections::{Connections, Ticket};
-use self::store::{DesiredChange, Store};
+use self::connections::{Connections, Event, NotTaken, Ticket};
+use self::store::{DesiredChange, Storage, Store};
+use crate::database::Receipt;
 use crate::identity::Identity;
 use crate::{http, tls};
 
 /// Connections that each listener holds at once; further clients wait.
-const MAX_CONNECTIONS: usize = 1000;
+const MAX_CONNECTIONS: usize = 10_000;
 
 /// The sockets of the hub.
 #[derive(Debug)]
@@ -38,9 +40,10 @@ pub struct Listeners {
     pub mqtt: TcpListener,
 }
 
-/// Runs the hub until `shutdown`; open connections are dropped then.
-pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) {
-    let hub = Arc::new(Hub::new(&config));
+/// Runs the hub until `shutdown`; open connections are dropped then. An error means that its state cannot be read.
+pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let authority = Authority::new(&config.host_name, config.owner_key.clone());
+    let hub = Arc::new(Hub::open(authority, &config.state_folder)?);
     let https = http::serve(
         listeners.https,
         config.tls.clone(),
@@ -52,14 +55,16 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         mqtt::serve(hub.clone(), stream, peer)
     });
     tokio::join!(https, mqtt);
+    Ok(())
 }
 
 /// What both interfaces share.
 struct Hub {
     authority: Authority,
     state: Mutex<State>,
-    /// Marked as changed with each message, for readers that wait.
-    new_message: watch::Sender<()>,
+    storage: Storage,
+    /// The receipt of the latest message, for readers that wait.
+    latest_message: watch::Sender<Receipt>,
 }
 
 #[derive(Default)]
@@ -69,17 +74,16 @@ struct State {
 }
 
 impl Hub {
-    fn new(config: &Config) -> Self {
-        Self {
-            authority: Authority::new(&config.host_name, config.owner_key.clone()),
-            state: Mutex::default(),
-            new_message: watch::Sender::new(()),
-        }
+    /// A hub with the state in the folder.
+    fn open(authority: Authority, state_folder: &Path) -> anyhow::Result<Self> {
+        let (store, storage) = Storage::open(state_folder)?;
+        let state = Mutex::new(State { store, connections: Connections::default() });
+        Ok(Self { authority, state, storage, latest_message: watch::Sender::new(Receipt::NONE) })
     }
 
     /// Wakes the readers that wait for telemetry.
-    fn announce_message(&self) {
-        self.new_message.send_replace(());
+    fn announce_message(&self, receipt: Receipt) {
+        self.latest_message.send_replace(receipt);
     }
 
     /// The lock is held for moments and never across an await. A panic while it is held would leave plain data
@@ -114,7 +118,7 @@ impl State {
     /// Tells a client, when it is connected, what has changed for it.
     fn announce(&mut self, change: DesiredChange, now: Timestamp) {
         let identity = change.identity.clone();
-        if self.connections.notify(&identity, change).is_err() {
+        if self.connections.notify(&identity, Event::Desired(change)) == Err(NotTaken::Full) {
             tracing::warn!(client = %identity, "closed a connection that does not take its messages");
             self.evict(&identity, now);
         }

@@ -3,18 +3,25 @@
 //! Reading keeps partial input in the connection, so a `read` that is cancelled (by a timer or a
 //! shutdown) loses nothing. Writing queues the encoded packet first, so a cancelled `write` leaves
 //! whole packets behind, never half of one. A packet's announced length is checked before any
-//! memory is set aside for it.
+//! memory is set aside for it, and a connection on which nothing happens holds no buffer.
+//!
+//! Who has many packets to carry takes them in batches: after a `read`, `read_ready` gives what has arrived with it,
+//! and packets that were given to `queue` go out together with `flush`.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::ready;
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 use super::Packet;
 
-/// Room that is made for input when the buffer is full; telemetry packets are a few hundred bytes.
-const READ_CHUNK: usize = 2 * 1024;
+/// How much is read at once: a record of TLS.
+const READ_CHUNK: usize = 16 * 1024;
 
 /// Type byte plus at most four bytes of remaining length.
 const MAX_FIXED_HEADER: usize = 5;
@@ -82,11 +89,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.inbound.read(&mut self.stream).await
     }
 
+    /// The next packet when it has arrived already.
+    pub fn read_ready(&mut self) -> Result<Option<Packet>, Error> {
+        self.inbound.next()
+    }
+
     /// Sends a packet and flushes it.
     ///
     /// When cancelled, the rest of the packet is sent before the next one.
     pub async fn write(&mut self, packet: &Packet) -> Result<(), Error> {
-        self.outbound.write(&mut self.stream, packet).await
+        self.outbound.encode(packet)?;
+        self.outbound.flush(&mut self.stream).await
+    }
+
+    /// Puts a packet behind those that wait for a [`Connection::flush`].
+    pub fn queue(&mut self, packet: &Packet) -> Result<(), Error> {
+        self.outbound.encode(packet)
+    }
+
+    /// Sends all packets that were queued. When cancelled, the rest is sent the next time.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        self.outbound.flush(&mut self.stream).await
     }
 
     /// Two halves that may be used by different tasks.
@@ -101,12 +124,28 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub async fn read(&mut self) -> Result<Option<Packet>, Error> {
         self.inbound.read(&mut self.stream).await
     }
+
+    /// As [`Connection::read_ready`].
+    pub fn read_ready(&mut self) -> Result<Option<Packet>, Error> {
+        self.inbound.next()
+    }
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
     /// As [`Connection::write`].
     pub async fn write(&mut self, packet: &Packet) -> Result<(), Error> {
-        self.outbound.write(&mut self.stream, packet).await
+        self.outbound.encode(packet)?;
+        self.outbound.flush(&mut self.stream).await
+    }
+
+    /// As [`Connection::queue`].
+    pub fn queue(&mut self, packet: &Packet) -> Result<(), Error> {
+        self.outbound.encode(packet)
+    }
+
+    /// As [`Connection::flush`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        self.outbound.flush(&mut self.stream).await
     }
 
     /// Ends the stream in an orderly way; over TLS the peer sees a `close_notify`.
@@ -128,11 +167,10 @@ impl Inbound {
 
     async fn read<R: AsyncRead + Unpin>(&mut self, stream: &mut R) -> Result<Option<Packet>, Error> {
         loop {
-            if let Some(packet) = self.decode()? {
+            if let Some(packet) = self.next()? {
                 return Ok(Some(packet));
             }
-            self.buffer.reserve(READ_CHUNK);
-            let received = match stream.read_buf(&mut self.buffer).await {
+            let received = match self.receive(stream).await {
                 // Packets carry their length, so an end of TLS without a goodbye cannot cut one off unseen.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
                 received => received?,
@@ -141,6 +179,26 @@ impl Inbound {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(Error::Truncated) };
             }
         }
+    }
+
+    /// Reads through the stack, so that there need be no buffer while nothing arrives.
+    async fn receive<R: AsyncRead + Unpin>(&mut self, stream: &mut R) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut space = [MaybeUninit::<u8>::uninit(); READ_CHUNK];
+            let mut chunk = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut chunk))?;
+            self.buffer.extend_from_slice(chunk.filled());
+            Ok(chunk.filled().len()).into()
+        })
+        .await
+    }
+
+    fn next(&mut self) -> Result<Option<Packet>, Error> {
+        let packet = self.decode()?;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        Ok(packet)
     }
 
     fn decode(&mut self) -> Result<Option<Packet>, Error> {
@@ -179,9 +237,9 @@ impl Outbound {
         Self { buffer: BytesMut::new(), max_packet }
     }
 
-    async fn write<W: AsyncWrite + Unpin>(&mut self, stream: &mut W, packet: &Packet) -> Result<(), Error> {
-        self.encode(packet)?;
+    async fn flush<W: AsyncWrite + Unpin>(&mut self, stream: &mut W) -> Result<(), Error> {
         stream.write_all_buf(&mut self.buffer).await?;
+        self.buffer = BytesMut::new();
         Ok(stream.flush().await?)
     }
 
@@ -194,10 +252,12 @@ impl Outbound {
         if let Some(what) = overlong_string(packet) {
             return Err(Error::Unencodable(format!("{what} is longer than {MAX_STRING} bytes")));
         }
-        let mut encoded = BytesMut::with_capacity(size);
-        packet.write(&mut encoded, usize::MAX).map_err(|error| Error::Unencodable(error.to_string()))?;
-        self.buffer.unsplit(encoded);
-        Ok(())
+        let before = self.buffer.len();
+        self.buffer.reserve(size);
+        packet.write(&mut self.buffer, usize::MAX).map(drop).map_err(|error| {
+            self.buffer.truncate(before);
+            Error::Unencodable(error.to_string())
+        })
     }
 }
 

@@ -66,10 +66,12 @@ impl World {
         let authority = CertificateAuthority::generate("test hub CA").unwrap();
         let issued = authority.issue_server(&[HUB], Duration::from_secs(3600)).unwrap();
         let owner_key = SharedAccessKey::generate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let config = hub::Config {
             host_name: HUB.to_owned(),
             tls: server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
             owner_key: owner_key.clone(),
+            state_folder: folder.path().join("hub"),
         };
         let bind = async || TcpListener::bind(LOOPBACK).await.unwrap();
         let listeners = Listeners { https: bind().await, mqtt: bind().await };
@@ -88,7 +90,7 @@ impl World {
             service,
             https: Proxy::start(https).await,
             mqtt: Proxy::start(mqtt).await,
-            folder: tempfile::tempdir().unwrap(),
+            folder,
             authority,
             connection_string,
             owner_key,

@@ -35,6 +35,7 @@ pub(crate) struct TestHub {
     tls: Arc<ClientConfig>,
     pub(crate) owner_key: SharedAccessKey,
     _stop: DropGuard,
+    _state: tempfile::TempDir,
 }
 
 /// What a request was answered with.
@@ -78,16 +79,18 @@ impl TestHub {
         let listeners = Listeners { https: bind().await, mqtt: bind().await };
         let (https, mqtt) = (listeners.https.local_addr().unwrap(), listeners.mqtt.local_addr().unwrap());
         let owner_key = SharedAccessKey::generate().unwrap();
+        let state = tempfile::tempdir().unwrap();
         let config = Config {
             host_name: HUB.to_owned(),
             tls: tls::server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
             owner_key: owner_key.clone(),
+            state_folder: state.path().to_owned(),
         };
         let shutdown = CancellationToken::new();
         tokio::spawn(hub::run(listeners, config, shutdown.clone()));
         let ca_pem = authority.certificate_pem().to_owned();
         let tls = tls::client_config(Trust::Only(&ca_pem)).unwrap();
-        Self { https, mqtt, ca_pem, tls, owner_key, _stop: shutdown.drop_guard() }
+        Self { https, mqtt, ca_pem, tls, owner_key, _stop: shutdown.drop_guard(), _state: state }
     }
 
     /// A hub with the edge device, and the device's key.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod device_scope;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod identity_rest;

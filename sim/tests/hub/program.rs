@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::harness::{DEVICE, HUB, within};
 
 /// Writes a configuration for free ports; gives the authority's certificate and the owner's key.
-fn configure(folder: &Path) -> (String, SharedAccessKey) {
+pub(crate) fn configure(folder: &Path) -> (String, SharedAccessKey) {
     let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
     let issued = authority.issue_server(&[HUB], Duration::from_secs(3600)).unwrap();
     let owner_key = SharedAccessKey::generate().unwrap();
@@ -27,16 +27,17 @@ fn configure(folder: &Path) -> (String, SharedAccessKey) {
         "hub.toml",
         &format!(
             "host_name = {HUB:?}\nhttps = \"127.0.0.1:0\"\nmqtt = \"127.0.0.1:0\"\ncertificate_file = {:?}\n\
-             key_file = {:?}\nowner_key_file = {:?}\n",
+             key_file = {:?}\nowner_key_file = {:?}\nstate_folder = {:?}\n",
             file("server.pem"),
             file("server.key"),
-            file("owner.key")
+            file("owner.key"),
+            file("state")
         ),
     );
     (authority.certificate_pem().to_owned(), owner_key)
 }
 
-fn start(folder: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+pub(crate) fn start(folder: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kedge-hub"))
         .arg("--config")
         .arg(folder.join("hub.toml"))

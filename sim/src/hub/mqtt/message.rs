@@ -75,7 +75,7 @@ impl Message {
 
     /// Stores the message; gives its offset.
     pub(super) fn store(self, store: &mut Store, now: Timestamp) -> Result<u64, Refusal> {
-        Ok(store.append_telemetry(&self.origin, self.properties, &self.body, now)?)
+        Ok(store.append_telemetry(&self.origin, self.properties, self.body, now)?)
     }
 }
 

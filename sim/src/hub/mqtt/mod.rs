@@ -6,6 +6,7 @@
 
 mod connect;
 mod message;
+mod outbox;
 mod session;
 
 use std::net::SocketAddr;
@@ -18,9 +19,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::connect::{Accepted, ConnectError};
 use self::message::{Message, Refusal};
-use self::session::{Reaction, Session};
+use self::outbox::Outbox;
+use self::session::Session;
 use super::Hub;
 use super::connections::Ticket;
+use crate::database::{DatabaseError, Receipt};
 use crate::identity::Identity;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet};
@@ -50,6 +53,8 @@ enum End {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Connection(#[from] Error),
+    #[error("the hub stops: {0}")]
+    Database(#[from] DatabaseError),
 }
 
 /// Serves one connection until it ends.
@@ -82,7 +87,7 @@ where
 fn leave(hub: &Hub, identity: &Identity, ticket: &Ticket, will: Option<Message>) {
     let (mut state, now) = (hub.state(), Timestamp::now());
     match will.map(|will| will.store(&mut state.store, now)) {
-        Some(Ok(_)) => hub.announce_message(),
+        Some(Ok(_)) => hub.announce_message(state.store.receipt()),
         Some(Err(error)) => tracing::warn!(client = %identity, %error, "lost a last will"),
         None => {}
     }
@@ -135,63 +140,116 @@ struct Client<'a, S> {
     connection: Connection<S>,
     session: Session,
     ticket: Ticket,
+    outbox: Outbox,
     silence_limit: Duration,
+    silence_end: Instant,
     token_end: Instant,
     said_goodbye: bool,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
     fn new(hub: &'a Hub, connection: Connection<S>, accepted: &Accepted, ticket: Ticket) -> Self {
+        let silence_limit = Duration::from_secs(accepted.keep_alive_secs.into()) * 3 / 2;
         Self {
             hub,
             connection,
-            session: Session::new(accepted.identity.clone()),
+            session: Session::new(accepted.identity.clone(), ticket.connection_id),
             ticket,
-            silence_limit: Duration::from_secs(accepted.keep_alive_secs.into()) * 3 / 2,
+            outbox: Outbox::default(),
+            silence_limit,
+            silence_end: Instant::now() + silence_limit,
             token_end: Instant::now() + accepted.token_life,
             said_goodbye: false,
         }
     }
 
     async fn run(&mut self) -> End {
-        let mut silence_end = Instant::now() + self.silence_limit;
         loop {
+            let writer = &self.hub.storage.writer;
+            let awaited = self.outbox.awaited();
+            let is_full = self.outbox.is_full();
             let step = tokio::select! {
-                change = self.ticket.changes.recv() => match change {
-                    Some(change) => self.session.on_change(change).map(Vec::from_iter).map_err(End::from),
-                    None => Err(End::Evicted),
-                },
+                () = self.ticket.news.notified() => self.on_news(),
                 () = tokio::time::sleep_until(self.token_end) => Err(End::TokenExpired),
-                packet = timeout_at(silence_end, self.connection.read()) => {
-                    silence_end = Instant::now() + self.silence_limit;
+                committed = writer.committed(awaited.unwrap_or(Receipt::NONE)), if awaited.is_some() => {
+                    committed.map_err(End::from)
+                }
+                packet = timeout_at(self.silence_end, self.connection.read()), if !is_full => {
                     self.on_read(packet.map_err(|_| End::Silent))
                 }
             };
-            let replies = match step {
-                Ok(replies) => replies,
-                Err(end) => return end,
+            if is_full {
+                // Time in which the client was not read does not count as its silence.
+                self.silence_end = Instant::now() + self.silence_limit;
+            }
+            let step = match step {
+                Ok(()) => self.send().await,
+                failed => failed,
             };
-            for packet in &replies {
-                if let Err(end) = write(&mut self.connection, packet).await {
-                    return end;
-                }
+            if let Err(end) = step {
+                return end;
             }
         }
     }
 
-    fn on_read(&mut self, read: Result<Result<Option<Packet>, Error>, End>) -> Result<Vec<Packet>, End> {
-        let packet = read??.ok_or(End::Closed)?;
-        let store = &mut self.hub.state().store;
-        let Reaction { replies, stored, disconnected } =
-            self.session.on_packet(packet, store, Timestamp::now())?;
+    /// Takes a packet and those that have arrived with it, under one lock.
+    fn on_read(&mut self, read: Result<Result<Option<Packet>, Error>, End>) -> Result<(), End> {
+        let mut next = Some(read??.ok_or(End::Closed)?);
+        self.silence_end = Instant::now() + self.silence_limit;
+        let (mut state, now) = (self.hub.state(), Timestamp::now());
+        let mut stored = false;
+        while let Some(packet) = next {
+            if packet == Packet::PingReq {
+                self.outbox.push_after_others(Packet::PingResp);
+            } else {
+                let size = body_size(&packet);
+                let reaction = self.session.on_packet(packet, &mut state, now)?;
+                stored |= reaction.stored;
+                self.outbox.push(state.store.receipt(), size, reaction.replies);
+                if reaction.disconnected {
+                    self.said_goodbye = true;
+                    return Err(End::Closed);
+                }
+            }
+            next = if self.outbox.is_full() { None } else { self.connection.read_ready()? };
+        }
         if stored {
-            self.hub.announce_message();
+            self.hub.announce_message(state.store.receipt());
         }
-        if disconnected {
-            self.said_goodbye = true;
-            return Err(End::Closed);
+        Ok(())
+    }
+
+    fn on_news(&mut self) -> Result<(), End> {
+        let mut state = self.hub.state();
+        let identity = self.session.identity();
+        let events = state.connections.take(identity, self.ticket.connection_id).ok_or(End::Evicted)?;
+        for event in events {
+            let packet = self.session.on_event(event)?;
+            self.outbox.push(state.store.receipt(), 0, packet);
         }
-        Ok(replies)
+        Ok(())
+    }
+
+    /// Sends what may be sent.
+    async fn send(&mut self) -> Result<(), End> {
+        let writer = &self.hub.storage.writer;
+        let packets = self.outbox.take_committed(|receipt| writer.is_committed(receipt));
+        if packets.is_empty() {
+            return Ok(());
+        }
+        for packet in &packets {
+            self.connection.queue(packet)?;
+        }
+        timeout(WRITE_TIMEOUT, self.connection.flush()).await.map_err(|_| End::NotReading)??;
+        Ok(())
+    }
+}
+
+/// What a packet keeps in memory until it is committed.
+fn body_size(packet: &Packet) -> usize {
+    match packet {
+        Packet::Publish(publish) => publish.topic.len() + publish.payload.len(),
+        _ => 0,
     }
 }
 

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::message::{Message, Refusal, check_limits};
-use crate::hub::store::{DesiredChange, Object, Store, StoreError, with_version};
+use crate::hub::State;
+use crate::hub::connections::{Event, MethodAnswer, MethodCall};
+use crate::hub::store::{DesiredChange, Object, StoreError, with_version};
 use crate::identity::Identity;
 use crate::mqtt::packet::{PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, Unsubscribe};
 use crate::mqtt::{Packet, QoS};
@@ -39,27 +41,33 @@ impl Reaction {
 #[derive(Debug)]
 pub(super) struct Session {
     identity: Identity,
+    connection_id: u64,
     subscriptions: BTreeMap<Subscription, QoS>,
     in_flight: BTreeSet<u16>,
     last_packet_id: u16,
 }
 
 impl Session {
-    pub(super) fn new(identity: Identity) -> Self {
-        Self { identity, subscriptions: BTreeMap::new(), in_flight: BTreeSet::new(), last_packet_id: 0 }
+    pub(super) fn new(identity: Identity, connection_id: u64) -> Self {
+        let (subscriptions, in_flight) = (BTreeMap::new(), BTreeSet::new());
+        Self { identity, connection_id, subscriptions, in_flight, last_packet_id: 0 }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Takes a packet from the client. An error ends the connection.
     pub(super) fn on_packet(
         &mut self,
         packet: Packet,
-        store: &mut Store,
+        state: &mut State,
         now: Timestamp,
     ) -> Result<Reaction, Refusal> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(&publish, store, now),
-            Packet::Subscribe(subscribe) => Ok(Reaction::reply(self.on_subscribe(&subscribe))),
-            Packet::Unsubscribe(unsubscribe) => Ok(Reaction::reply(self.on_unsubscribe(&unsubscribe))),
+            Packet::Publish(publish) => self.on_publish(&publish, state, now),
+            Packet::Subscribe(subscribe) => Ok(Reaction::reply(self.on_subscribe(&subscribe, state))),
+            Packet::Unsubscribe(unsubscribe) => Ok(Reaction::reply(self.on_unsubscribe(&unsubscribe, state))),
             Packet::PubAck(PubAck { pkid }) => {
                 self.in_flight.remove(&pkid);
                 Ok(Reaction::default())
@@ -70,17 +78,27 @@ impl Session {
         }
     }
 
-    /// Takes a change of the desired properties; gives the message to the client, when it has subscribed.
-    pub(super) fn on_change(&mut self, change: DesiredChange) -> Result<Option<Packet>, Refusal> {
+    /// Takes what concerns the client; gives the message to it, when it has subscribed.
+    pub(super) fn on_event(&mut self, event: Event) -> Result<Option<Packet>, Refusal> {
+        match event {
+            Event::Desired(change) => self.on_change(change),
+            Event::Method(MethodCall { request_id, name, payload }) => {
+                self.publish(&Subscription::MethodCalls, &HubTopic::MethodCall { name, request_id }, payload)
+            }
+            Event::CloudMessage => Ok(None),
+        }
+    }
+
+    fn on_change(&mut self, change: DesiredChange) -> Result<Option<Packet>, Refusal> {
         let topic = HubTopic::DesiredPatch { version: change.version };
         let body = Value::Object(with_version(change.patch, change.version));
-        self.publish(&Subscription::DesiredPatches, &topic, &body)
+        self.publish(&Subscription::DesiredPatches, &topic, body.to_string().into())
     }
 
     fn on_publish(
         &mut self,
         publish: &Publish,
-        store: &mut Store,
+        state: &mut State,
         now: Timestamp,
     ) -> Result<Reaction, Refusal> {
         check_limits(publish)?;
@@ -91,21 +109,23 @@ impl Session {
         }
         match ClientTopic::parse(&publish.topic)? {
             ClientTopic::Telemetry { identity, properties } => {
-                let message = Message::new(&self.identity, &identity, properties, publish, store)?;
-                message.store(store, now)?;
+                let message = Message::new(&self.identity, &identity, properties, publish, &state.store)?;
+                message.store(&mut state.store, now)?;
                 reaction.stored = true;
             }
             ClientTopic::TwinGet { request_id } => {
-                let twin = store.twin(&self.identity)?;
+                let twin = state.store.twin(&self.identity)?;
                 let body =
                     json!({"desired": twin.desired.to_object(), "reported": twin.reported.to_object()});
                 reaction.replies.extend(self.twin_response(200, request_id, None, &body)?);
             }
             ClientTopic::ReportedPatch { request_id } => {
-                reaction.replies.extend(self.on_reported(request_id, &publish.payload, store, now)?);
+                reaction.replies.extend(self.on_reported(request_id, &publish.payload, state, now)?);
             }
-            // Methods are not called yet, so there is no call that this could answer.
-            ClientTopic::MethodResponse { .. } => {}
+            ClientTopic::MethodResponse { status, request_id } => {
+                let answer = MethodAnswer { status, payload: publish.payload.clone() };
+                state.connections.answer(&self.identity, self.connection_id, &request_id, answer);
+            }
         }
         Ok(reaction)
     }
@@ -114,7 +134,7 @@ impl Session {
         &mut self,
         request_id: String,
         payload: &[u8],
-        store: &mut Store,
+        state: &mut State,
         now: Timestamp,
     ) -> Result<Option<Packet>, Refusal> {
         let refused = |error: &dyn std::error::Error| json!({ "message": error.to_string() });
@@ -122,14 +142,14 @@ impl Session {
             Ok(patch) => patch,
             Err(error) => return self.twin_response(400, request_id, None, &refused(&error)),
         };
-        match store.patch_reported(&self.identity, patch, now) {
+        match state.store.patch_reported(&self.identity, patch, now) {
             Ok(version) => self.twin_response(204, request_id, Some(version), &Value::Null),
             Err(StoreError::Twin(error)) => self.twin_response(400, request_id, None, &refused(&error)),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn on_subscribe(&mut self, subscribe: &Subscribe) -> Packet {
+    fn on_subscribe(&mut self, subscribe: &Subscribe, state: &mut State) -> Packet {
         let mut grant = |filter: &str, wish: QoS| match Subscription::parse(filter) {
             Ok(subscription) if subscription.is_open_to(&self.identity) => {
                 let granted = if wish == QoS::AtMostOnce { wish } else { QoS::AtLeastOnce };
@@ -139,14 +159,21 @@ impl Session {
             _ => SubscribeReasonCode::Failure,
         };
         let codes = subscribe.filters.iter().map(|filter| grant(&filter.path, filter.qos)).collect();
+        self.note_subscriptions(state);
         Packet::SubAck(SubAck::new(subscribe.pkid, codes))
     }
 
-    fn on_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Packet {
+    fn on_unsubscribe(&mut self, unsubscribe: &Unsubscribe, state: &mut State) -> Packet {
         for subscription in unsubscribe.topics.iter().filter_map(|filter| Subscription::parse(filter).ok()) {
             self.subscriptions.remove(&subscription);
         }
+        self.note_subscriptions(state);
         Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid))
+    }
+
+    fn note_subscriptions(&self, state: &mut State) {
+        let methods = self.subscriptions.contains_key(&Subscription::MethodCalls);
+        state.connections.set_takes_methods(&self.identity, self.connection_id, methods);
     }
 
     fn twin_response(
@@ -157,18 +184,18 @@ impl Session {
         body: &Value,
     ) -> Result<Option<Packet>, Refusal> {
         let topic = HubTopic::TwinResponse { status, request_id, version };
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
         self.publish(&Subscription::TwinResponses, &topic, body)
     }
 
-    /// The message to the client, when it has the subscription. `null` is an empty body.
+    /// The message to the client, when it has the subscription.
     fn publish(
         &mut self,
         subscription: &Subscription,
         topic: &HubTopic,
-        body: &Value,
+        body: Bytes,
     ) -> Result<Option<Packet>, Refusal> {
         let Some(&qos) = self.subscriptions.get(subscription) else { return Ok(None) };
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
         let mut publish = Publish::from_bytes(topic.to_string(), qos, body);
         if qos == QoS::AtLeastOnce {
             publish.pkid = self.next_packet_id()?;

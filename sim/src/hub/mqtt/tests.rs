@@ -6,10 +6,8 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::hub::State;
 use crate::hub::authority::Authority;
-use crate::hub::connections::Connections;
-use crate::hub::store::{Authentication, DeviceSpec, Precondition, Store};
+use crate::hub::store::{Authentication, DeviceSpec, Precondition};
 use crate::mqtt::QoS;
 use crate::mqtt::packet::{Connect, Subscribe};
 use crate::sas::{CLOCK_SKEW_SECS, SharedAccessKey, sign, unix_seconds};
@@ -21,17 +19,36 @@ fn key() -> SharedAccessKey {
 }
 
 /// A hub with the device `d`.
-fn hub() -> Arc<Hub> {
-    let mut store = Store::default();
+struct TestHub {
+    hub: Arc<Hub>,
+    _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for TestHub {
+    type Target = Arc<Hub>;
+
+    fn deref(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+fn hub() -> TestHub {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(HUB, SharedAccessKey::generate().unwrap());
+    let hub = Hub::open(authority, folder.path()).unwrap();
     let authentication = Some(Authentication::Sas { primary: key(), secondary: key() });
-    store
-        .create_device("d", DeviceSpec { authentication, ..DeviceSpec::default() }, Timestamp::now())
-        .unwrap();
-    Arc::new(Hub {
-        authority: Authority::new(HUB, SharedAccessKey::generate().unwrap()),
-        state: std::sync::Mutex::new(State { store, connections: Connections::default() }),
-        new_message: tokio::sync::watch::Sender::new(()),
-    })
+    let spec = DeviceSpec { authentication, ..DeviceSpec::default() };
+    hub.state().store.create_device("d", spec, Timestamp::now()).unwrap();
+    settle(&hub);
+    TestHub { hub: Arc::new(hub), _folder: folder }
+}
+
+/// Waits for the database, whose thread the turned clock does not wait for.
+fn settle(hub: &Hub) {
+    let receipt = hub.state().store.receipt();
+    while !hub.storage.writer.is_committed(receipt) {
+        std::thread::yield_now();
+    }
 }
 
 /// A server for one connection over a pipe of `capacity` bytes.
@@ -123,7 +140,9 @@ async fn a_client_that_does_not_read_is_dropped() {
         let (mut state, now) = (hub.state(), Timestamp::now());
         let patch = patch.as_object().unwrap().clone();
         let change = state.store.patch_desired(&identity, patch, &Precondition::Any, now).unwrap();
-        state.announce(change, now);
+        drop(state);
+        settle(&hub);
+        hub.state().announce(change, now);
     }
     let started = Instant::now();
     server.await.unwrap();

@@ -26,6 +26,13 @@ impl ApiError {
         Self { status, code: "RequestEntityTooLarge", message: message.into() }
     }
 
+    /// The hub cannot read or write its state.
+    pub(super) fn storage(error: &dyn std::error::Error) -> Self {
+        tracing::error!("the storage failed: {error}");
+        let message = "the hub cannot use its storage; try again later".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "ServiceUnavailable", message }
+    }
+
     /// An error of which the status says everything.
     pub(super) fn with_status(status: StatusCode) -> Self {
         let message = status.canonical_reason().unwrap_or_default().to_owned();

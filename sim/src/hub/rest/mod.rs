@@ -6,6 +6,7 @@
 
 mod devices;
 mod error;
+mod methods;
 mod modules;
 mod request;
 mod scope;
@@ -15,6 +16,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -25,6 +27,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use self::error::ApiError;
 use super::Hub;
@@ -34,6 +37,9 @@ use crate::identity::Identity;
 
 /// The largest request body; a deployment manifest is a few tens of kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
+
+/// Longest wait for a commit, which takes milliseconds unless the disk is full.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 type SharedHub = Arc<Hub>;
 
@@ -45,6 +51,8 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .route("/devices/{device}/applyConfigurationContent", post(devices::apply_configuration))
         .route("/twins/{device}", get(twins::read_device).patch(twins::patch_device))
         .route("/twins/{device}/modules/{module}", get(twins::read_module).patch(twins::patch_module))
+        .route("/twins/{device}/methods", post(methods::call_device))
+        .route("/twins/{device}/modules/{module}/methods", post(methods::call_module))
         .route("/kedge/telemetry", get(telemetry::read))
         .route_layer(from_fn_with_state(hub.clone(), require_service));
     let modules = Router::new()
@@ -70,6 +78,7 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .merge(gateways)
         .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(hub.clone(), confirm))
         .layer(map_response(json_error))
         .layer(from_fn(log))
         .with_state(hub)
@@ -132,6 +141,21 @@ async fn log(request: Request, next: Next) -> Response {
     response
 }
 
+/// Holds the answer to a change back until the change is committed.
+async fn confirm(State(hub): State<SharedHub>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let is_read = request.method() == Method::GET;
+    let response = next.run(request).await;
+    if is_read {
+        return Ok(response);
+    }
+    let receipt = hub.state().store.receipt();
+    match timeout(CONFIRM_TIMEOUT, hub.storage.writer.committed(receipt)).await {
+        Ok(Ok(())) => Ok(response),
+        Ok(Err(error)) => Err(ApiError::storage(&error)),
+        Err(late) => Err(ApiError::storage(&late)),
+    }
+}
+
 /// Gives the errors that the framework makes itself the form of all others.
 async fn json_error(response: Response) -> Response {
     let status = response.status();
@@ -147,6 +171,11 @@ fn authorization(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn health(State(hub): State<SharedHub>) -> Json<Value> {
-    let host_name = hub.authority.hub_name();
-    Json(json!({"status": "running", "hostName": host_name, "version": env!("CARGO_PKG_VERSION")}))
+    let trouble = hub.storage.writer.trouble();
+    Json(json!({
+        "status": if trouble.is_none() { "running" } else { "degraded" },
+        "storageTrouble": trouble.as_deref(),
+        "hostName": hub.authority.hub_name(),
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
 }

@@ -9,12 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use super::SharedHub;
 use super::error::ApiError;
-use crate::hub::Hub;
-use crate::hub::store::{StoredMessage, TelemetryQuery};
+use crate::hub::store::{Page, Telemetry, TelemetryQuery};
 use crate::topics::system;
 
 const MAX_WAIT_SECS: u64 = 30;
@@ -39,35 +39,39 @@ pub(super) async fn read(
     if parameters.wait > MAX_WAIT_SECS {
         return Err(ApiError::bad_request(format!("wait is at most {MAX_WAIT_SECS} seconds")));
     }
-    let limit = Duration::from_secs(parameters.wait);
+    let end = Instant::now() + Duration::from_secs(parameters.wait);
     let Parameters { after, device_id, module_id, .. } = parameters;
     let mut query = TelemetryQuery { after, device_id, module_id };
-    let found = timeout(limit, wait_for_messages(&hub, &mut query)).await.ok();
-    Ok(Json(found.unwrap_or_else(|| json!({"messages": [], "next": query.after}))))
-}
-
-/// Moves the query on over messages that do not match, so that the caller does so too when its time is up.
-async fn wait_for_messages(hub: &Hub, query: &mut TelemetryQuery) -> Value {
-    let mut new_message = hub.new_message.subscribe();
+    let mut latest = hub.latest_message.subscribe();
     loop {
-        new_message.mark_unchanged();
-        {
-            let state = hub.state();
-            let page = state.store.telemetry(query);
-            if !page.messages.is_empty() {
-                let messages: Vec<_> = page.messages.into_iter().map(view).collect();
-                return json!({"messages": messages, "next": page.next});
-            }
-            query.after = page.next;
+        let receipt = *latest.borrow_and_update();
+        let page = read_page(&hub, &query).await?;
+        query.after = page.next;
+        if !page.messages.is_empty() || (page.is_last && Instant::now() >= end) {
+            let messages: Vec<_> = page.messages.iter().map(view).collect();
+            return Ok(Json(json!({"messages": messages, "next": page.next})));
         }
-        if new_message.changed().await.is_err() {
-            // The hub holds the other end, so this is the end of the hub.
-            return json!({"messages": [], "next": query.after});
+        if page.is_last {
+            // What was submitted before the page was read may have been committed after it.
+            let news = async {
+                if hub.storage.writer.is_committed(receipt) {
+                    return latest.changed().await.is_ok();
+                }
+                hub.storage.writer.committed(receipt).await.is_ok()
+            };
+            let _ = timeout_at(end, news).await;
         }
     }
 }
 
-fn view(message: &StoredMessage) -> Value {
+/// The disk is read by a thread that may wait.
+async fn read_page(hub: &SharedHub, query: &TelemetryQuery) -> Result<Page, ApiError> {
+    let (hub, query) = (hub.clone(), query.clone());
+    let page = spawn_blocking(move || hub.storage.telemetry.page(&query)).await;
+    page.map_err(|error| ApiError::storage(&error))?.map_err(|error| ApiError::storage(&error))
+}
+
+fn view(message: &Telemetry) -> Value {
     let (mut system_properties, mut properties) = (origin(message), Map::new());
     for (name, value) in message.properties.iter() {
         match system_name(name) {
@@ -91,7 +95,7 @@ fn view(message: &StoredMessage) -> Value {
 }
 
 /// What the hub itself says about a message.
-fn origin(message: &StoredMessage) -> Map<String, Value> {
+fn origin(message: &Telemetry) -> Map<String, Value> {
     let mut properties = Map::new();
     properties.insert("iothub-connection-device-id".to_owned(), json!(message.origin.device_id()));
     if let Some(module) = message.origin.module_id() {

@@ -76,9 +76,12 @@ impl Store {
         if !before.iot_edge {
             return Err(invalid(&format!("{device_id} is not an edge device")));
         }
+        let journal = std::mem::take(&mut self.journal);
         let applied = self.try_apply(device_id, content, now);
-        if applied.is_err() {
-            self.devices.insert(device_id.to_owned(), before);
+        let changes = std::mem::replace(&mut self.journal, journal);
+        match applied {
+            Ok(_) => self.journal.append(changes),
+            Err(_) => drop(self.devices.insert(device_id.to_owned(), before)),
         }
         applied
     }
@@ -103,7 +106,9 @@ impl Store {
             let identity = Identity::module(device_id, module)?;
             let desired = &mut self.record_mut(&identity)?.twin.desired;
             let patch = desired.replace(properties.clone(), now)?;
-            applied.changes.push(DesiredChange { version: desired.version(), identity, patch });
+            let version = desired.version();
+            self.write_twin(&identity)?;
+            applied.changes.push(DesiredChange { version, identity, patch });
         }
         Ok(applied)
     }

@@ -1,29 +1,38 @@
 //! The state of the hub: identities, twins and telemetry.
 //!
 //! Everything here is synchronous, takes the time from its caller, and knows nothing of HTTP or MQTT, so that it
-//! can be tested as plain values and replaced by an embedded store. What a change means for connected clients is
-//! returned, as [`DesiredChange`] for instance, and carried out by the hub.
+//! can be tested as plain values. What a change means for connected clients is returned, as [`DesiredChange`] for
+//! instance, and carried out by the hub. Every change is written to the [`Journal`] as well; it may be told to
+//! anybody when [`Store::receipt`] is committed.
 
 mod configuration;
+mod journal;
 mod record;
 mod registry;
 mod scope;
+mod storage;
 mod telemetry;
 mod twin;
 
 pub(super) use configuration::ConfigurationContent;
+pub(super) use journal::{Change, Telemetry};
 pub(super) use record::{Authentication, Device, DeviceSpec, Module, ModuleSpec, Parent, Record, Status};
 pub(super) use registry::Precondition;
 pub(super) use scope::ScopePage;
-pub(super) use telemetry::{Page, StoredMessage, TelemetryQuery};
+pub(super) use storage::Storage;
+pub(super) use telemetry::{Page, TelemetryQuery};
 pub(super) use twin::{Properties, Twin, TwinError, with_version};
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use self::journal::Journal;
+use self::storage::unreadable;
 use self::telemetry::TelemetryLog;
+use crate::database::Receipt;
 use crate::identity::{Identity, IdentityError};
 use crate::sas::SasError;
 use crate::topics::PropertyBag;
@@ -32,7 +41,7 @@ use crate::topics::PropertyBag;
 pub(super) type Object = Map<String, Value>;
 
 /// Devices that the registry holds at most.
-const MAX_DEVICES: usize = 1000;
+const MAX_DEVICES: usize = 20_000;
 /// Modules that a device has at most, as in IoT Hub.
 const MAX_MODULES: usize = 50;
 
@@ -88,9 +97,15 @@ pub(super) struct Store {
     telemetry: TelemetryLog,
     /// The last number given to a generation id or an etag.
     last_number: u64,
+    journal: Journal,
 }
 
 impl Store {
+    /// What is seen now may be told when this is committed.
+    pub(super) fn receipt(&self) -> Receipt {
+        self.journal.last()
+    }
+
     /// The twin of a device or module.
     pub(super) fn twin(&self, identity: &Identity) -> Result<&Twin, StoreError> {
         Ok(&self.record(identity)?.twin)
@@ -107,7 +122,9 @@ impl Store {
         let twin = &mut self.record_mut(identity)?.twin;
         precondition.check(twin.etag())?;
         let patch = twin.desired.patch(patch, now)?;
-        Ok(DesiredChange { identity: identity.clone(), version: twin.desired.version(), patch })
+        let version = twin.desired.version();
+        self.write_twin(identity)?;
+        Ok(DesiredChange { identity: identity.clone(), version, patch })
     }
 
     /// Merges a patch that the client sent into its reported properties; gives their new version.
@@ -119,7 +136,21 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let twin = &mut self.record_mut(identity)?.twin;
         twin.reported.patch(patch, now)?;
-        Ok(twin.reported.version())
+        let version = twin.reported.version();
+        self.write_twin(identity)?;
+        Ok(version)
+    }
+
+    /// What was written, when there is no database.
+    #[cfg(test)]
+    pub(super) fn changes(&self) -> &[Change] {
+        self.journal.changes()
+    }
+
+    fn write_twin(&mut self, identity: &Identity) -> Result<(), StoreError> {
+        let change = Change::twin(identity, &self.record(identity)?.twin);
+        self.journal.put(change);
+        Ok(())
     }
 
     /// Keeps a message from `origin`, which must be registered; gives its offset.
@@ -127,16 +158,12 @@ impl Store {
         &mut self,
         origin: &Identity,
         properties: PropertyBag,
-        body: &[u8],
+        body: Bytes,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let generation_id = self.record(origin)?.generation_id.clone();
-        Ok(self.telemetry.append(origin.clone(), generation_id, properties, body, now))
-    }
-
-    /// A page of messages after an offset.
-    pub(super) fn telemetry(&self, query: &TelemetryQuery) -> Page<'_> {
-        self.telemetry.page(query)
+        let journal = &mut self.journal;
+        Ok(self.telemetry.append(origin.clone(), generation_id, properties, body, now, journal))
     }
 
     /// Notes that a client connected or went away. An identity that is gone is not an error.

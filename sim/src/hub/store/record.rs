@@ -1,21 +1,30 @@
-//! What the registry holds about a device and a module.
+//! What the registry holds about a device and a module. In the database a record is JSON text, in which fields may
+//! come and go.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Twin};
 use crate::sas::SharedAccessKey;
 
 /// The part that devices and modules have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(in crate::hub) struct Record {
     pub(in crate::hub) generation_id: String,
     pub(in crate::hub) etag: u64,
     pub(in crate::hub) authentication: Authentication,
+    /// Nobody is connected when the hub starts.
+    #[serde(skip)]
     pub(in crate::hub) connected: bool,
+    #[serde(default)]
     pub(in crate::hub) connection_state_updated: Option<Timestamp>,
+    #[serde(default)]
     pub(in crate::hub) last_activity: Option<Timestamp>,
+    /// Kept beside the record, because it changes far more often.
+    #[serde(skip)]
     pub(in crate::hub) twin: Twin,
 }
 
@@ -34,10 +43,16 @@ impl Record {
 }
 
 /// How an identity proves itself. Certificates will be a second variant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
 pub(in crate::hub) enum Authentication {
     /// Either key is good.
-    Sas { primary: SharedAccessKey, secondary: SharedAccessKey },
+    Sas {
+        #[serde(with = "key_text")]
+        primary: SharedAccessKey,
+        #[serde(with = "key_text")]
+        secondary: SharedAccessKey,
+    },
 }
 
 impl Authentication {
@@ -57,6 +72,24 @@ impl Authentication {
     }
 }
 
+/// Keys in the database, where they have to be: it is a file that only the hub may read.
+mod key_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::sas::SharedAccessKey;
+    use crate::secret::Secret;
+
+    pub(super) fn serialize<S: Serializer>(key: &SharedAccessKey, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(key.to_base64().expose())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SharedAccessKey, D::Error> {
+        let text = Secret::deserialize(from)?;
+        SharedAccessKey::from_base64(text.expose()).map_err(D::Error::custom)
+    }
+}
+
 /// Whether a device may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,15 +100,21 @@ pub(in crate::hub) enum Status {
 }
 
 /// A device with its modules.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(in crate::hub) struct Device {
     pub(in crate::hub) id: String,
     pub(in crate::hub) record: Record,
+    #[serde(default)]
     pub(in crate::hub) status: Status,
+    #[serde(default)]
     pub(in crate::hub) status_reason: Option<String>,
+    #[serde(default)]
     pub(in crate::hub) iot_edge: bool,
     /// The scope of the edge device that this device is a child of.
+    #[serde(default)]
     pub(in crate::hub) parent_scope: Option<String>,
+    #[serde(skip)]
     pub(in crate::hub) modules: BTreeMap<String, Module>,
 }
 
@@ -88,11 +127,13 @@ impl Device {
 }
 
 /// A module of a device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(in crate::hub) struct Module {
     pub(in crate::hub) id: String,
     pub(in crate::hub) device_id: String,
     pub(in crate::hub) record: Record,
+    #[serde(default)]
     pub(in crate::hub) managed_by: Option<String>,
 }
 

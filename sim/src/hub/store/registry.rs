@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 
+use super::journal::Change;
 use super::{
     Authentication, Device, DeviceSpec, MAX_DEVICES, MAX_MODULES, Module, ModuleSpec, Record, Store,
     StoreError,
 };
-use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, validate_id};
+use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity};
 
 /// Who manages the modules of a deployment, as IoT Hub writes it.
 pub(super) const MANAGED_BY_IOT_EDGE: &str = "iotEdge";
@@ -58,7 +59,7 @@ impl Store {
         spec: DeviceSpec,
         now: Timestamp,
     ) -> Result<&Device, StoreError> {
-        validate_id(id)?;
+        let identity = Identity::device(id)?;
         if self.devices.contains_key(id) {
             return Err(StoreError::DeviceAlreadyExists(id.to_owned()));
         }
@@ -78,6 +79,8 @@ impl Store {
         };
         device.set_parent(spec.parent);
         let iot_edge = device.iot_edge;
+        self.journal.put(Change::device(&device));
+        self.journal.put(Change::twin(&identity, &device.record.twin));
         self.devices.insert(id.to_owned(), device);
         if iot_edge {
             self.ensure_system_modules(id, now)?;
@@ -104,8 +107,10 @@ impl Store {
         device.status = spec.status.unwrap_or(device.status);
         device.status_reason = spec.status_reason.or(device.status_reason.take());
         device.set_parent(spec.parent);
+        device.iot_edge |= spec.iot_edge == Some(true);
+        let change = Change::device(device);
+        self.journal.put(change);
         if spec.iot_edge == Some(true) {
-            device.iot_edge = true;
             self.ensure_system_modules(id, now)?;
         }
         self.device(id)
@@ -118,6 +123,7 @@ impl Store {
         precondition: &Precondition,
     ) -> Result<Device, StoreError> {
         precondition.check(self.device(id)?.record.etag)?;
+        self.journal.put(Change::DeviceGone { id: id.to_owned() });
         self.devices.remove(id).ok_or_else(|| StoreError::DeviceNotFound(id.to_owned()))
     }
 
@@ -134,7 +140,7 @@ impl Store {
         spec: ModuleSpec,
         now: Timestamp,
     ) -> Result<&Module, StoreError> {
-        validate_id(id)?;
+        let identity = Identity::module(device_id, id)?;
         let device = self.device(device_id)?;
         if device.modules.contains_key(id) {
             return Err(StoreError::ModuleAlreadyExists(device_id.to_owned(), id.to_owned()));
@@ -149,6 +155,8 @@ impl Store {
             record,
             managed_by: spec.managed_by,
         };
+        self.journal.put(Change::module(&module));
+        self.journal.put(Change::twin(&identity, &module.record.twin));
         self.device_mut(device_id)?.modules.insert(id.to_owned(), module);
         self.module(device_id, id)
     }
@@ -170,6 +178,8 @@ impl Store {
             module.record.authentication = authentication;
         }
         module.managed_by = spec.managed_by.or(module.managed_by.take());
+        let change = Change::module(module);
+        self.journal.put(change);
         self.module(device_id, id)
     }
 
@@ -185,6 +195,7 @@ impl Store {
             return Err(StoreError::SystemModule(id.to_owned()));
         }
         self.device_mut(device_id)?.modules.remove(id);
+        self.journal.put(Change::ModuleGone { device: device_id.to_owned(), id: id.to_owned() });
         Ok(())
     }
 

@@ -1,37 +1,37 @@
 //! Messages from devices, in the order of their arrival, for whoever reads them.
+//!
+//! The state gives a message its place and hands it to the database; there is no copy in memory. Readers have a
+//! connection of their own and see what is committed.
 
-use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rusqlite::{Connection, Row};
 
+use super::journal::{Change, Telemetry};
+use super::{Journal, unreadable};
+use crate::database::{self, DatabaseError};
 use crate::identity::Identity;
 use crate::topics::PropertyBag;
 
-/// The log holds at most this many messages; the oldest go first.
-const MAX_MESSAGES: usize = 10_000;
-/// The log holds at most this many bytes of bodies and properties; the oldest messages go first.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The log holds at most about this many messages; the oldest go first.
+const MAX_MESSAGES: u64 = 1_000_000;
+/// The log holds at most about this many bytes of bodies and properties; the oldest messages go first.
+const MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// Room is made after so many messages …
+const FLOOR_MESSAGES: u64 = 500;
+/// … or so many bytes.
+const FLOOR_BYTES: u64 = 1024 * 1024;
 /// A page has at most this many messages …
 const MAX_PAGE_MESSAGES: usize = 500;
-/// … and ends after the message that brings it to this size.
-const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// … ends after the message that brings it to this size …
+const MAX_PAGE_BYTES: u64 = 4 * 1024 * 1024;
+/// … and after looking at so many.
+const MAX_PAGE_SEARCH: usize = 20_000;
 /// What a message is counted with beside its text.
-const OVERHEAD: usize = 256;
-
-/// A message as it was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::hub) struct StoredMessage {
-    /// From 1, without gaps.
-    pub(in crate::hub) offset: u64,
-    pub(in crate::hub) enqueued: Timestamp,
-    /// Who sent it, which the hub has verified or the gateway vouches for.
-    pub(in crate::hub) origin: Identity,
-    pub(in crate::hub) generation_id: String,
-    pub(in crate::hub) properties: PropertyBag,
-    pub(in crate::hub) body: Bytes,
-    size: usize,
-}
+const OVERHEAD: u64 = 128;
 
 /// Which messages a reader wants.
 #[derive(Debug, Clone, Default)]
@@ -42,122 +42,237 @@ pub(in crate::hub) struct TelemetryQuery {
 }
 
 impl TelemetryQuery {
-    fn matches(&self, origin: &Identity) -> bool {
-        let device = self.device_id.as_deref().is_none_or(|id| id == origin.device_id());
-        device && self.module_id.as_deref().is_none_or(|id| Some(id) == origin.module_id())
+    fn matches(&self, device: &str, module: &str) -> bool {
+        self.device_id.as_deref().is_none_or(|id| id == device)
+            && self.module_id.as_deref().is_none_or(|id| id == module)
     }
 }
 
 /// Some messages, and where to go on.
 #[derive(Debug)]
-pub(in crate::hub) struct Page<'a> {
-    pub(in crate::hub) messages: Vec<&'a StoredMessage>,
+pub(in crate::hub) struct Page {
+    pub(in crate::hub) messages: Vec<Telemetry>,
     /// The offset of the last message that was looked at, whether it matched or not.
     pub(in crate::hub) next: u64,
+    /// Nothing later was there.
+    pub(in crate::hub) is_last: bool,
 }
 
-#[derive(Debug, Default)]
+/// The end of the log, where messages are appended.
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct TelemetryLog {
-    messages: VecDeque<StoredMessage>,
     last_offset: u64,
-    bytes: usize,
+    total: u64,
+    /// The offset and the total when room was last made.
+    cleared: (u64, u64),
 }
 
 impl TelemetryLog {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let sql = "SELECT coalesce(max(offset), 0), coalesce(max(total), 0) FROM telemetry";
+        let (last_offset, total) = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Self { last_offset, total, cleared: (last_offset, total) })
+    }
+
     pub(super) fn append(
         &mut self,
         origin: Identity,
         generation_id: String,
         properties: PropertyBag,
-        body: &[u8],
-        now: Timestamp,
+        body: Bytes,
+        enqueued: Timestamp,
+        journal: &mut Journal,
     ) -> u64 {
-        self.last_offset += 1;
         let text: usize = properties.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let size = OVERHEAD + text + body.len();
-        let offset = self.last_offset;
-        // A body is a slice of the connection's read buffer; keeping that alive would void the limit.
-        let body = Bytes::copy_from_slice(body);
-        let message = StoredMessage { offset, enqueued: now, origin, generation_id, properties, body, size };
-        self.messages.push_back(message);
-        self.bytes += size;
-        while self.messages.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
-            let Some(oldest) = self.messages.pop_front() else { break };
-            self.bytes -= oldest.size;
+        self.last_offset += 1;
+        self.total += OVERHEAD + (text + body.len()) as u64;
+        let (offset, total) = (self.last_offset, self.total);
+        let message = Telemetry { offset, enqueued, origin, generation_id, properties, body, total };
+        journal.put(Change::Telemetry(Box::new(message)));
+        if offset >= self.cleared.0 + FLOOR_MESSAGES || total >= self.cleared.1 + FLOOR_BYTES {
+            self.cleared = (offset, total);
+            journal.put(floor(offset, total));
         }
         offset
     }
+}
 
-    pub(super) fn page(&self, query: &TelemetryQuery) -> Page<'_> {
-        let start = self.messages.partition_point(|message| message.offset <= query.after);
-        let mut page = Page { messages: Vec::new(), next: query.after };
-        let mut bytes = 0;
-        for message in self.messages.range(start..) {
-            page.next = message.offset;
-            if query.matches(&message.origin) {
-                bytes += message.size;
+/// What makes room when the log ends at this offset and total. The last message always stays, and with it the
+/// offset to go on from.
+fn floor(offset: u64, total: u64) -> Change {
+    Change::TelemetryFloor {
+        offset: offset.saturating_sub(MAX_MESSAGES),
+        total: total.saturating_sub(MAX_BYTES),
+    }
+}
+
+/// Reads what is committed.
+#[derive(Debug)]
+pub(in crate::hub) struct TelemetryReader(Mutex<Connection>);
+
+impl TelemetryReader {
+    pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
+        Ok(Self(Mutex::new(database::open_reader(path)?)))
+    }
+
+    /// The messages after an offset, as many as a page takes. It waits for the disk.
+    pub(in crate::hub) fn page(&self, query: &TelemetryQuery) -> rusqlite::Result<Page> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut statement = connection.prepare_cached(
+            "SELECT offset, device, module, enqueued, generation, properties, body FROM telemetry
+             WHERE offset > ? ORDER BY offset LIMIT ?",
+        )?;
+        // Beyond the largest number of the database there is nothing.
+        let after = i64::try_from(query.after).unwrap_or(i64::MAX);
+        let mut rows = statement.query((after, MAX_PAGE_SEARCH))?;
+        let mut page = Page { messages: Vec::new(), next: query.after, is_last: false };
+        let (mut seen, mut bytes) = (0, 0);
+        while let Some(row) = rows.next()? {
+            (page.next, seen) = (row.get(0)?, seen + 1);
+            if query.matches(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?) {
+                let message = read(row)?;
+                bytes += OVERHEAD + message.body.len() as u64;
                 page.messages.push(message);
             }
             if page.messages.len() == MAX_PAGE_MESSAGES || bytes >= MAX_PAGE_BYTES {
-                break;
+                return Ok(page);
             }
         }
-        page
+        page.is_last = seen < MAX_PAGE_SEARCH;
+        Ok(page)
     }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Telemetry> {
+    let (device, module) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+    let origin = if module.is_empty() { Identity::device(device) } else { Identity::module(device, module) };
+    Ok(Telemetry {
+        offset: row.get(0)?,
+        enqueued: Timestamp::from_microsecond(row.get(3)?).map_err(unreadable(3))?,
+        origin: origin.map_err(unreadable(1))?,
+        generation_id: row.get(4)?,
+        properties: PropertyBag::parse(row.get_ref(5)?.as_str()?).map_err(unreadable(5))?,
+        body: row.get::<_, Vec<u8>>(6)?.into(),
+        total: 0,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    fn append(log: &mut TelemetryLog, origin: &str, body: &[u8]) -> u64 {
-        let origin = Identity::from_client_id(origin).unwrap();
-        log.append(origin, "1".into(), PropertyBag::new(), body, Timestamp::UNIX_EPOCH)
+    use super::*;
+    use crate::database::{Change as _, Durability};
+    use crate::hub::store::journal::SCHEMA;
+
+    /// A log in a database that is written at once.
+    struct Log {
+        _folder: tempfile::TempDir,
+        path: PathBuf,
+        connection: Connection,
+        log: TelemetryLog,
     }
 
-    fn offsets(log: &TelemetryLog, query: &TelemetryQuery) -> (Vec<u64>, u64) {
-        let page = log.page(query);
-        (page.messages.iter().map(|message| message.offset).collect(), page.next)
+    impl Log {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("hub.db");
+            let connection = database::open(&path, Durability::Process, SCHEMA).unwrap();
+            let log = TelemetryLog::load(&connection).unwrap();
+            Self { _folder: folder, path, connection, log }
+        }
+
+        fn append(&mut self, origin: &str, body: &'static [u8]) {
+            let (origin, body) = (Identity::from_client_id(origin).unwrap(), Bytes::from_static(body));
+            let mut journal = Journal::default();
+            let properties = [("a/b", "1&2")].into_iter().collect();
+            self.log.append(origin, "1".into(), properties, body, Timestamp::UNIX_EPOCH, &mut journal);
+            self.write(journal.changes());
+        }
+
+        fn write(&mut self, changes: &[Change]) {
+            let transaction = self.connection.transaction().unwrap();
+            changes.iter().for_each(|change| change.write(&transaction).unwrap());
+            transaction.commit().unwrap();
+        }
+
+        fn offsets(&self, query: &TelemetryQuery) -> (Vec<u64>, u64, bool) {
+            let page = TelemetryReader::open(&self.path).unwrap().page(query).unwrap();
+            (page.messages.iter().map(|message| message.offset).collect(), page.next, page.is_last)
+        }
     }
 
     #[test]
     fn pages_follow_an_offset_and_skip_what_is_not_asked_for() {
-        let mut log = TelemetryLog::default();
-        for origin in ["d/m", "d/n", "e", "d/m", "e/m"] {
-            append(&mut log, origin, b"x");
-        }
+        let mut log = Log::new();
         let all = TelemetryQuery::default();
-        assert_eq!(offsets(&log, &all), (vec![1, 2, 3, 4, 5], 5));
-        assert_eq!(offsets(&log, &TelemetryQuery { after: 3, ..all.clone() }), (vec![4, 5], 5));
-        assert_eq!(offsets(&log, &TelemetryQuery { after: 5, ..all.clone() }), (vec![], 5));
-        assert_eq!(offsets(&log, &TelemetryQuery { after: 99, ..all.clone() }), (vec![], 99));
+        assert_eq!(log.offsets(&all), (vec![], 0, true));
+        for origin in ["d/m", "d/n", "e", "d/m", "e/m"] {
+            log.append(origin, b"x");
+        }
+        assert_eq!(log.offsets(&all), (vec![1, 2, 3, 4, 5], 5, true));
+        assert_eq!(log.offsets(&TelemetryQuery { after: 3, ..all.clone() }), (vec![4, 5], 5, true));
+        assert_eq!(log.offsets(&TelemetryQuery { after: 99, ..all.clone() }), (vec![], 99, true));
         let device = TelemetryQuery { device_id: Some("d".into()), ..all.clone() };
-        assert_eq!(offsets(&log, &device), (vec![1, 2, 4], 5));
+        assert_eq!(log.offsets(&device), (vec![1, 2, 4], 5, true));
         let module = TelemetryQuery { module_id: Some("m".into()), ..device };
-        assert_eq!(offsets(&log, &module), (vec![1, 4], 5));
-        assert_eq!(offsets(&TelemetryLog::default(), &all), (vec![], 0));
+        assert_eq!(log.offsets(&module), (vec![1, 4], 5, true));
     }
 
     #[test]
-    fn the_oldest_messages_go_when_there_are_too_many() {
-        let mut log = TelemetryLog::default();
-        for _ in 0..MAX_MESSAGES + 10 {
-            append(&mut log, "d", b"x");
-        }
-        let page = log.page(&TelemetryQuery::default());
-        assert_eq!((log.messages.len(), page.messages[0].offset), (MAX_MESSAGES, 11));
-        assert_eq!((page.messages.len(), page.next), (MAX_PAGE_MESSAGES, 10 + MAX_PAGE_MESSAGES as u64));
+    fn a_message_is_read_as_it_was_appended_and_the_log_goes_on_after_it() {
+        let mut log = Log::new();
+        log.append("d/m", b"\xff\0");
+        let page = TelemetryReader::open(&log.path).unwrap().page(&TelemetryQuery::default()).unwrap();
+        let message = &page.messages[0];
+        assert_eq!((message.origin.to_string().as_str(), &message.body[..]), ("d/m", &b"\xff\0"[..]));
+        assert_eq!(message.properties.get("a/b"), Some("1&2"));
+        assert_eq!(message.enqueued, Timestamp::UNIX_EPOCH);
+        log.log = TelemetryLog::load(&log.connection).unwrap();
+        log.append("e", b"x");
+        assert_eq!(log.offsets(&TelemetryQuery { after: 1, ..TelemetryQuery::default() }).0, [2]);
     }
 
     #[test]
-    fn the_oldest_messages_go_when_they_are_too_large_and_pages_stay_small() {
-        let mut log = TelemetryLog::default();
-        let body = vec![0; 256 * 1024];
-        for _ in 0..300 {
-            append(&mut log, "d", &body);
+    fn pages_are_bounded() {
+        let mut log = Log::new();
+        for _ in 0..MAX_PAGE_MESSAGES + 1 {
+            log.append("d", b"x");
         }
-        assert!(log.bytes <= MAX_BYTES && log.bytes > MAX_BYTES - 2 * body.len());
-        assert_eq!(log.bytes, log.messages.iter().map(|message| message.size).sum::<usize>());
-        assert_eq!(log.page(&TelemetryQuery::default()).messages.len(), MAX_PAGE_BYTES / body.len());
+        let (offsets, next, is_last) = log.offsets(&TelemetryQuery::default());
+        assert_eq!((offsets.len(), next, is_last), (MAX_PAGE_MESSAGES, MAX_PAGE_MESSAGES as u64, false));
+        let mut log = Log::new();
+        for _ in 0..30 {
+            log.append("d", &[0; 256 * 1024]);
+        }
+        assert_eq!(log.offsets(&TelemetryQuery::default()).0.len(), 16);
+    }
+
+    #[test]
+    fn the_oldest_messages_make_room_and_the_last_one_stays() {
+        let mut log = Log::new();
+        for _ in 0..6 {
+            log.append("d", b"x");
+        }
+        let remaining = |log: &Log| log.offsets(&TelemetryQuery::default()).0;
+        log.write(&[Change::TelemetryFloor { offset: 2, total: 0 }]);
+        assert_eq!(remaining(&log), [3, 4, 5, 6]);
+        let each = log.log.total / 6;
+        log.write(&[Change::TelemetryFloor { offset: 0, total: 4 * each }]);
+        assert_eq!(remaining(&log), [5, 6]);
+        assert_eq!(floor(1_000_010, MAX_BYTES + 7), Change::TelemetryFloor { offset: 10, total: 7 });
+        assert_eq!(floor(10, 7), Change::TelemetryFloor { offset: 0, total: 0 });
+    }
+
+    #[test]
+    fn room_is_made_now_and_then() {
+        let (mut log, mut journal) = (TelemetryLog::default(), Journal::default());
+        let origin = Identity::device("d").unwrap();
+        for _ in 0..2 * FLOOR_MESSAGES {
+            let (bag, body) = (PropertyBag::new(), Bytes::new());
+            log.append(origin.clone(), "1".into(), bag, body, Timestamp::UNIX_EPOCH, &mut journal);
+        }
+        let floors = journal.changes().iter().filter(|c| matches!(c, Change::TelemetryFloor { .. }));
+        assert_eq!(floors.count(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! Twins: desired and reported properties with versions, merged and compared as IoT Hub does it.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Object;
@@ -22,9 +23,11 @@ pub(in crate::hub) enum TwinError {
 }
 
 /// The twin of a device or module. Tags are not kept: nothing here selects devices by them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::hub) struct Twin {
+    #[serde(default)]
     pub(in crate::hub) desired: Properties,
+    #[serde(default)]
     pub(in crate::hub) reported: Properties,
 }
 
@@ -40,11 +43,17 @@ impl Twin {
 }
 
 /// One section of a twin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::hub) struct Properties {
     values: Object,
     version: u64,
     updated: Timestamp,
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Self::new(Timestamp::UNIX_EPOCH)
+    }
 }
 
 impl Properties {

@@ -165,3 +165,32 @@ async fn the_halves_work_apart() {
     writer.shutdown().await.expect("shut down");
     assert_eq!(peer.read().await.expect("a clean end"), None);
 }
+
+#[tokio::test]
+async fn what_has_arrived_together_is_taken_together_and_sent_together() {
+    let (left, right) = duplex(64 * 1024);
+    let (mut sender, mut receiver) = (Connection::new(left, LIMIT), Connection::new(right, LIMIT));
+    for number in 1..=3 {
+        sender.queue(&Packet::PubAck(packet::PubAck::new(number))).expect("queued");
+    }
+    assert_eq!(receiver.read_ready().expect("nothing yet"), None);
+    sender.flush().await.expect("flushed");
+    let mut packets = vec![receiver.read().await.expect("read").expect("a packet")];
+    while let Some(packet) = receiver.read_ready().expect("read") {
+        packets.push(packet);
+    }
+    assert_eq!(packets, [1, 2, 3].map(|number| Packet::PubAck(packet::PubAck::new(number))));
+    assert_eq!((receiver.inbound.buffer.capacity(), sender.outbound.buffer.capacity()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_packet_that_cannot_be_encoded_leaves_those_before_it_as_they_are() {
+    let (left, right) = duplex(64 * 1024);
+    let (mut sender, mut receiver) = (Connection::new(left, LIMIT), Connection::new(right, LIMIT));
+    sender.queue(&Packet::PingResp).expect("queued");
+    let without_id = packet::Publish::new("t", QoS::AtLeastOnce, "x");
+    assert!(matches!(sender.queue(&Packet::Publish(without_id)), Err(Error::Unencodable(_))));
+    sender.flush().await.expect("flushed");
+    assert_eq!(receiver.read().await.expect("read"), Some(Packet::PingResp));
+    assert_eq!(receiver.read_ready().expect("nothing more"), None);
+}

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::hub::store::{DeviceSpec, ModuleSpec, Precondition, TelemetryQuery};
+use crate::hub::store::{Change, DeviceSpec, ModuleSpec, Precondition, Telemetry};
 use crate::mqtt::packet::{Connect, SubscribeFilter};
 use crate::topics::MAX_MESSAGE;
 use crate::topics::TopicError;
@@ -11,18 +11,27 @@ use crate::topics::TopicError;
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// The edge devices `d`, with a module `m`, and `e`.
-fn store() -> Store {
-    let mut store = Store::default();
+fn state() -> State {
+    let mut state = State::default();
+    let store = &mut state.store;
     for device in ["d", "e"] {
         let spec = DeviceSpec { iot_edge: Some(true), ..DeviceSpec::default() };
         store.create_device(device, spec, NOW).unwrap();
     }
     store.create_module("d", "m", ModuleSpec::default(), NOW).unwrap();
-    store
+    state
+}
+
+/// The telemetry that was stored.
+fn telemetry(state: &State) -> Vec<&Telemetry> {
+    let changes = state.store.changes().iter();
+    changes
+        .filter_map(|change| if let Change::Telemetry(message) = change { Some(&**message) } else { None })
+        .collect()
 }
 
 fn session(client_id: &str) -> Session {
-    Session::new(Identity::from_client_id(client_id).unwrap())
+    Session::new(Identity::from_client_id(client_id).unwrap(), 1)
 }
 
 fn publish(topic: &str, payload: &str) -> Packet {
@@ -35,7 +44,7 @@ fn subscribe(session: &mut Session, filters: &[(&str, QoS)]) -> Vec<SubscribeRea
     let filters = filters.iter().map(|&(path, qos)| SubscribeFilter::new(path.into(), qos));
     let mut packet = Subscribe::new_many(filters);
     packet.pkid = 3;
-    let reaction = session.on_packet(Packet::Subscribe(packet), &mut Store::default(), NOW).unwrap();
+    let reaction = session.on_packet(Packet::Subscribe(packet), &mut State::default(), NOW).unwrap();
     let [Packet::SubAck(ack)] = reaction.replies.as_slice() else { panic!("no SUBACK: {reaction:?}") };
     assert_eq!(ack.pkid, 3);
     ack.return_codes.clone()
@@ -58,46 +67,43 @@ fn body(packet: &Packet) -> (String, Value) {
 }
 
 fn refusal(client_id: &str, packet: Packet) -> Refusal {
-    let mut store = store();
-    let refusal = session(client_id).on_packet(packet, &mut store, NOW).unwrap_err();
-    assert_eq!(store.telemetry(&TelemetryQuery::default()).next, 0, "a refused message was stored");
+    let mut state = state();
+    let refusal = session(client_id).on_packet(packet, &mut state, NOW).unwrap_err();
+    assert_eq!(telemetry(&state), [] as [&Telemetry; 0], "a refused message was stored");
     refusal
 }
 
 #[test]
 fn telemetry_is_acknowledged_when_it_is_stored() {
-    let mut store = store();
+    let mut state = state();
     let packet = publish("devices/d/modules/m/messages/events/%24.on=out&a=1", "{}");
-    let reaction = session("d/m").on_packet(packet, &mut store, NOW).unwrap();
+    let reaction = session("d/m").on_packet(packet, &mut state, NOW).unwrap();
     assert_eq!(reaction.replies, [Packet::PubAck(PubAck::new(5))]);
     assert!(reaction.stored);
-    let page = store.telemetry(&TelemetryQuery::default());
-    assert_eq!(page.messages[0].origin, Identity::module("d", "m").unwrap());
-    assert_eq!(
-        (page.messages[0].properties.get("$.on"), &page.messages[0].body[..]),
-        (Some("out"), &b"{}"[..])
-    );
+    let messages = telemetry(&state);
+    assert_eq!(messages[0].origin, Identity::module("d", "m").unwrap());
+    assert_eq!((messages[0].properties.get("$.on"), &messages[0].body[..]), (Some("out"), &b"{}"[..]));
 }
 
 #[test]
 fn a_message_of_qos_0_is_stored_without_an_acknowledgement_and_retain_becomes_a_property() {
-    let mut store = store();
+    let mut state = state();
     let mut publish = Publish::new("devices/d/messages/events/", QoS::AtMostOnce, "x");
     publish.retain = true;
-    let reaction = session("d").on_packet(Packet::Publish(publish), &mut store, NOW).unwrap();
+    let reaction = session("d").on_packet(Packet::Publish(publish), &mut state, NOW).unwrap();
     assert_eq!((reaction.replies.len(), reaction.stored), (0, true));
-    let page = store.telemetry(&TelemetryQuery::default());
-    assert_eq!(page.messages[0].properties.get("mqtt-retain"), Some("true"));
+    let messages = telemetry(&state);
+    assert_eq!(messages[0].properties.get("mqtt-retain"), Some("true"));
 }
 
 #[test]
 fn the_gateway_may_speak_for_modules_of_its_device() {
-    let mut store = store();
+    let mut state = state();
     let packet = publish("devices/d/modules/$edgeHub/messages/events/%24.cdid=d&%24.cmid=m&a=1", "x");
-    session("d/$edgeHub").on_packet(packet, &mut store, NOW).unwrap();
-    let page = store.telemetry(&TelemetryQuery::default());
-    assert_eq!(page.messages[0].origin, Identity::module("d", "m").unwrap());
-    assert_eq!(page.messages[0].properties.to_string(), "a=1");
+    session("d/$edgeHub").on_packet(packet, &mut state, NOW).unwrap();
+    let messages = telemetry(&state);
+    assert_eq!(messages[0].origin, Identity::module("d", "m").unwrap());
+    assert_eq!(messages[0].properties.to_string(), "a=1");
 }
 
 #[test]
@@ -136,7 +142,7 @@ fn qos_2_and_too_large_messages_and_packets_of_a_server_are_refused() {
     assert_eq!(refusal("d", Packet::Publish(exactly_once)), Refusal::ExactlyOnce);
     let fits = "x".repeat(MAX_MESSAGE - topic.len());
     assert_eq!(refusal("d", publish(topic, &format!("{fits}x"))), Refusal::TooLarge);
-    assert!(session("d").on_packet(publish(topic, &fits), &mut store(), NOW).is_ok());
+    assert!(session("d").on_packet(publish(topic, &fits), &mut state(), NOW).is_ok());
     for packet in
         [Packet::Connect(Connect::new("d")), Packet::PingResp, Packet::SubAck(SubAck::new(1, vec![]))]
     {
@@ -154,46 +160,46 @@ fn an_identity_that_was_deleted_meanwhile_is_refused() {
 
 #[test]
 fn the_twin_is_read_and_reported() {
-    let (mut store, mut session) = (store(), with_twin_responses("d/m"));
+    let (mut state, mut session) = (state(), with_twin_responses("d/m"));
     let report = |rid, body| publish(&format!("$iothub/twin/PATCH/properties/reported/?$rid={rid}"), body);
-    let reaction = session.on_packet(report(1, r#"{"a":1,"b":{"c":2}}"#), &mut store, NOW).unwrap();
+    let reaction = session.on_packet(report(1, r#"{"a":1,"b":{"c":2}}"#), &mut state, NOW).unwrap();
     assert_eq!(reaction.replies[0], Packet::PubAck(PubAck::new(5)));
     assert_eq!(body(&reaction.replies[1]), ("$iothub/twin/res/204/?$rid=1&$version=2".into(), Value::Null));
-    session.on_packet(report(2, r#"{"b":null}"#), &mut store, NOW).unwrap();
-    let reaction = session.on_packet(publish("$iothub/twin/GET/?$rid=3", ""), &mut store, NOW).unwrap();
+    session.on_packet(report(2, r#"{"b":null}"#), &mut state, NOW).unwrap();
+    let reaction = session.on_packet(publish("$iothub/twin/GET/?$rid=3", ""), &mut state, NOW).unwrap();
     let expected = json!({"desired": {"$version": 1}, "reported": {"a": 1, "$version": 3}});
     assert_eq!(body(&reaction.replies[1]), ("$iothub/twin/res/200/?$rid=3".into(), expected));
 }
 
 #[test]
 fn a_bad_report_is_answered_with_400_and_changes_nothing() {
-    let (mut store, mut session) = (store(), with_twin_responses("d"));
+    let (mut state, mut session) = (state(), with_twin_responses("d"));
     for report in ["", "[]", "{", r#"{"a.b":1}"#, "\u{0}"] {
         let packet = publish("$iothub/twin/PATCH/properties/reported/?$rid=1", report);
-        let reaction = session.on_packet(packet, &mut store, NOW).unwrap();
+        let reaction = session.on_packet(packet, &mut state, NOW).unwrap();
         assert_eq!(body(&reaction.replies[1]).0, "$iothub/twin/res/400/?$rid=1", "{report:?}");
     }
-    assert_eq!(store.twin(&Identity::device("d").unwrap()).unwrap().reported.version(), 1);
+    assert_eq!(state.store.twin(&Identity::device("d").unwrap()).unwrap().reported.version(), 1);
 }
 
 #[test]
 fn without_a_subscription_there_is_no_answer() {
     let mut session = session("d");
-    let reaction = session.on_packet(publish("$iothub/twin/GET/?$rid=1", ""), &mut store(), NOW).unwrap();
+    let reaction = session.on_packet(publish("$iothub/twin/GET/?$rid=1", ""), &mut state(), NOW).unwrap();
     assert_eq!(reaction.replies, [Packet::PubAck(PubAck::new(5))]);
     let change = DesiredChange { identity: Identity::device("d").unwrap(), version: 2, patch: Object::new() };
-    assert_eq!(session.on_change(change), Ok(None));
+    assert_eq!(session.on_event(Event::Desired(change)), Ok(None));
 }
 
 #[test]
 fn desired_changes_are_sent_with_their_version_and_fresh_packet_ids() {
-    let (mut store, mut session) = (store(), session("d"));
+    let (mut state, mut session) = (state(), session("d"));
     subscribe(&mut session, &[("$iothub/twin/PATCH/properties/desired/#", QoS::AtLeastOnce)]);
     let identity = Identity::device("d").unwrap();
     for (version, pkid) in [(2, 1), (3, 2)] {
         let patch = json!({"a": version}).as_object().unwrap().clone();
-        let change = store.patch_desired(&identity, patch, &Precondition::Any, NOW).unwrap();
-        let packet = session.on_change(change).unwrap().unwrap();
+        let change = state.store.patch_desired(&identity, patch, &Precondition::Any, NOW).unwrap();
+        let packet = session.on_event(Event::Desired(change)).unwrap().unwrap();
         let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
         assert_eq!(body(&packet), (topic, json!({"a": version, "$version": version})));
         assert!(matches!(packet, Packet::Publish(publish) if publish.pkid == pkid));
@@ -202,12 +208,12 @@ fn desired_changes_are_sent_with_their_version_and_fresh_packet_ids() {
 
 #[test]
 fn unacknowledged_messages_are_bounded_and_their_ids_are_not_used_again() {
-    let (mut store, mut session) = (store(), session("d"));
+    let (mut state, mut session) = (state(), session("d"));
     subscribe(&mut session, &[("$iothub/twin/PATCH/properties/desired/#", QoS::AtLeastOnce)]);
     let change = DesiredChange { identity: Identity::device("d").unwrap(), version: 2, patch: Object::new() };
     session.last_packet_id = u16::MAX - 1;
     session.in_flight.insert(1);
-    let send = |session: &mut Session| match session.on_change(change.clone())? {
+    let send = |session: &mut Session| match session.on_event(Event::Desired(change.clone()))? {
         Some(Packet::Publish(publish)) => Ok(publish.pkid),
         other => panic!("no PUBLISH: {other:?}"),
     };
@@ -216,7 +222,7 @@ fn unacknowledged_messages_are_bounded_and_their_ids_are_not_used_again() {
         send(&mut session).unwrap();
     }
     assert_eq!(send(&mut session), Err(Refusal::TooManyInFlight(MAX_IN_FLIGHT)));
-    session.on_packet(Packet::PubAck(PubAck::new(2)), &mut store, NOW).unwrap();
+    session.on_packet(Packet::PubAck(PubAck::new(2)), &mut state, NOW).unwrap();
     assert!(send(&mut session).is_ok());
 }
 
@@ -245,13 +251,13 @@ fn subscriptions_are_granted_up_to_qos_1_and_only_to_ones_own_topics() {
 
 #[test]
 fn a_client_unsubscribes_pings_and_says_goodbye() {
-    let (mut store, mut session) = (store(), with_twin_responses("d"));
+    let (mut state, mut session) = (state(), with_twin_responses("d"));
     let mut unsubscribe = Unsubscribe::new("$iothub/twin/res/#");
     unsubscribe.pkid = 9;
-    let reaction = session.on_packet(Packet::Unsubscribe(unsubscribe), &mut store, NOW).unwrap();
+    let reaction = session.on_packet(Packet::Unsubscribe(unsubscribe), &mut state, NOW).unwrap();
     assert_eq!(reaction.replies, [Packet::UnsubAck(UnsubAck::new(9))]);
-    let reaction = session.on_packet(publish("$iothub/twin/GET/?$rid=1", ""), &mut store, NOW).unwrap();
+    let reaction = session.on_packet(publish("$iothub/twin/GET/?$rid=1", ""), &mut state, NOW).unwrap();
     assert_eq!(reaction.replies.len(), 1);
-    assert_eq!(session.on_packet(Packet::PingReq, &mut store, NOW).unwrap().replies, [Packet::PingResp]);
-    assert!(session.on_packet(Packet::Disconnect, &mut store, NOW).unwrap().disconnected);
+    assert_eq!(session.on_packet(Packet::PingReq, &mut state, NOW).unwrap().replies, [Packet::PingResp]);
+    assert!(session.on_packet(Packet::Disconnect, &mut state, NOW).unwrap().disconnected);
 }

@@ -1,0 +1,157 @@
+//! What the hub has acknowledged is there after a `kill -9`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kedge_sim::identity::Identity;
+use kedge_sim::mqtt::{Client, Incoming, Options};
+use kedge_sim::sas::SharedAccessKey;
+use kedge_sim::secret::Secret;
+use kedge_sim::service::{ServiceClient, TelemetryFilter};
+use kedge_sim::tls::{self, Endpoint, Trust};
+use kedge_sim::topics::{ClientTopic, HubTopic, Subscription};
+use serde_json::{Value, json};
+use tokio::process::Child;
+
+use crate::harness::{DEVICE, HUB, manifest, token, within};
+use crate::program::{configure, start};
+
+/// The program, listening.
+struct Program {
+    child: Child,
+    service: ServiceClient,
+    mqtt: Endpoint,
+    ca_pem: String,
+}
+
+async fn launch(folder: &Path, ca_pem: &str, owner_key: &SharedAccessKey) -> Program {
+    let (child, mut lines) = start(folder);
+    let line = within(lines.next_line()).await.unwrap().expect("a first line");
+    let address = |name: &str| {
+        let rest = line.split(&format!("{name}=")).nth(1).expect("an address");
+        Endpoint::at(HUB, rest.split_whitespace().next().unwrap().parse().unwrap())
+    };
+    let service = ServiceClient::new(address("https"), HUB, owner_key.clone(), Some(ca_pem)).unwrap();
+    // The log has to be read on, or the program would wait.
+    let mqtt = address("mqtt");
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Program { child, service, mqtt, ca_pem: ca_pem.to_owned() }
+}
+
+impl Program {
+    async fn connect(&self, connection_string: &Secret) -> (Client, Incoming) {
+        let key = connection_string.expose().rsplit_once("SharedAccessKey=").unwrap().1;
+        let key = SharedAccessKey::from_base64(key).unwrap();
+        let identity = Identity::device(DEVICE).unwrap();
+        let options = Options {
+            client_id: identity.client_id(),
+            username: identity.username(HUB),
+            password: Secret::new(token(&identity.resource(HUB), &key)),
+            keep_alive: Duration::from_secs(60),
+            max_packet: 1024 * 1024,
+        };
+        let tls = tls::client_config(Trust::Only(&self.ca_pem)).unwrap();
+        let stream = within(tls::connect(&self.mqtt, tls)).await.unwrap();
+        within(Client::connect(stream, &options)).await.unwrap()
+    }
+
+    async fn kill(mut self) {
+        within(self.child.kill()).await.unwrap();
+    }
+}
+
+async fn report(client: &Client, incoming: &mut Incoming, patch: &Value) -> u64 {
+    client.subscribe(vec![Subscription::TwinResponses.to_string()]).await.unwrap();
+    let topic = ClientTopic::ReportedPatch { request_id: "1".into() };
+    within(client.publish(topic.to_string(), patch.to_string().into())).await.unwrap();
+    let answer = within(incoming.next()).await.unwrap();
+    match HubTopic::parse(&answer.topic) {
+        Ok(HubTopic::TwinResponse { status: 204, version: Some(version), .. }) => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Publishes until the hub is gone; gives the number of messages that were acknowledged, which are the first ones.
+async fn publish_without_end(client: Client, acknowledged: tokio::sync::watch::Sender<u64>) {
+    for number in 0_u64.. {
+        let topic = format!("devices/{DEVICE}/messages/events/n={number}");
+        let Ok(delivery) = client.start_publish(topic, "x".into()).await else { return };
+        let acknowledged = acknowledged.clone();
+        tokio::spawn(async move {
+            if delivery.await.is_ok() {
+                acknowledged.send_modify(|count| *count = (*count).max(number + 1));
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn everything_acknowledged_is_there_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_pem, owner_key) = configure(folder.path());
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let connection_string = program.service.register_edge_device(DEVICE).await.unwrap();
+    let deployment = manifest(&json!({"sensor": {}}));
+    program.service.apply_configuration_content(DEVICE, &deployment).await.unwrap();
+    program.service.patch_module_desired(DEVICE, "sensor", &json!({"a": 1})).await.unwrap();
+    let (client, mut incoming) = program.connect(&connection_string).await;
+    assert_eq!(report(&client, &mut incoming, &json!({"r": 1})).await, 2);
+    let device = program.service.device(DEVICE).await.unwrap();
+    let modules = program.service.modules(DEVICE).await.unwrap();
+
+    let (acknowledged, mut count) = tokio::sync::watch::channel(0);
+    let publisher = tokio::spawn(publish_without_end(client, acknowledged));
+    within(count.wait_for(|count| *count > 1000)).await.unwrap();
+    program.kill().await;
+    within(publisher).await.unwrap();
+    let acknowledged = *count.borrow_and_update();
+
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let known = program.service.connection_string(DEVICE).await.unwrap().expect("the device");
+    assert_eq!(known, connection_string);
+    let after = program.service.device(DEVICE).await.unwrap();
+    assert_eq!((after.generation_id, after.etag), (device.generation_id, device.etag));
+    assert_eq!(program.service.modules(DEVICE).await.unwrap(), modules);
+    let twin = program.service.module_twin(DEVICE, "sensor").await.unwrap();
+    assert_eq!(twin["properties"]["desired"]["$version"], 2);
+    let twin = program.service.patch_module_desired(DEVICE, "sensor", &json!({"b": 2})).await.unwrap();
+    let desired = &twin["properties"]["desired"];
+    assert_eq!((&desired["a"], &desired["b"], &desired["$version"]), (&json!(1), &json!(2), &json!(3)));
+    let (client, mut incoming) = program.connect(&connection_string).await;
+    assert_eq!(report(&client, &mut incoming, &json!({"r": 2})).await, 3);
+
+    let (mut numbers, mut offsets) = (Vec::new(), Vec::new());
+    loop {
+        let after = offsets.last().copied().unwrap_or_default();
+        let page =
+            program.service.telemetry(&TelemetryFilter::default(), after, Duration::ZERO).await.unwrap();
+        if page.messages.is_empty() {
+            break;
+        }
+        offsets.extend(page.messages.iter().map(|message| message.offset));
+        numbers.extend(page.messages.iter().map(|message| message.properties["n"].parse::<u64>().unwrap()));
+    }
+    assert!(numbers.len() as u64 >= acknowledged, "{} of {acknowledged}", numbers.len());
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    assert_eq!(offsets, (1..=offsets.len() as u64).collect::<Vec<_>>());
+    within(client.publish(format!("devices/{DEVICE}/messages/events/"), "y".into())).await.unwrap();
+    let last = offsets.len() as u64;
+    let page = program.service.telemetry(&TelemetryFilter::default(), last, Duration::ZERO).await.unwrap();
+    assert_eq!(page.messages[0].offset, last + 1);
+    program.kill().await;
+}
+
+#[tokio::test]
+async fn a_second_hub_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_pem, owner_key) = configure(folder.path());
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let (mut second, mut lines) = start(folder.path());
+    assert_eq!(within(second.wait()).await.unwrap().code(), Some(1));
+    let mut log = String::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        log.push_str(&line);
+    }
+    assert!(log.contains("another hub uses the state folder"), "{log}");
+    program.kill().await;
+}
