@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{HOST, HeaderValue};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::{ClientConfig, ServerConfig};
@@ -18,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::tls::{self, Endpoint};
+use crate::tls::{self, Endpoint, Peer};
 
 pub use hyper::{Method, Request, Response, StatusCode, header};
 
@@ -117,7 +118,8 @@ impl HttpClient {
     }
 }
 
-/// Serves `router` over TLS until `shutdown`, with at most `limit` connections.
+/// Serves `router` over TLS until `shutdown`, with at most `limit` connections. Each request has the [`Peer`] that it
+/// comes from as an extension.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -126,17 +128,18 @@ pub async fn serve(
     router: axum::Router,
 ) {
     tls::serve(listener, tls, limit, shutdown, move |stream, peer| {
-        let router = router.clone();
+        let (router, peer) = (router.clone(), Peer::of(&stream, peer));
         async move {
-            if let Err(error) = serve_connection(stream, router).await {
-                tracing::debug!(%peer, %error, "HTTP connection ended");
+            let address = peer.address;
+            if let Err(error) = serve_connection(stream, peer, router).await {
+                tracing::debug!(peer = %address, %error, "HTTP connection ended");
             }
         }
     })
     .await;
 }
 
-async fn serve_connection<S>(stream: S, router: axum::Router) -> hyper::Result<()>
+async fn serve_connection<S>(stream: S, peer: Peer, router: axum::Router) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -146,7 +149,12 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
+    server.serve_connection(TokioIo::new(stream), service).with_upgrades().await
 }
 
 #[cfg(test)]
@@ -222,7 +230,8 @@ mod tests {
         for sent in ["", "GET / HTTP/1.1\r\nHost: x"] {
             let (mut client, server) = tokio::io::duplex(1024);
             let started = tokio::time::Instant::now();
-            let serving = tokio::spawn(serve_connection(server, Router::new()));
+            let peer = Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None };
+            let serving = tokio::spawn(serve_connection(server, peer, Router::new()));
             client.write_all(sent.as_bytes()).await.unwrap();
             assert!(serving.await.unwrap().is_err(), "{sent:?}");
             assert_eq!(started.elapsed().as_secs(), HEAD_TIMEOUT.as_secs(), "{sent:?}");

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::percent;
+
 /// The longest device or module id.
 pub const MAX_ID_LEN: usize = 128;
 /// The module of every edge device that manages the others.
@@ -119,13 +121,15 @@ pub struct Username {
     pub hub_name: String,
     /// The identity that connects.
     pub identity: Identity,
+    /// What stands behind the question mark.
+    pub query: String,
 }
 
 impl Username {
     /// Reads `{hub}/{device}[/{module}][/][?query]`. An id may have a question mark, so the query begins at the
     /// last segment that starts with one.
     pub fn parse(text: &str) -> Result<Self, IdentityError> {
-        let path = text.rsplit_once("/?").map_or(text, |(path, _query)| path);
+        let (path, query) = text.rsplit_once("/?").unwrap_or((text, ""));
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut segments = path.split('/');
         let (hub_name, device, module) = (segments.next(), segments.next(), segments.next());
@@ -137,7 +141,15 @@ impl Username {
             _ => Err(IdentityError::InvalidUsername),
         };
         let identity = identity.map_err(|_| IdentityError::InvalidUsername)?;
-        Ok(Self { hub_name: hub_name.unwrap_or_default().to_owned(), identity })
+        Ok(Self { hub_name: hub_name.unwrap_or_default().to_owned(), identity, query: query.to_owned() })
+    }
+
+    /// The edge device whose gateway connects in the place of the identity: the last one in `auth-chain`.
+    pub fn acting_device(&self) -> Option<String> {
+        let chain = self.query.split('&').find_map(|part| part.strip_prefix("auth-chain="))?;
+        let chain = percent::decode(chain)?;
+        let last = chain.split(';').rfind(|part| !part.is_empty())?;
+        Some(last.split('/').next().unwrap_or(last).to_owned())
     }
 }
 
@@ -184,6 +196,12 @@ mod tests {
             assert_eq!((username.hub_name.as_str(), &username.identity), ("hub.test", &module), "{text:?}");
         }
         assert_eq!(Username::parse("hub/d/?api-version=1").unwrap().identity, Identity::device("d").unwrap());
+        let acting = |query: &str| Username::parse(&format!("hub/d/?{query}")).unwrap().acting_device();
+        assert_eq!(acting("api-version=1&auth-chain=d%3Bedge"), Some("edge".to_owned()));
+        assert_eq!(acting("auth-chain=d;low;top/$edgeHub;"), Some("top".to_owned()));
+        for query in ["", "api-version=1", "auth-chain=", "auth-chain=;", "auth-chain=%ff"] {
+            assert_eq!(acting(query), None, "{query:?}");
+        }
         for text in
             ["", "/", "hub", "hub/", "/d/", "hub//m", "hub/d/m/x", "hub/d/m/x/?api-version=1", "?a=b", "/?"]
         {

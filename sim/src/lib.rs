@@ -21,3 +21,4 @@ pub mod tls;
 pub mod topics;
 pub mod twin_limits;
 pub mod unix_http;
+pub mod x509;

@@ -1,6 +1,6 @@
-//! Certificates that KEdge issues itself: a certificate authority, and server certificates under it.
+//! Certificates that KEdge issues itself: a certificate authority, and certificates of servers and clients under it.
 //!
-//! The tool makes one for the hub and the simulated edge one for its gateway. Keys are ECDSA P-256; everything
+//! The tool makes one for the hub and the simulated edge one for its gateway; devices can prove who they are by one. Keys are ECDSA P-256; everything
 //! goes in and out as PEM, and private keys are [`Secret`]s.
 
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ pub enum PkiError {
     /// A server certificate without a name proves nothing.
     #[error("a server certificate needs at least one name")]
     NoNames,
-    /// The validity does not fit a calendar.
+    /// The validity does not fit a calendar, or is over before it begins.
     #[error("the validity of a certificate is out of range")]
     Validity,
     /// The library refused a name, a certificate or a key.
@@ -37,6 +37,25 @@ pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// From when to when a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first moment.
+    pub not_before: SystemTime,
+    /// The last moment.
+    pub not_after: SystemTime,
+}
+
+impl Validity {
+    /// From a little before now, since the clock of the other side may be slow. A duration that no calendar has makes
+    /// a validity that is refused.
+    pub fn for_next(duration: Duration) -> Self {
+        let now = SystemTime::now();
+        let not_before = now.checked_sub(BACKDATED).unwrap_or(now);
+        Self { not_before, not_after: now.checked_add(duration).unwrap_or(SystemTime::UNIX_EPOCH) }
+    }
+}
+
 /// A certificate with its private key.
 #[derive(Debug, Clone)]
 pub struct IssuedCertificate {
@@ -49,11 +68,18 @@ pub struct IssuedCertificate {
 impl CertificateAuthority {
     /// Makes a self-signed authority, good for ten years.
     pub fn generate(common_name: &str) -> Result<Self, PkiError> {
-        let mut params = new_params(Vec::new(), common_name, AUTHORITY_VALIDITY)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority_params(common_name, Validity::for_next(AUTHORITY_VALIDITY))?;
         let key = KeyPair::generate()?;
         let certificate_pem = params.self_signed(&key)?.pem();
+        let key_pem = Secret::new(key.serialize_pem());
+        Ok(Self { certificate_pem, key_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Makes an authority under this one. Certificates that it issues come with its own, not with this one's.
+    pub fn issue_authority(&self, common_name: &str, validity: Validity) -> Result<Self, PkiError> {
+        let params = authority_params(common_name, validity)?;
+        let key = KeyPair::generate()?;
+        let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
         let key_pem = Secret::new(key.serialize_pem());
         Ok(Self { certificate_pem, key_pem, issuer: Issuer::new(params, key) })
     }
@@ -79,10 +105,25 @@ impl CertificateAuthority {
     pub fn issue_server(&self, names: &[&str], validity: Duration) -> Result<IssuedCertificate, PkiError> {
         let first = names.first().ok_or(PkiError::NoNames)?;
         let alternative_names = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = new_params(alternative_names, first, validity)?;
+        let params = new_params(alternative_names, first, Validity::for_next(validity))?;
+        self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// Issues a certificate by which a client proves to be `common_name`: for IoT Hub `{device}` or
+    /// `{device}/{module}`, for its provisioning service the registration id.
+    pub fn issue_client(&self, common_name: &str, validity: Validity) -> Result<IssuedCertificate, PkiError> {
+        let params = new_params(Vec::new(), common_name, validity)?;
+        self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn issue(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<IssuedCertificate, PkiError> {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![usage];
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?.pem();
         Ok(IssuedCertificate {
@@ -92,18 +133,36 @@ impl CertificateAuthority {
     }
 }
 
+/// Makes a self-signed certificate of a client, which is registered by its thumbprint.
+pub fn self_signed_client(common_name: &str, validity: Validity) -> Result<IssuedCertificate, PkiError> {
+    let mut params = new_params(Vec::new(), common_name, validity)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate()?;
+    let chain_pem = params.self_signed(&key)?.pem();
+    Ok(IssuedCertificate { chain_pem, key_pem: Secret::new(key.serialize_pem()) })
+}
+
+fn authority_params(common_name: &str, validity: Validity) -> Result<CertificateParams, PkiError> {
+    let mut params = new_params(Vec::new(), common_name, validity)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
 fn new_params(
     names: Vec<String>,
     common_name: &str,
-    validity: Duration,
+    validity: Validity,
 ) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    let now = SystemTime::now();
-    let (begin, end) = (now.checked_sub(BACKDATED), now.checked_add(validity));
-    params.not_before = begin.ok_or(PkiError::Validity)?.into();
-    params.not_after = end.ok_or(PkiError::Validity)?.into();
+    if validity.not_after <= validity.not_before {
+        return Err(PkiError::Validity);
+    }
+    params.not_before = validity.not_before.into();
+    params.not_after = validity.not_after.into();
     Ok(params)
 }
 

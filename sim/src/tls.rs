@@ -2,6 +2,9 @@
 //!
 //! TLS 1.2 stays on beside 1.3 because device SDKs pin it. The provider of cryptography is *ring*, named at each
 //! place instead of installed for the process, so that a test or a library user is never affected.
+//!
+//! A server asks each client for a certificate and lets those without one go on, as IoT Hub does. Of one with a
+//! certificate the handshake proves that it has the key; whether that lets it in is decided by the server's caller.
 
 use std::future::Future;
 use std::io;
@@ -9,10 +12,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -20,7 +28,9 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
+use crate::pki::IssuedCertificate;
 use crate::secret::Secret;
+use crate::x509::ClientCertificate;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// `accept` fails when the process has no file descriptor left; trying again at once would only spin.
@@ -61,15 +71,94 @@ pub enum Trust<'a> {
 pub fn server_config(chain_pem: &str, key_pem: &Secret) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(chain_pem)?;
     let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes())?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(PossessionVerifier { provider }))
         .with_single_cert(chain, key)?;
     Ok(Arc::new(config))
 }
 
+/// Takes any certificate of which the client proves to have the key.
+#[derive(Debug)]
+struct PossessionVerifier {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for PossessionVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let chain: Vec<_> = [end_entity].into_iter().chain(intermediates).cloned().collect();
+        match ClientCertificate::from_chain(&chain) {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(_) => Err(CertificateError::BadEncoding.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The other side of a server's connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// The certificate that it has shown, and of which it has the key.
+    pub certificate: Option<ClientCertificate>,
+}
+
+impl Peer {
+    /// The other side of a connection whose handshake is done.
+    pub fn of(stream: &ServerStream, address: SocketAddr) -> Self {
+        let chain = stream.get_ref().1.peer_certificates();
+        Self { address, certificate: chain.and_then(|chain| ClientCertificate::from_chain(chain).ok()) }
+    }
+}
+
 /// Makes the configuration of a client.
 pub fn client_config(trust: Trust<'_>) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_as(trust, None)
+}
+
+/// Makes the configuration of a client that shows a certificate of its own when it is asked for one.
+pub fn client_config_as(
+    trust: Trust<'_>,
+    certificate: Option<&IssuedCertificate>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     let given = match trust {
         Trust::SystemAnd(extra) => {
@@ -89,8 +178,14 @@ pub fn client_config(trust: Trust<'_>) -> Result<Arc<ClientConfig>, TlsError> {
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match certificate {
+        Some(IssuedCertificate { chain_pem, key_pem }) => {
+            let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes())?;
+            config.with_client_auth_cert(certificates(chain_pem)?, key)?
+        }
+        None => config.with_no_client_auth(),
+    };
     Ok(Arc::new(config))
 }
 

@@ -12,6 +12,7 @@ use crate::identity::validate_id;
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
 use crate::tls;
+use crate::x509::Authorities;
 
 /// What the hub needs to run.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub owner_key: SharedAccessKey,
     /// Where the hub keeps its state; made when it is missing.
     pub state_folder: PathBuf,
+    /// Authorities that may issue the certificates of devices, as PEM.
+    pub device_ca: Option<String>,
 }
 
 /// `hub.toml`.
@@ -47,6 +50,8 @@ pub struct ConfigFile {
     /// Where the hub keeps its state.
     #[serde(default = "default_state_folder")]
     pub state_folder: PathBuf,
+    /// PEM file with the authorities that may issue the certificates of devices; services may add others.
+    pub device_ca_file: Option<PathBuf>,
 }
 
 fn default_https() -> SocketAddr {
@@ -77,9 +82,17 @@ impl ConfigFile {
             .with_context(|| format!("cannot use the certificate {}", self.certificate_file.display()))?;
         let owner_key = SharedAccessKey::from_base64(&fs_err::read_to_string(&self.owner_key_file)?)
             .with_context(|| format!("cannot use the key in {}", self.owner_key_file.display()))?;
+        let device_ca = self.device_ca_file.as_deref().map(read_authorities).transpose()?;
         let (host_name, state_folder) = (self.host_name.clone(), self.state_folder.clone());
-        Ok(Config { host_name, tls, owner_key, state_folder })
+        Ok(Config { host_name, tls, owner_key, state_folder, device_ca })
     }
+}
+
+fn read_authorities(path: &Path) -> anyhow::Result<String> {
+    let text = fs_err::read_to_string(path)?;
+    Authorities::from_pem([text.as_str()])
+        .with_context(|| format!("cannot use the authorities in {}", path.display()))?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -127,6 +140,8 @@ mod tests {
         assert!(load(ConfigFile { key_file: missing.clone(), ..file.clone() }).contains("missing"));
         let swapped = ConfigFile { certificate_file: file.owner_key_file.clone(), ..file.clone() };
         assert!(load(swapped).contains("owner.key"));
+        let no_authority = ConfigFile { device_ca_file: Some(file.key_file.clone()), ..file.clone() };
+        assert!(load(no_authority).contains("authorities in"));
         let swapped = ConfigFile { owner_key_file: file.key_file.clone(), ..file };
         let error = load(swapped);
         assert!(error.contains("k.pem") && !error.contains("PRIVATE"), "{error}");

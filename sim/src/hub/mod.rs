@@ -26,6 +26,7 @@ use self::connections::{Connections, Event, NotTaken, Ticket};
 use self::store::{DesiredChange, Storage, Store};
 use crate::database::Receipt;
 use crate::identity::Identity;
+use crate::tls::Peer;
 use crate::{http, tls};
 
 /// Connections that each listener holds at once; further clients wait.
@@ -42,7 +43,7 @@ pub struct Listeners {
 
 /// Runs the hub until `shutdown`; open connections are dropped then. An error means that its state cannot be read.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let authority = Authority::new(&config.host_name, config.owner_key.clone());
+    let authority = Authority::new(&config.host_name, config.owner_key.clone(), config.device_ca);
     let hub = Arc::new(Hub::open(authority, &config.state_folder)?);
     let https = http::serve(
         listeners.https,
@@ -52,6 +53,7 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         rest::router(hub.clone()),
     );
     let mqtt = tls::serve(listeners.mqtt, config.tls, MAX_CONNECTIONS, shutdown, move |stream, peer| {
+        let peer = Peer::of(&stream, peer);
         mqtt::serve(hub.clone(), stream, peer)
     });
     tokio::join!(https, mqtt);
@@ -77,6 +79,7 @@ impl Hub {
     /// A hub with the state in the folder.
     fn open(authority: Authority, state_folder: &Path) -> anyhow::Result<Self> {
         let (store, storage) = Storage::open(state_folder)?;
+        authority.set_added_authorities(&rest::certificates::texts(&store));
         let state = Mutex::new(State { store, connections: Connections::default() });
         Ok(Self { authority, state, storage, latest_message: watch::Sender::new(Receipt::NONE) })
     }

@@ -115,9 +115,9 @@ impl Token {
 
     /// Verifies the token against the keys of the identity that it claims. A token for a parent of the expected
     /// resource is good for the resource too, as at the real hub.
-    pub fn verify(
+    pub fn verify<'a>(
         &self,
-        keys: &[SharedAccessKey],
+        keys: impl IntoIterator<Item = &'a SharedAccessKey>,
         expected_resource: &str,
         now_unix: u64,
     ) -> Result<(), SasError> {
@@ -128,7 +128,7 @@ impl Token {
             return Err(SasError::Expired);
         }
         let signed = self.signed_text.as_bytes();
-        if keys.iter().any(|key| key.verifies(signed, &self.signature)) {
+        if keys.into_iter().any(|key| key.verifies(signed, &self.signature)) {
             Ok(())
         } else {
             Err(SasError::WrongSignature)

@@ -70,6 +70,7 @@ impl World {
         let config = hub::Config {
             host_name: HUB.to_owned(),
             tls: server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
+            device_ca: None,
             owner_key: owner_key.clone(),
             state_folder: folder.path().join("hub"),
         };

@@ -11,7 +11,7 @@ use kedge_sim::http::{HttpClient, HttpError, Method, Request, StatusCode};
 use kedge_sim::hub::{self, Config, Listeners};
 use kedge_sim::identity::Identity;
 use kedge_sim::mqtt::{Client, ClientError, Connection, Incoming, Options, Packet, packet};
-use kedge_sim::pki::CertificateAuthority;
+use kedge_sim::pki::{CertificateAuthority, IssuedCertificate};
 use kedge_sim::sas::{OWNER_POLICY, SharedAccessKey, sign};
 use kedge_sim::secret::Secret;
 use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
@@ -33,6 +33,8 @@ pub(crate) struct TestHub {
     mqtt: SocketAddr,
     ca_pem: String,
     tls: Arc<ClientConfig>,
+    /// May issue the certificates of devices.
+    pub(crate) device_ca: CertificateAuthority,
     pub(crate) owner_key: SharedAccessKey,
     _stop: DropGuard,
     _state: tempfile::TempDir,
@@ -80,17 +82,20 @@ impl TestHub {
         let (https, mqtt) = (listeners.https.local_addr().unwrap(), listeners.mqtt.local_addr().unwrap());
         let owner_key = SharedAccessKey::generate().unwrap();
         let state = tempfile::tempdir().unwrap();
+        let device_ca = CertificateAuthority::generate("KEdge test device CA").unwrap();
         let config = Config {
             host_name: HUB.to_owned(),
             tls: tls::server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
             owner_key: owner_key.clone(),
             state_folder: state.path().to_owned(),
+            device_ca: Some(device_ca.certificate_pem().to_owned()),
         };
         let shutdown = CancellationToken::new();
         tokio::spawn(hub::run(listeners, config, shutdown.clone()));
         let ca_pem = authority.certificate_pem().to_owned();
         let tls = tls::client_config(Trust::Only(&ca_pem)).unwrap();
-        Self { https, mqtt, ca_pem, tls, owner_key, _stop: shutdown.drop_guard(), _state: state }
+        let _stop = shutdown.drop_guard();
+        Self { https, mqtt, ca_pem, tls, device_ca, owner_key, _stop, _state: state }
     }
 
     /// A hub with the edge device, and the device's key.
@@ -145,8 +150,12 @@ impl TestHub {
         if let Some(etag) = if_match {
             request = request.header("if-match", etag);
         }
-        let client = HttpClient::new(Endpoint::at(HUB, self.https), self.tls.clone());
-        let response = within(client.send(request.body(body.into())?)).await?;
+        self.send(self.tls.clone(), request.body(body.into())?).await
+    }
+
+    async fn send(&self, tls: Arc<ClientConfig>, request: Request<Bytes>) -> Result<Answer, HttpError> {
+        let client = HttpClient::new(Endpoint::at(HUB, self.https), tls);
+        let response = within(client.send(request)).await?;
         let status = response.status();
         let body = response.into_body();
         let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("JSON") };
@@ -168,6 +177,40 @@ impl TestHub {
         within(tls::connect(&Endpoint::at(HUB, self.mqtt), self.tls.clone())).await.unwrap()
     }
 
+    /// The configuration of a client that shows a certificate.
+    pub(crate) fn tls_as(&self, certificate: &IssuedCertificate) -> Arc<ClientConfig> {
+        tls::client_config_as(Trust::Only(&self.ca_pem), Some(certificate)).unwrap()
+    }
+
+    /// Sends a request without a token on a connection with a client certificate.
+    pub(crate) async fn get_as(&self, certificate: &IssuedCertificate, path: &str) -> Answer {
+        let request = Request::get(format!("{path}?{API}")).body(Bytes::new()).unwrap();
+        self.send(self.tls_as(certificate), request).await.unwrap()
+    }
+
+    /// Connects a client that has a certificate and an empty password.
+    pub(crate) async fn connect_as(
+        &self,
+        client_id: &str,
+        certificate: &IssuedCertificate,
+    ) -> Result<(Client, Incoming), ClientError> {
+        let username = Identity::from_client_id(client_id).unwrap().username(HUB);
+        self.connect_with_both(client_id, &username, "", certificate).await
+    }
+
+    pub(crate) async fn connect_with_both(
+        &self,
+        client_id: &str,
+        username: &str,
+        password: &str,
+        certificate: &IssuedCertificate,
+    ) -> Result<(Client, Incoming), ClientError> {
+        let options = options(client_id, username, password);
+        let endpoint = Endpoint::at(HUB, self.mqtt);
+        let stream = within(tls::connect(&endpoint, self.tls_as(certificate))).await.unwrap();
+        within(Client::connect(stream, &options)).await
+    }
+
     /// Connects a client with a password of one's own choice.
     pub(crate) async fn connect_with(
         &self,
@@ -175,14 +218,7 @@ impl TestHub {
         username: &str,
         password: &str,
     ) -> Result<(Client, Incoming), ClientError> {
-        let options = Options {
-            client_id: client_id.to_owned(),
-            username: username.to_owned(),
-            password: Secret::new(password),
-            keep_alive: Duration::from_secs(60),
-            max_packet: MAX_PACKET,
-        };
-        within(Client::connect(self.tls_to_mqtt().await, &options)).await
+        within(Client::connect(self.tls_to_mqtt().await, &options(client_id, username, password))).await
     }
 
     /// Connects a client in the regular way.
@@ -253,6 +289,16 @@ impl TestHub {
     pub(crate) async fn assert_no_telemetry(&self) {
         let page = self.service().telemetry(&TelemetryFilter::default(), 0, Duration::ZERO).await.unwrap();
         assert_eq!(page.messages, []);
+    }
+}
+
+fn options(client_id: &str, username: &str, password: &str) -> Options {
+    Options {
+        client_id: client_id.to_owned(),
+        username: username.to_owned(),
+        password: Secret::new(password),
+        keep_alive: Duration::from_secs(60),
+        max_packet: MAX_PACKET,
     }
 }
 

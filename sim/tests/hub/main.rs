@@ -16,3 +16,5 @@ mod mqtt_session;
 mod program;
 #[cfg(test)]
 mod service_rest;
+#[cfg(test)]
+mod x509;

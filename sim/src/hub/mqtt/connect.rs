@@ -5,12 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::message::{Message, Refusal};
-use crate::hub::authority::{AuthError, Authority, read_token};
+use crate::hub::authority::{AuthError, Authority, Credential};
 use crate::hub::store::Store;
 use crate::identity::{Identity, IdentityError, Username};
 use crate::mqtt::Protocol;
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
-use crate::sas::{SasError, unix_seconds};
+use crate::sas::SasError;
+use crate::x509::ClientCertificate;
 
 /// IoT Hub answers this for a longer wish, too.
 const MAX_KEEP_ALIVE_SECS: u16 = 1177;
@@ -56,15 +57,16 @@ impl ConnectError {
 pub(super) struct Accepted {
     pub(super) identity: Identity,
     pub(super) keep_alive_secs: u16,
-    /// How long the token is good, and with it the connection.
+    /// How long the token or the certificate is good, and with it the connection.
     pub(super) token_life: Duration,
     /// To be stored when the connection ends without a DISCONNECT.
     pub(super) will: Option<Message>,
 }
 
-/// Decides about a CONNECT.
+/// Decides about a CONNECT. `certificate` is the one of the TLS connection.
 pub(super) fn accept(
     connect: &Connect,
+    certificate: Option<&ClientCertificate>,
     authority: &Authority,
     store: &Store,
     now: Timestamp,
@@ -80,15 +82,17 @@ pub(super) fn accept(
         return Err(ConnectError::OtherUsername);
     }
     let password = Some(login.password.as_str()).filter(|password| !password.is_empty());
-    let token = read_token(password)?;
-    authority.verify_identity(store, &identity, &token, now)?;
+    let credential = Credential::read(password, certificate)?;
+    let token_life = match username.acting_device() {
+        Some(edge) => authority.verify_on_behalf_of(store, &edge, &identity, &credential, now)?,
+        None => authority.verify_identity(store, &identity, &credential, now)?,
+    };
     let will = connect.last_will.as_ref();
     let will = will.map(|will| Message::from_will(&identity, will, store)).transpose()?;
     let keep_alive_secs = match connect.keep_alive {
         0 => MAX_KEEP_ALIVE_SECS,
         secs => secs.min(MAX_KEEP_ALIVE_SECS),
     };
-    let token_life = token.remaining(unix_seconds(now));
     Ok(Accepted { identity, keep_alive_secs, token_life, will })
 }
 
@@ -119,8 +123,8 @@ mod tests {
         let authentication = Some(Authentication::Sas { primary: key(), secondary: key() });
         let mut store = Store::default();
         store.create_device("d", DeviceSpec { authentication, ..DeviceSpec::default() }, now).unwrap();
-        let authority = Authority::new("hub.test", SharedAccessKey::generate().unwrap());
-        accept(connect, &authority, &store, now)
+        let authority = Authority::new("hub.test", SharedAccessKey::generate().unwrap(), None);
+        accept(connect, None, &authority, &store, now)
     }
 
     fn code_of(change: impl FnOnce(&mut Connect)) -> ConnectReturnCode {

@@ -9,7 +9,6 @@ mod message;
 mod outbox;
 mod session;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +26,8 @@ use crate::database::{DatabaseError, Receipt};
 use crate::identity::Identity;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet};
+use crate::tls::Peer;
+use crate::x509::ClientCertificate;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,12 +59,13 @@ enum End {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<S>(hub: Arc<Hub>, stream: S, peer: SocketAddr)
+pub(super) async fn serve<S>(hub: Arc<Hub>, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut connection = Connection::new(stream, MAX_PACKET);
-    let (accepted, ticket) = match open(&hub, &mut connection).await {
+    let Peer { address: peer, certificate } = peer;
+    let (accepted, ticket) = match open(&hub, &mut connection, certificate.as_ref()).await {
         Ok(opened) => opened,
         Err(end) => {
             tracing::info!(%peer, reason = %end, "no MQTT session");
@@ -101,7 +103,11 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(connection: Connection<S>) {
 }
 
 /// Reads the CONNECT, decides, and answers it.
-async fn open<S>(hub: &Hub, connection: &mut Connection<S>) -> Result<(Accepted, Ticket), End>
+async fn open<S>(
+    hub: &Hub,
+    connection: &mut Connection<S>,
+    certificate: Option<&ClientCertificate>,
+) -> Result<(Accepted, Ticket), End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -113,7 +119,7 @@ where
     };
     let decision = {
         let (mut state, now) = (hub.state(), Timestamp::now());
-        let accepted = connect::accept(&connect, &hub.authority, &state.store, now);
+        let accepted = connect::accept(&connect, certificate, &hub.authority, &state.store, now);
         accepted.map(|accepted| (state.connect(&accepted.identity, now), accepted))
     };
     let code = decision.as_ref().map_or_else(ConnectError::code, |_| ConnectReturnCode::Success);

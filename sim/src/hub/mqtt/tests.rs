@@ -34,7 +34,7 @@ impl std::ops::Deref for TestHub {
 
 fn hub() -> TestHub {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(HUB, SharedAccessKey::generate().unwrap());
+    let authority = Authority::new(HUB, SharedAccessKey::generate().unwrap(), None);
     let hub = Hub::open(authority, folder.path()).unwrap();
     let authentication = Some(Authentication::Sas { primary: key(), secondary: key() });
     let spec = DeviceSpec { authentication, ..DeviceSpec::default() };
@@ -54,7 +54,11 @@ fn settle(hub: &Hub) {
 /// A server for one connection over a pipe of `capacity` bytes.
 fn accept(hub: &Arc<Hub>, capacity: usize) -> (Connection<DuplexStream>, JoinHandle<()>) {
     let (ours, theirs) = duplex(capacity);
-    let server = tokio::spawn(serve(hub.clone(), theirs, SocketAddr::from(([127, 0, 0, 1], 1))));
+    let server = tokio::spawn(serve(
+        hub.clone(),
+        theirs,
+        Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None },
+    ));
     (Connection::new(ours, MAX_PACKET), server)
 }
 

@@ -58,7 +58,9 @@ impl From<StoreError> for ApiError {
             StoreError::TooManyDevices => (StatusCode::FORBIDDEN, "DeviceMaximumQuotaExceeded"),
             StoreError::TooManyModules(_) => (StatusCode::FORBIDDEN, "TooManyModulesOnDevice"),
             StoreError::SystemModule(_) => (StatusCode::FORBIDDEN, "OperationNotAllowed"),
-            StoreError::UnknownScope(_) | StoreError::ParentCycle(_) => {
+            StoreError::DocumentNotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
+            StoreError::TooManyDocuments => (StatusCode::FORBIDDEN, "QuotaExceeded"),
+            StoreError::Document(_) | StoreError::UnknownScope(_) | StoreError::ParentCycle(_) => {
                 (StatusCode::BAD_REQUEST, "ArgumentInvalid")
             }
             StoreError::Configuration(_) => (StatusCode::BAD_REQUEST, "InvalidConfigurationContent"),

@@ -4,6 +4,7 @@
 //! for the owner's token, those for modules also take the token of the device that they are about. Every error
 //! is JSON with a `Message`, because the identity service of IoT Edge reads nothing else.
 
+pub(super) mod certificates;
 mod devices;
 mod error;
 mod methods;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, StatusCode};
@@ -31,9 +32,10 @@ use tokio::time::timeout;
 
 use self::error::ApiError;
 use super::Hub;
-use super::authority::{AuthError, read_token};
+use super::authority::{AuthError, Credential, read_token};
 use super::store::StoreError;
 use crate::identity::Identity;
+use crate::tls::Peer;
 
 /// The largest request body; a deployment manifest is a few tens of kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -54,6 +56,8 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .route("/twins/{device}/methods", post(methods::call_device))
         .route("/twins/{device}/modules/{module}/methods", post(methods::call_module))
         .route("/kedge/telemetry", get(telemetry::read))
+        .route("/kedge/certificates", get(certificates::list))
+        .route("/kedge/certificates/{name}", put(certificates::write).delete(certificates::delete))
         .route_layer(from_fn_with_state(hub.clone(), require_service));
     let modules = Router::new()
         .route("/devices/{device}/modules", get(modules::list))
@@ -101,13 +105,14 @@ async fn require_service_or_device(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (token, now) = (read_token(authorization(request.headers()))?, Timestamp::now());
-    if token.policy().is_some() {
-        hub.authority.verify_service(&token, now)?;
-    } else {
-        let device = path.get("device").map(String::as_str).unwrap_or_default();
-        let device = Identity::device(device).map_err(StoreError::from)?;
-        hub.authority.verify_identity(&hub.state().store, &device, &token, now)?;
+    let (credential, now) = (credential(&request)?, Timestamp::now());
+    match &credential {
+        Credential::Token(token) if token.policy().is_some() => hub.authority.verify_service(token, now)?,
+        credential => {
+            let device = path.get("device").map(String::as_str).unwrap_or_default();
+            let device = Identity::device(device).map_err(StoreError::from)?;
+            hub.authority.verify_identity(&hub.state().store, &device, credential, now)?;
+        }
     }
     Ok(next.run(request).await)
 }
@@ -120,8 +125,8 @@ async fn require_edge_hub(
     next: Next,
 ) -> Result<Response, ApiError> {
     let gateway = Identity::module(&device, &module).map_err(StoreError::from)?;
-    let token = read_token(authorization(request.headers()))?;
-    hub.authority.verify_identity(&hub.state().store, &gateway, &token, Timestamp::now())?;
+    let credential = credential(&request)?;
+    hub.authority.verify_identity(&hub.state().store, &gateway, &credential, Timestamp::now())?;
     if !gateway.is_edge_hub() {
         return Err(AuthError::NotInScope.into());
     }
@@ -164,6 +169,13 @@ async fn json_error(response: Response) -> Response {
         return response;
     }
     ApiError::with_status(status).into_response()
+}
+
+/// The token of a request, or the certificate of its connection when there is no token.
+fn credential(request: &Request) -> Result<Credential<'_>, AuthError> {
+    let peer = request.extensions().get::<Peer>();
+    let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+    Credential::read(authorization(request.headers()), certificate)
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

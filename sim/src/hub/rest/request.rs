@@ -17,6 +17,7 @@ use super::error::ApiError;
 use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Parent, Precondition, Status};
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
+use crate::x509::Thumbprint;
 
 /// A client that sends its body more slowly only holds a connection.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -93,6 +94,15 @@ struct Capabilities {
 struct AuthenticationBody {
     r#type: Option<String>,
     symmetric_key: Option<SymmetricKey>,
+    #[serde(rename = "x509Thumbprint")]
+    x509_thumbprint: Option<Thumbprints>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Thumbprints {
+    primary_thumbprint: Option<String>,
+    secondary_thumbprint: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -153,13 +163,32 @@ impl ModuleBody {
 impl AuthenticationBody {
     fn into_authentication(self) -> Result<Authentication, ApiError> {
         match self.r#type.as_deref() {
-            None | Some("sas") => {}
+            None | Some("sas") => self.into_keys(),
+            Some("selfSigned") => self.into_thumbprints(),
+            Some("certificateAuthority") => Ok(Authentication::CertificateAuthority),
+            Some("none") => Ok(Authentication::None),
             Some(other) => {
-                return Err(ApiError::bad_request(format!(
-                    "authentication of type {other:?} is not supported"
-                )));
+                Err(ApiError::bad_request(format!("authentication of type {other:?} is not supported")))
             }
         }
+    }
+
+    fn into_thumbprints(self) -> Result<Authentication, ApiError> {
+        let Thumbprints { primary_thumbprint, secondary_thumbprint } =
+            self.x509_thumbprint.unwrap_or_default();
+        let read = |text: Option<String>| {
+            let text = text.filter(|text| !text.is_empty());
+            let thumbprint = text.map(|text| text.parse::<Thumbprint>()).transpose();
+            thumbprint.map_err(|error| ApiError::bad_request(error.to_string()))
+        };
+        let (primary, secondary) = (read(primary_thumbprint)?, read(secondary_thumbprint)?);
+        if primary.is_none() && secondary.is_none() {
+            return Err(ApiError::bad_request("authentication of type \"selfSigned\" needs a thumbprint"));
+        }
+        Ok(Authentication::SelfSigned { primary, secondary })
+    }
+
+    fn into_keys(self) -> Result<Authentication, ApiError> {
         let SymmetricKey { primary_key, secondary_key } = self.symmetric_key.unwrap_or_default();
         Ok(Authentication::sas(read_key(primary_key)?, read_key(secondary_key)?)?)
     }

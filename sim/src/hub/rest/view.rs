@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::hub::store::{Authentication, Device, Module, Properties, Record, Twin};
 use crate::identity::Identity;
+use crate::secret::Secret;
 
 /// A device with its keys, for those who may see them.
 pub(super) fn device(device: &Device) -> Value {
@@ -49,7 +50,6 @@ pub(super) fn twin(identity: &Identity, record: &Record) -> Value {
 }
 
 fn record(record: &Record) -> Value {
-    let Authentication::Sas { primary, secondary } = &record.authentication;
     json!({
         "generationId": record.generation_id,
         "etag": record.etag.to_string(),
@@ -57,14 +57,32 @@ fn record(record: &Record) -> Value {
         "connectionStateUpdatedTime": time(record.connection_state_updated),
         "lastActivityTime": time(record.last_activity),
         "cloudToDeviceMessageCount": 0,
-        "authentication": {
-            "type": "sas",
-            "symmetricKey": {
-                "primaryKey": primary.to_base64().expose(),
-                "secondaryKey": secondary.to_base64().expose(),
-            },
-            "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+        "authentication": authentication(&record.authentication),
+    })
+}
+
+/// All parts stand in every kind of authentication; those of another kind are null.
+fn authentication(authentication: &Authentication) -> Value {
+    let (mut keys, mut thumbprints) = ((None, None), (None, None));
+    let kind = match authentication {
+        Authentication::Sas { primary, secondary } => {
+            keys = (Some(primary.to_base64()), Some(secondary.to_base64()));
+            "sas"
+        }
+        Authentication::SelfSigned { primary, secondary } => {
+            thumbprints = (primary.as_ref(), secondary.as_ref());
+            "selfSigned"
+        }
+        Authentication::CertificateAuthority => "certificateAuthority",
+        Authentication::None => "none",
+    };
+    json!({
+        "type": kind,
+        "symmetricKey": {
+            "primaryKey": keys.0.as_ref().map(Secret::expose),
+            "secondaryKey": keys.1.as_ref().map(Secret::expose),
         },
+        "x509Thumbprint": {"primaryThumbprint": thumbprints.0, "secondaryThumbprint": thumbprints.1},
     })
 }
 

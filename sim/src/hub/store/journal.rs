@@ -16,7 +16,8 @@ use crate::identity::Identity;
 use crate::topics::PropertyBag;
 
 /// One script for each version of the schema.
-pub(super) const SCHEMA: &[&str] = &["
+pub(super) const SCHEMA: &[&str] = &[
+    "
     CREATE TABLE device (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE module (
         device TEXT NOT NULL, id TEXT NOT NULL, record TEXT NOT NULL,
@@ -30,7 +31,14 @@ pub(super) const SCHEMA: &[&str] = &["
         offset INTEGER PRIMARY KEY, enqueued INTEGER NOT NULL, device TEXT NOT NULL, module TEXT NOT NULL,
         generation TEXT NOT NULL, properties TEXT NOT NULL, body BLOB NOT NULL, total INTEGER NOT NULL
     );
-"];
+",
+    "
+    CREATE TABLE document (
+        kind TEXT NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL,
+        PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID;
+",
+];
 
 /// A change of the state.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +70,15 @@ pub(in crate::hub) enum Change {
     TelemetryFloor {
         offset: u64,
         total: u64,
+    },
+    Document {
+        kind: &'static str,
+        name: String,
+        record: String,
+    },
+    DocumentGone {
+        kind: &'static str,
+        name: String,
     },
 }
 
@@ -118,6 +135,12 @@ impl database::Change for Change {
                 run("REPLACE INTO twin VALUES (?, ?, ?)", params![device, module, twin])
             }
             Self::Telemetry(message) => write_telemetry(message, transaction),
+            Self::Document { kind, name, record } => {
+                run("REPLACE INTO document VALUES (?, ?, ?)", params![kind, name, record])
+            }
+            Self::DocumentGone { kind, name } => {
+                run("DELETE FROM document WHERE kind = ? AND name = ?", params![kind, name])
+            }
             // Totals rise with the offsets, so the search ends at the first message that stays.
             Self::TelemetryFloor { offset, total } => run(
                 "DELETE FROM telemetry WHERE offset < (SELECT offset FROM telemetry

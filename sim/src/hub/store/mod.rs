@@ -6,6 +6,7 @@
 //! anybody when [`Store::receipt`] is committed.
 
 mod configuration;
+mod documents;
 mod journal;
 mod record;
 mod registry;
@@ -15,6 +16,7 @@ mod telemetry;
 mod twin;
 
 pub(super) use configuration::ConfigurationContent;
+pub(super) use documents::{Document, Kind};
 pub(super) use journal::{Change, Telemetry};
 pub(super) use record::{Authentication, Device, DeviceSpec, Module, ModuleSpec, Parent, Record, Status};
 pub(super) use registry::Precondition;
@@ -29,6 +31,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use self::documents::Documents;
 use self::journal::Journal;
 use self::storage::unreadable;
 use self::telemetry::TelemetryLog;
@@ -71,6 +74,12 @@ pub(super) enum StoreError {
     UnknownScope(String),
     #[error("device {0} would be among its own parents, or have more than {MAX_PARENTS}")]
     ParentCycle(String),
+    #[error("there is nothing with the name {0}")]
+    DocumentNotFound(String),
+    #[error("the content is invalid: {0}")]
+    Document(String),
+    #[error("there are too many of these already")]
+    TooManyDocuments,
     #[error("{0}")]
     Configuration(String),
     #[error(transparent)]
@@ -95,6 +104,7 @@ pub(super) struct DesiredChange {
 pub(super) struct Store {
     devices: BTreeMap<String, Device>,
     telemetry: TelemetryLog,
+    documents: Documents,
     /// The last number given to a generation id or an etag.
     last_number: u64,
     journal: Journal,

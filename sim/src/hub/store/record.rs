@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Twin};
 use crate::sas::SharedAccessKey;
+use crate::x509::Thumbprint;
 
 /// The part that devices and modules have in common.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,7 +43,7 @@ impl Record {
     }
 }
 
-/// How an identity proves itself. Certificates will be a second variant.
+/// How an identity proves itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub(in crate::hub) enum Authentication {
@@ -53,6 +54,12 @@ pub(in crate::hub) enum Authentication {
         #[serde(with = "key_text")]
         secondary: SharedAccessKey,
     },
+    /// By a certificate with either thumbprint.
+    SelfSigned { primary: Option<Thumbprint>, secondary: Option<Thumbprint> },
+    /// By a certificate that names the identity and comes from a registered authority.
+    CertificateAuthority,
+    /// Not at all; such an identity cannot connect.
+    None,
 }
 
 impl Authentication {
@@ -66,9 +73,12 @@ impl Authentication {
     }
 
     /// The keys to verify a token with.
-    pub(in crate::hub) fn keys(&self) -> [SharedAccessKey; 2] {
-        let Self::Sas { primary, secondary } = self;
-        [primary.clone(), secondary.clone()]
+    pub(in crate::hub) fn keys(&self) -> impl Iterator<Item = &SharedAccessKey> {
+        let keys = match self {
+            Self::Sas { primary, secondary } => Some([primary, secondary]),
+            Self::SelfSigned { .. } | Self::CertificateAuthority | Self::None => None,
+        };
+        keys.into_iter().flatten()
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::journal::{Change, SCHEMA};
 use super::telemetry::{TelemetryLog, TelemetryReader};
-use super::{Device, Journal, Module, Store, Twin};
+use super::{Device, Document, Journal, Kind, Module, Store, Twin};
 use crate::database::{self, Durability, Writer};
 
 const DATABASE: &str = "hub.db";
@@ -88,11 +88,21 @@ fn load(connection: &Connection) -> rusqlite::Result<Store> {
         }
         Ok(())
     })?;
+    let mut documents = BTreeMap::new();
+    for_each(connection, "SELECT record, kind, name FROM document", |row| {
+        let document: Document = json(row, 0)?;
+        // A kind of a later version is left alone.
+        if let Some(kind) = Kind::parse(row.get_ref(1)?.as_str()?) {
+            documents.insert((kind, row.get(2)?), document);
+        }
+        Ok(())
+    })?;
     let modules = |device: &Device| device.modules.values().map(|module| module.record.etag).max();
     let last_number = devices.values().map(|device| modules(device).max(Some(device.record.etag))).max();
-    let last_number = last_number.flatten().unwrap_or_default();
+    let last_document = documents.values().map(|document| document.etag).max();
+    let last_number = last_number.flatten().max(last_document).unwrap_or_default();
     let telemetry = TelemetryLog::load(connection)?;
-    Ok(Store { devices, telemetry, last_number, journal: Journal::default() })
+    Ok(Store { devices, telemetry, documents, last_number, journal: Journal::default() })
 }
 
 fn for_each(
