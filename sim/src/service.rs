@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
@@ -125,7 +125,7 @@ pub struct TelemetryPage {
 }
 
 /// A message that arrived at the hub.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TelemetryMessage {
     /// Its place in the order of arrival, from 1.
@@ -190,6 +190,11 @@ impl ServiceClient {
         self.connection_string_in(device, &answer)
     }
 
+    /// Makes sure that the device exists, and gives its connection string. Keys that it has are kept.
+    pub async fn register_device(&self, device: &str) -> Result<Secret, ServiceError> {
+        self.create_or_update(device, &json!({"deviceId": device})).await
+    }
+
     /// Makes sure that a device exists which is a child of an edge device, and gives its connection string, in which
     /// the hub is named; the gateway's name comes from whoever uses it. Keys that it has are kept.
     pub async fn register_leaf_device(&self, leaf: &str, parent: &str) -> Result<Secret, ServiceError> {
@@ -223,6 +228,11 @@ impl ServiceClient {
     /// Deletes a device with its modules.
     pub async fn delete_device(&self, device: &str) -> Result<(), ServiceError> {
         self.call(Method::DELETE, &device_path(device), Some("*"), None).await.map(|_| ())
+    }
+
+    /// Lists the devices.
+    pub async fn devices(&self) -> Result<Vec<Device>, ServiceError> {
+        self.get("/devices").await
     }
 
     /// Reads a device.

@@ -96,9 +96,8 @@ pub enum Command {
     /// Start or remove the registry
     #[command(subcommand)]
     Registry(commands::registry::Command),
-    /// Start or remove the local IoT Hub
-    #[command(subcommand)]
-    Hub(commands::hub::Command),
+    /// Start, watch or remove the local IoT Hub
+    Hub(commands::hub::Args),
     /// Measure how long things take and how large they are
     Bench(commands::bench::Args),
     /// Try bytes that a client may send, guided by what code they reach

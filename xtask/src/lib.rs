@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod connections;
 pub mod context;
 pub mod credentials;
 pub mod edge;

@@ -42,7 +42,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Image(command) => image::run(setup, &command).await,
         Command::Cluster(command) => cluster::run(setup, &command).await,
         Command::Registry(command) => registry::run(setup, &command).await,
-        Command::Hub(command) => hub::run(setup, &command).await,
+        Command::Hub(args) => hub::run(setup, &args).await,
         Command::Bench(args) => bench::run(setup, cli.global.selection(), &args).await,
         Command::Fuzz(args) => fuzz::run(&setup, &args).await,
         Command::Test(args) => test::run(setup, &args).await,
@@ -53,13 +53,13 @@ pub async fn run(cli: Cli) -> Result<()> {
 
 /// Whether the command removes and makes nothing.
 fn removes(command: &Command) -> bool {
-    matches!(
-        command,
+    match command {
         Command::Down
-            | Command::Cluster(cluster::Command::Down)
-            | Command::Registry(registry::Command::Down)
-            | Command::Hub(hub::Command::Down)
-    )
+        | Command::Cluster(cluster::Command::Down)
+        | Command::Registry(registry::Command::Down) => true,
+        Command::Hub(args) => args.removes(),
+        _ => false,
+    }
 }
 
 /// Runs a command that changes nothing.

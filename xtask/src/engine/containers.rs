@@ -64,7 +64,7 @@ impl Engine {
     /// # Errors
     /// When a name is taken by somebody else ([`Foreign`]), or the engine cannot be asked.
     pub async fn fit(&self, spec: &ContainerSpec) -> Result<Fit> {
-        self.refuse_foreign_volumes(&spec.volumes).await?;
+        self.refuse_foreign_volumes(spec.all_volumes()).await?;
         Ok(match self.container(&spec.name).await? {
             None => Fit::Absent,
             // One that was made and never started may lack its files, because a run was killed in between.
@@ -90,7 +90,7 @@ impl Engine {
         Ok(fit)
     }
 
-    /// Removes a container of this deployment, and makes it anew with empty volumes.
+    /// Removes a container of this deployment, and makes it anew with empty volumes, but for those that are kept.
     ///
     /// # Errors
     /// When the engine refuses.
@@ -104,7 +104,7 @@ impl Engine {
     /// # Errors
     /// When a name is taken or the engine refuses.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
-        for (volume, _) in &spec.volumes {
+        for (volume, _) in spec.all_volumes() {
             self.make_volume(volume).await?;
         }
         let name = &spec.name;
@@ -147,7 +147,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`Foreign`], or when the engine cannot be asked.
-    pub async fn refuse_foreign_volumes<T>(&self, volumes: &[(String, T)]) -> Result<()> {
+    pub async fn refuse_foreign_volumes<'a, T: 'a>(
+        &self,
+        volumes: impl IntoIterator<Item = &'a (String, T)>,
+    ) -> Result<()> {
         for (name, _) in volumes {
             match self.docker.inspect_volume(name).await {
                 Ok(volume) => refuse_foreign_volume(&volume, &self.owner)?,

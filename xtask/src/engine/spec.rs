@@ -30,6 +30,8 @@ pub struct ContainerSpec {
     pub files: Vec<ContainerFile>,
     /// Volumes by name, and where they are mounted. They are made with the container and go with it.
     pub volumes: Vec<(String, &'static str)>,
+    /// The same for volumes that outlive the container, also when it is replaced; they are removed on their own.
+    pub kept_volumes: Vec<(String, &'static str)>,
     /// Folders in memory, with the options of their mounts.
     pub memory: Vec<(&'static str, &'static str)>,
     /// Whether it has a terminal.
@@ -73,6 +75,11 @@ impl std::fmt::Debug for ContainerFile {
 }
 
 impl ContainerSpec {
+    /// Every volume, with where it is mounted.
+    pub(super) fn all_volumes(&self) -> impl Iterator<Item = &(String, &'static str)> {
+        self.volumes.iter().chain(&self.kept_volumes)
+    }
+
     /// Tells two descriptions apart, and nothing about what is in the files.
     pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -119,7 +126,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         port_bindings: Some(
             spec.ports.iter().map(|(inside, outside)| (format!("{inside}/tcp"), binding(*outside))).collect(),
         ),
-        binds: Some(spec.volumes.iter().map(|(name, target)| format!("{name}:{target}")).collect()),
+        binds: Some(spec.all_volumes().map(|(name, target)| format!("{name}:{target}")).collect()),
         tmpfs: Some(
             spec.memory.iter().map(|(path, options)| ((*path).to_owned(), (*options).to_owned())).collect(),
         ),
@@ -190,6 +197,7 @@ mod tests {
             changed(|_| {}),
             changed(|spec| spec.host_name = Some("edge".into())),
             changed(|spec| spec.volumes.clear()),
+            changed(|spec| spec.kept_volumes.push(("edge-kept".into(), "/kept"))),
             changed(|spec| spec.memory.clear()),
             changed(|spec| spec.terminal = true),
             changed(|spec| spec.own_cgroups = false),

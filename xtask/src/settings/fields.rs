@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::Settings;
+use super::{HubPorts, Settings};
 use crate::engine::Choice;
 use crate::image_reference;
 
@@ -14,6 +14,9 @@ use crate::image_reference;
 pub const ENGINE: &str = "engine.use";
 /// By this name everything is found that belongs to the deployment.
 pub const CLUSTER_NAME: &str = "cluster.name";
+
+/// Where the hub is published.
+const HUB_PORTS: &str = "hub.ports";
 
 const LABEL: &str = "1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
@@ -115,7 +118,7 @@ impl Field {
 }
 
 /// All of them, in the order in which they are shown.
-pub static FIELDS: [Field; 11] = [
+pub static FIELDS: [Field; 12] = [
     Field {
         name: ENGINE,
         allowed: "\"auto\", \"docker\" or \"podman\"",
@@ -169,6 +172,25 @@ pub static FIELDS: [Field; 11] = [
             default: "hub.kedge.test",
             get: |settings| settings.hub.host_name.clone(),
             set: |settings, text| put(&mut settings.hub.host_name, text, is_host_name(text)),
+        },
+    },
+    Field {
+        name: HUB_PORTS,
+        allowed: "\"free\" or \"standard\"",
+        access: Access::Text {
+            default: "free",
+            get: |settings| match settings.hub.ports {
+                HubPorts::Free => "free".to_owned(),
+                HubPorts::Standard => "standard".to_owned(),
+            },
+            set: |settings, text| {
+                let ports = match text {
+                    "free" => Some(HubPorts::Free),
+                    "standard" => Some(HubPorts::Standard),
+                    _ => None,
+                };
+                ports.map(|ports| settings.hub.ports = ports).is_some()
+            },
         },
     },
     Field {
@@ -289,6 +311,7 @@ mod tests {
             assert_eq!(field.get(&settings), field.default(), "{}", field.name);
             let (other, wrong) = match field.name {
                 ENGINE => (Value::Text("podman".into()), Value::Text("Podman".into())),
+                HUB_PORTS => (Value::Text("standard".into()), Value::Text("8883".into())),
                 _ if field.is_number() => (Value::Number(7), Value::Number(0)),
                 _ => (Value::Text("other".into()), Value::Text(String::new())),
             };

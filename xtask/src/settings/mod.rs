@@ -61,6 +61,17 @@ pub struct RegistrySettings {
 pub struct HubSettings {
     /// Its host name on the cluster's network.
     pub host_name: String,
+    /// Where it is published on the loopback interface.
+    pub ports: HubPorts,
+}
+
+/// Where the hub is published on the loopback interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HubPorts {
+    /// At ports that are free, so that nothing is in the way.
+    Free,
+    /// At those of an IoT Hub, the only ones that device SDKs know.
+    Standard,
 }
 
 /// The device.
@@ -190,6 +201,12 @@ impl Settings {
         format!("{}-hub", self.cluster.name)
     }
 
+    /// Name of the volume with what the hub knows.
+    #[must_use]
+    pub fn hub_volume(&self) -> String {
+        format!("{}-hub-state", self.cluster.name)
+    }
+
     /// Name of the edge's container, where it runs directly on the engine.
     #[must_use]
     pub fn edge_container(&self) -> String {
@@ -209,7 +226,7 @@ impl Default for Settings {
             engine: EngineSettings { choice: engine::Choice::Auto },
             cluster: ClusterSettings { name: String::new(), node_image: String::new() },
             registry: RegistrySettings { port: 0 },
-            hub: HubSettings { host_name: String::new() },
+            hub: HubSettings { host_name: String::new(), ports: HubPorts::Free },
             device: DeviceSettings { id: String::new(), deployment: String::new(), config: String::new() },
             deploy: DeploySettings { namespace: String::new() },
             verify: VerifySettings { messages: 0, time_limit: 0 },

@@ -12,9 +12,12 @@ use crate::engine::{ContainerFile, ContainerSpec, Fit};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::plan::Condition;
+use crate::settings::HubPorts;
 
 const HTTPS: u16 = 443;
 const MQTT: u16 = 8883;
+/// Where the hub keeps what it knows.
+const STATE: &str = "/var/lib/kedge-hub";
 
 /// The hub's ports on the loopback interface.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +101,11 @@ fn spec(context: &Context, image: String) -> ContainerSpec {
         image,
         network: Some(context.network().to_owned()),
         aliases: vec![host_name.clone()],
-        ports: vec![(HTTPS, 0), (MQTT, 0)],
+        ports: match context.settings.hub.ports {
+            HubPorts::Free => vec![(HTTPS, 0), (MQTT, 0)],
+            HubPorts::Standard => vec![(HTTPS, HTTPS), (MQTT, MQTT)],
+        },
+        kept_volumes: vec![(context.settings.hub_volume(), STATE)],
         files: vec![
             file("hub.toml", &config),
             file("hub.pem", &credentials.hub_certificate),
