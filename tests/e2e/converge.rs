@@ -44,8 +44,13 @@ fn what_was_changed_from_outside_is_repaired_and_nothing_else() {
     assert_eq!(due(), ["image-sensor"]);
     assert_eq!(changed_by_up(), ["image-sensor"]);
 
-    // A hub that was made anew knows no device, and the one that it is told of has a new key.
+    // A hub whose container was replaced has its devices still: what it knows is in a volume.
     engine(&["rm", "--force", "kedge-hub"]);
+    assert_eq!(changed_by_up(), ["hub"]);
+    succeed(&["verify"]);
+
+    // One that was made anew knows no device, and the one that it is told of has a new key.
+    succeed(&["hub", "down"]);
     assert_eq!(changed_by_up(), ["deploy", "device", "hub", "pod"]);
     succeed(&["verify"]);
 
