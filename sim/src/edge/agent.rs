@@ -28,25 +28,28 @@ impl AgentSession {
     /// Takes up the desired properties; a deployment that is refused leaves the last good one in force.
     fn apply(&self, desired: &Value) {
         let outcome = Deployment::parse(desired);
-        let status = config_status(desired, outcome.as_ref().err());
-        if let Ok(deployment) = outcome {
-            self.upstream.board.update(|state| state.system_images.clone_from(&deployment.system_images));
-            self.deployments.send_if_modified(|current| {
-                let is_new = current.as_deref() != Some(&deployment);
-                if is_new {
-                    tracing::info!("Applying deployment version {}", deployment.version);
-                    if !deployment.ignored.is_empty() {
-                        tracing::warn!(
-                            "The simulated runtime does not use: {}",
-                            deployment.ignored.join(", ")
-                        );
-                    }
-                    *current = Some(Arc::new(deployment));
-                }
-                is_new
-            });
+        let mut status = config_status(desired, outcome.as_ref().err());
+        match outcome {
+            Ok(deployment) => self.take_up(deployment),
+            Err(error) => status.description = error.description(),
         }
         self.upstream.board.update(|state| state.deployment = status);
+    }
+
+    fn take_up(&self, deployment: Deployment) {
+        let deployment = Arc::new(deployment);
+        self.deployments.send_if_modified(|current| {
+            let is_new = current.as_ref() != Some(&deployment);
+            if is_new {
+                tracing::info!("Applying deployment version {}", deployment.version);
+                if !deployment.ignored.is_empty() {
+                    tracing::warn!("The simulated runtime does not use: {}", deployment.ignored.join(", "));
+                }
+                *current = Some(deployment.clone());
+            }
+            is_new
+        });
+        self.upstream.board.update(|state| state.current = Some(deployment));
     }
 }
 

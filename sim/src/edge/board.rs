@@ -4,12 +4,13 @@
 //! properties are views of the whole.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::deployment::ModuleSpec;
+use super::deployment::{Deployment, ModuleSpec};
 use super::planner::ObservedModule;
 use super::spool::Usage;
 
@@ -24,12 +25,18 @@ pub struct RuntimeState {
     pub deployment: ConfigStatus,
     /// Outcome of the last desired properties of `$edgeHub`.
     pub routes: ConfigStatus,
-    /// Images that the deployment names for the system modules.
-    pub system_images: BTreeMap<String, String>,
+    /// When the runtime started.
+    pub started: Timestamp,
+    /// The deployment that is in force.
+    pub current: Option<Arc<Deployment>>,
+    /// Version of the last deployment that was carried out, also by a former process; 0 before the first.
+    pub last_version: u64,
     /// The modules of the deployment.
     pub modules: BTreeMap<String, ModuleState>,
-    /// Version of the deployment that `modules` shows; 0 before the first.
+    /// Version of the deployment for which everything was done that can be done; 0 before the first.
     pub modules_version: u64,
+    /// Why the deployment cannot be carried out here.
+    pub unmet: Option<String>,
     /// Modules that connected to the gateway since the start.
     pub clients: BTreeMap<String, ClientState>,
     /// The messages that the gateway keeps.
@@ -78,6 +85,8 @@ pub struct ModuleState {
     pub observed: Option<ObservedModule>,
     /// Restarts since it was last stable.
     pub restarts: u32,
+    /// When the last of them was.
+    pub last_restart: Option<Timestamp>,
 }
 
 /// The gateway's store.
@@ -104,7 +113,7 @@ pub struct Board(watch::Sender<RuntimeState>);
 
 impl Default for Board {
     fn default() -> Self {
-        Self(watch::Sender::new(RuntimeState::default()))
+        Self(watch::Sender::new(RuntimeState { started: Timestamp::now(), ..RuntimeState::default() }))
     }
 }
 
@@ -136,6 +145,9 @@ impl RuntimeState {
     /// cannot be brought up.
     #[must_use]
     pub fn deployment_status(&self) -> ConfigStatus {
+        if let (200, Some(unmet)) = (self.deployment.status, &self.unmet) {
+            return ConfigStatus { status: 500, description: unmet.clone(), ..self.deployment };
+        }
         if self.deployment.status == 200 && self.modules_version != self.deployment.version {
             let waiting = self.engine_error.as_ref().map(|error| format!("the container engine: {error}"));
             return ConfigStatus {
@@ -152,6 +164,22 @@ impl RuntimeState {
                 version: self.deployment.version,
             },
             _ => self.deployment.clone(),
+        }
+    }
+
+    /// The same as edgeAgent reports it: what is under way changes nothing yet, and a deployment that is refused has
+    /// the version of the one that stays in force.
+    #[must_use]
+    pub fn reported_status(&self) -> ConfigStatus {
+        let status = self.deployment_status();
+        match status.status {
+            0 => ConfigStatus { version: self.last_version, status: 406, description: String::new() },
+            406 => {
+                let status = if self.last_version == 0 { 406 } else { 200 };
+                ConfigStatus { version: self.last_version, status, description: String::new() }
+            }
+            200 | 500 => status,
+            _ => ConfigStatus { version: self.last_version, ..status },
         }
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, NetworkingConfig};
-use serde_json::{Map, Value};
+use bollard::models::{ContainerCreateBody, HostConfigLogConfig, NetworkingConfig};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::deployment::ModuleSpec;
@@ -44,6 +44,10 @@ pub struct Context<'a> {
     pub network: &'a str,
     /// The module's workload socket on this host.
     pub workload_socket: &'a Path,
+    /// Logging of containers whose options have none.
+    pub log_config: Option<&'a HostConfigLogConfig>,
+    /// Variables that modules get from edgeAgent, unless they have their own.
+    pub inherited: &'a [(&'static str, String)],
 }
 
 /// The options cannot be given to the engine.
@@ -58,11 +62,15 @@ pub fn describe(spec: &ModuleSpec, context: Context<'_>) -> Result<ContainerCrea
         .map_err(|error| OptionsError(without_quoted_text(&error.to_string())))?;
     refuse_unknown(&spec.create_options, &body)?;
     body.image = Some(spec.image.clone());
-    body.env = Some(environment(body.env.take().unwrap_or_default(), spec, context));
+    let mut variables = environment(body.env.take().unwrap_or_default(), spec, context);
+    body.env = Some(as_list(&variables));
     let host = body.host_config.get_or_insert_default();
     let bind = format!("{}:{WORKLOAD_SOCKET}", context.workload_socket.display());
     host.binds.get_or_insert_default().push(bind);
     host.extra_hosts.get_or_insert_default().push(format!("{}:{}", context.hostname, context.gateway));
+    if host.log_config.is_none() {
+        host.log_config = context.log_config.cloned();
+    }
     if host.network_mode.is_none() {
         host.network_mode = Some(context.network.to_owned());
         let endpoints = body.networking_config.get_or_insert_default();
@@ -70,8 +78,12 @@ pub fn describe(spec: &ModuleSpec, context: Context<'_>) -> Result<ContainerCrea
     }
     // The runtime itself restarts modules, by their policy.
     host.restart_policy = None;
-    // The labels of policies come after the digest: a new policy needs no new container.
-    let digest = digest(&body)?;
+    let digest = digest(&body, spec)?;
+    // What is inherited comes after the digest: a new log level of edgeAgent makes no module anew.
+    for (name, value) in context.inherited {
+        variables.entry((*name).to_owned()).or_insert_with(|| value.clone());
+    }
+    body.env = Some(as_list(&variables));
     let labels = body.labels.get_or_insert_default();
     labels.extend(runtime_labels(spec));
     labels.insert(DIGEST_LABEL.to_owned(), digest);
@@ -111,9 +123,8 @@ fn unknown_key(options: &Map<String, Value>, understood: &Map<String, Value>) ->
         .map(|(key, _)| key.clone())
 }
 
-fn environment(options: Vec<String>, spec: &ModuleSpec, context: Context<'_>) -> Vec<String> {
+fn environment(options: Vec<String>, spec: &ModuleSpec, context: Context<'_>) -> BTreeMap<String, String> {
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    variables.insert("RuntimeLogLevel".to_owned(), "info".to_owned());
     for variable in options {
         let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
         variables.insert(name.to_owned(), value.to_owned());
@@ -131,7 +142,11 @@ fn environment(options: Vec<String>, spec: &ModuleSpec, context: Context<'_>) ->
     ] {
         variables.insert(name.to_owned(), value.to_owned());
     }
-    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    variables
+}
+
+fn as_list(variables: &BTreeMap<String, String>) -> Vec<String> {
+    variables.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn runtime_labels(spec: &ModuleSpec) -> impl Iterator<Item = (String, String)> {
@@ -141,13 +156,16 @@ fn runtime_labels(spec: &ModuleSpec) -> impl Iterator<Item = (String, String)> {
         ("net.azure-devices.edge.original-image", Some(spec.image.as_str())),
         ("net.azure-devices.edge.restartPolicy", Some(spec.restart_policy.name())),
         ("net.azure-devices.edge.desiredStatus", Some(spec.status.name())),
-        ("net.azure-devices.edge.version", spec.version.as_deref()),
+        ("net.azure-devices.edge.version", Some(spec.version.as_str())),
     ];
     labels.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
 }
 
-fn digest(body: &ContainerCreateBody) -> Result<String, OptionsError> {
+/// Of everything but the desired status, as the real agent compares modules.
+fn digest(body: &ContainerCreateBody, spec: &ModuleSpec) -> Result<String, OptionsError> {
     let value = serde_json::to_value(body).map_err(|error| OptionsError(error.to_string()))?;
+    let ModuleSpec { version, restart_policy, pull_policy, startup_order, .. } = spec;
+    let value = json!([value, version, restart_policy.name(), pull_policy.name(), startup_order]);
     let hash = Sha256::digest(value.to_string().as_bytes());
     Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -162,7 +180,7 @@ mod tests {
     fn spec(options: Value) -> ModuleSpec {
         let Value::Object(create_options) = options else { panic!("an object") };
         ModuleSpec {
-            version: Some("1.0".to_owned()),
+            version: "1.0".to_owned(),
             image: "image:1".to_owned(),
             create_options,
             env: BTreeMap::from([("MessageCount".to_owned(), "7".to_owned())]),
@@ -183,6 +201,8 @@ mod tests {
             gateway: IpAddr::from([172, 18, 0, 1]),
             network: "azure-iot-edge",
             workload_socket: Path::new("/var/lib/aziot/edged/mnt/tempSensor.sock"),
+            log_config: None,
+            inherited: &[],
         }
     }
 
@@ -205,7 +225,6 @@ mod tests {
                 "IOTEDGE_MODULEID=tempSensor",
                 "IOTEDGE_WORKLOADURI=unix:///var/run/iotedge/workload.sock",
                 "MessageCount=7",
-                "RuntimeLogLevel=info",
             ])
         );
         assert_eq!(
@@ -250,18 +269,42 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_changes_with_the_container_and_not_with_the_policy() {
+    fn the_digest_changes_with_the_module_and_not_with_its_status_or_what_it_inherits() {
         let digest = |spec: &ModuleSpec, context| digest_of(&describe(spec, context).unwrap()).unwrap();
-        let original = digest(&spec(json!({})), context());
+        let (base, original) = (spec(json!({})), digest(&spec(json!({})), context()));
         assert_eq!(original.len(), 64);
-        let policy = ModuleSpec { restart_policy: RestartPolicy::Never, version: None, ..spec(json!({})) };
-        assert_eq!(digest(&policy, context()), original);
-        assert_ne!(
-            digest(&ModuleSpec { image: "image:2".to_owned(), ..spec(json!({})) }, context()),
-            original
-        );
-        assert_ne!(digest(&spec(json!({"Cmd": ["x"]})), context()), original);
-        assert_ne!(digest(&spec(json!({})), Context { generation_id: "43", ..context() }), original);
+        let stopped = ModuleSpec { status: DesiredStatus::Stopped, ..base.clone() };
+        assert_eq!(digest(&stopped, context()), original);
+        let inherited = [("RuntimeLogLevel", "Debug".to_owned())];
+        assert_eq!(digest(&base, Context { inherited: &inherited, ..context() }), original);
+        let log_config = HostConfigLogConfig { typ: Some("local".to_owned()), config: None };
+        for (changed, context) in [
+            (ModuleSpec { image: "image:2".to_owned(), ..base.clone() }, context()),
+            (ModuleSpec { restart_policy: RestartPolicy::Never, ..base.clone() }, context()),
+            (ModuleSpec { pull_policy: PullPolicy::Never, ..base.clone() }, context()),
+            (ModuleSpec { startup_order: 1, ..base.clone() }, context()),
+            (ModuleSpec { version: "2".to_owned(), ..base.clone() }, context()),
+            (ModuleSpec { env: BTreeMap::new(), ..base.clone() }, context()),
+            (spec(json!({"Cmd": ["x"]})), context()),
+            (base.clone(), Context { generation_id: "43", ..context() }),
+            (base.clone(), Context { log_config: Some(&log_config), ..context() }),
+        ] {
+            assert_ne!(digest(&changed, context), original, "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn logging_and_variables_of_the_runtime_give_way_to_the_modules_own() {
+        let log_config = HostConfigLogConfig { typ: Some("local".to_owned()), config: None };
+        let inherited = [("RuntimeLogLevel", "Debug".to_owned()), ("MessageCount", "1".to_owned())];
+        let context = Context { log_config: Some(&log_config), inherited: &inherited, ..context() };
+        let own = json!({"HostConfig": {"LogConfig": {"Type": "none"}}});
+        for (options, log) in [(json!({}), "local"), (own, "none")] {
+            let body = serde_json::to_value(describe(&spec(options), context).unwrap()).unwrap();
+            assert_eq!(body["HostConfig"]["LogConfig"]["Type"], log);
+            let env = body["Env"].as_array().unwrap();
+            assert!(env.contains(&json!("RuntimeLogLevel=Debug")) && env.contains(&json!("MessageCount=7")));
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Daemon {
             workloads: Workloads::new(options.state.workload_sockets(), services),
             host: Host { hostname: options.settings.hostname, network: options.settings.network },
         };
-        let supervisor = Supervisor::new(steps, deployments.subscribe());
+        let (supervisor, _orders) = Supervisor::new(steps, deployments.subscribe());
         let edge_hub = Identity::module(&options.settings.device_id, EDGE_HUB)?;
         let edge_hub_session =
             EdgeHubSession::new(upstream.clone(), edge_hub.clone(), routes.clone(), spool.clone());

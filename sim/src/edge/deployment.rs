@@ -8,6 +8,7 @@ mod parse;
 
 use std::collections::BTreeMap;
 
+use bollard::models::HostConfigLogConfig;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -19,6 +20,9 @@ pub enum DeploymentError {
     /// The structure is wrong.
     #[error("{0}")]
     Malformed(String),
+    /// The version of the schema is no version.
+    #[error("the schema version \"{0}\" is no version")]
+    NoSchemaVersion(String),
     /// The schema is not one that the runtime knows.
     #[error("the schema version \"{0}\" is not supported, only 1.0 and 1.1")]
     SchemaVersion(String),
@@ -33,25 +37,55 @@ impl DeploymentError {
     pub fn code(&self) -> u16 {
         match self {
             Self::Malformed(_) => 400,
-            Self::SchemaVersion(_) => 412,
+            Self::NoSchemaVersion(_) | Self::SchemaVersion(_) => 412,
             Self::Empty => 417,
+        }
+    }
+
+    /// The description of `lastDesiredStatus`; it begins with the real agent's words.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self {
+            Self::Malformed(detail) => format!("Agent configuration format is invalid. {detail}"),
+            Self::NoSchemaVersion(version) => {
+                format!("Invalid desired properties schema version {version}")
+            }
+            Self::SchemaVersion(version) => format!(
+                "The desired properties schema version {version} is not compatible with the expected version 1.1.0"
+            ),
+            Self::Empty => "This device has an empty configuration for the edge agent. \
+                            Please set a deployment manifest."
+                .to_owned(),
         }
     }
 }
 
 /// A deployment that was checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Deployment {
     /// `$version` of the desired properties.
     pub version: u64,
-    /// Logins for the registries of the images.
-    pub registry_credentials: Vec<RegistryCredential>,
+    /// Settings of the container runtime.
+    pub runtime: RuntimeSettings,
     /// The modules by name.
     pub modules: BTreeMap<String, ModuleSpec>,
-    /// The images that the deployment names for edgeAgent and edgeHub; the daemon does their work.
-    pub system_images: BTreeMap<String, String>,
-    /// Parts of the deployment that this runtime does not follow.
-    pub ignored: Vec<&'static str>,
+    /// What the deployment says of edgeAgent and edgeHub, by these names; the daemon does their work.
+    pub system_modules: BTreeMap<String, ModuleSpec>,
+    /// Parts of the deployment that have no meaning for this runtime.
+    pub ignored: Vec<String>,
+}
+
+/// Settings of the container runtime.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuntimeSettings {
+    /// The version of the engine's API that is needed, as it was written.
+    pub min_docker_version: String,
+    /// The logging of the containers, as it was written.
+    pub logging_options: String,
+    /// The same for the engine; it applies to containers whose own options have nothing of the kind.
+    pub log_config: Option<HostConfigLogConfig>,
+    /// Logins for the registries of the images, by the author's names.
+    pub registry_credentials: BTreeMap<String, RegistryCredential>,
 }
 
 /// Login for one registry.
@@ -69,7 +103,7 @@ pub struct RegistryCredential {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleSpec {
     /// Free text of the deployment's author.
-    pub version: Option<String>,
+    pub version: String,
     /// Image reference.
     pub image: String,
     /// Docker's options for the container.
@@ -168,7 +202,16 @@ impl Deployment {
     #[must_use]
     pub fn credential_for(&self, image: &str) -> Option<&RegistryCredential> {
         let registry = registry_of(image);
-        self.registry_credentials.iter().find(|credential| credential.address.eq_ignore_ascii_case(registry))
+        let mut credentials = self.runtime.registry_credentials.values();
+        credentials.find(|credential| credential.address.eq_ignore_ascii_case(registry))
+    }
+
+    /// A variable of a system module: `edgeAgent` or `edgeHub`. Names are compared without regard to case, as the
+    /// configuration of .NET does.
+    #[must_use]
+    pub fn system_variable(&self, module: &str, name: &str) -> Option<&str> {
+        let env = &self.system_modules.get(module)?.env;
+        env.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 

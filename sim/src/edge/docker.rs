@@ -5,20 +5,21 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bollard::auth::DockerCredentials;
+use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum,
     NetworkCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, InspectContainerOptions, InspectNetworkOptions,
-    ListContainersOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
+    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
 use bollard::{ClientVersion, Docker};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::container::{DIGEST_LABEL, OWNER, OWNER_LABEL};
 use super::deployment::RegistryCredential;
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, EngineVersion, LogFrame, LogRequest, LogStream};
 use super::planner::{ContainerState, ObservedModule};
 
 /// The API of Debian 12's engine, and the one that the real runtime uses; newer engines still speak it.
@@ -90,8 +91,12 @@ fn unless(expected: u16, result: Result<(), bollard::errors::Error>) -> Result<(
 }
 
 impl Engine for DockerEngine {
-    async fn version(&self) -> Result<String, EngineError> {
-        Ok(self.docker()?.version().await?.version.unwrap_or_default())
+    async fn version(&self) -> Result<EngineVersion, EngineError> {
+        let version = self.docker()?.version().await?;
+        Ok(EngineVersion {
+            engine: version.version.unwrap_or_default(),
+            api: version.api_version.unwrap_or_default(),
+        })
     }
 
     async fn ensure_network(&self, name: &str) -> Result<IpAddr, EngineError> {
@@ -164,12 +169,35 @@ impl Engine for DockerEngine {
 
     async fn stop(&self, name: &str) -> Result<(), EngineError> {
         let options = StopContainerOptions { t: Some(STOP_TIMEOUT_SECS), ..Default::default() };
-        unless(304, self.docker()?.stop_container(name, Some(options)).await)
+        match self.docker()?.stop_container(name, Some(options)).await {
+            // It is not there any longer.
+            Err(error) if status(&error) == Some(404) => Ok(()),
+            other => unless(304, other),
+        }
     }
 
     async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
         unless(404, self.docker()?.remove_container(name, Some(options)).await)
+    }
+
+    fn logs(&self, name: &str, request: LogRequest) -> Result<LogStream, EngineError> {
+        let options = LogsOptions {
+            follow: request.follow,
+            stdout: true,
+            stderr: true,
+            since: request.since.unwrap_or_default(),
+            until: request.until.unwrap_or_default(),
+            timestamps: request.timestamps,
+            tail: request.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
+        };
+        let frames = self.docker()?.logs(name, Some(options)).map_err(EngineError::from);
+        Ok(frames
+            .map_ok(|output| LogFrame {
+                is_error: matches!(output, LogOutput::StdErr { .. }),
+                text: output.into_bytes(),
+            })
+            .boxed())
     }
 }
 

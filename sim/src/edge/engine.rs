@@ -8,6 +8,8 @@ use std::future::Future;
 use std::net::IpAddr;
 
 use bollard::models::ContainerCreateBody;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 
 use super::deployment::RegistryCredential;
 use super::planner::ObservedModule;
@@ -20,10 +22,46 @@ pub struct EngineError {
     pub message: String,
 }
 
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineVersion {
+    /// Version of the engine.
+    pub engine: String,
+    /// The highest version of its API, such as `1.41`.
+    pub api: String,
+}
+
+/// Which lines of a log are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Go on with what is written later.
+    pub follow: bool,
+    /// So many lines from the end.
+    pub tail: Option<u64>,
+    /// From this time, in Unix seconds.
+    pub since: Option<i32>,
+    /// Until this time, in Unix seconds.
+    pub until: Option<i32>,
+    /// With the engine's time in front of each line.
+    pub timestamps: bool,
+}
+
+/// A line of a log, or a part of a very long one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFrame {
+    /// Whether it was written to the standard error.
+    pub is_error: bool,
+    /// With its end of line.
+    pub text: Bytes,
+}
+
+/// Lines of a log.
+pub type LogStream = BoxStream<'static, Result<LogFrame, EngineError>>;
+
 /// A container engine that runs the modules.
 pub trait Engine: Send + Sync + 'static {
-    /// Succeeds when the engine answers; its version.
-    fn version(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
+    /// Succeeds when the engine answers.
+    fn version(&self) -> impl Future<Output = Result<EngineVersion, EngineError>> + Send;
 
     /// Makes the network of the modules when it is missing; the address at which they reach this host.
     fn ensure_network(&self, name: &str) -> impl Future<Output = Result<IpAddr, EngineError>> + Send;
@@ -51,9 +89,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Starts a container.
     fn start(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Stops a container, killing it when it does not end in time; a stopped one is fine.
+    /// Stops a container, killing it when it does not end in time; a stopped or missing one is fine.
     fn stop(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Removes a container in whatever state; a missing one is fine.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// The log of a container.
+    fn logs(&self, name: &str, request: LogRequest) -> Result<LogStream, EngineError>;
 }

@@ -135,8 +135,8 @@ mod tests {
             "schemaVersion": "1.0", "runtime": {"type": "docker"},
             "systemModules": {
                 "edgeAgent": {"type": "docker", "settings": {"image": "a"}},
-                "edgeHub": {"type": "docker", "settings": {"image": "h"}}},
-            "modules": {"sensor": {"type": "docker", "settings": {"image": "s"}}},
+                "edgeHub": {"type": "docker", "status": "running", "settings": {"image": "h"}}},
+            "modules": {"sensor": {"type": "docker", "status": "running", "settings": {"image": "s"}}},
         }));
         let modules = deployment.unwrap().modules.into_iter().map(|(name, spec)| {
             let description = "running".to_owned();
@@ -149,6 +149,7 @@ mod tests {
                     error: None,
                     observed: None,
                     restarts: 0,
+                    last_restart: None,
                 },
             )
         });

@@ -124,10 +124,14 @@ impl Upstream {
             loop {
                 let current = report(&state.borrow_and_update());
                 if let Some(patch) = reported::patch(sent, &current) {
-                    if let Err(error) = client.report(&patch).await {
-                        return error;
+                    match client.report(&patch).await {
+                        Ok(()) => *sent = current,
+                        // The next change is reported with this one; a new connection would help nobody.
+                        Err(TwinError::Status(status)) => {
+                            tracing::warn!("The hub refused the reported properties with status {status}");
+                        }
+                        Err(error) => return error,
                     }
-                    *sent = current;
                 }
                 tokio::select! {
                     changed = notices.desired_changed() => match changed {

@@ -4,9 +4,10 @@
 //! attempts, and of the time. Each module gets at most one step; when it is done the supervisor
 //! looks and plans again, so nothing is ever assumed to have worked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::deployment::{DesiredStatus, RestartPolicy};
@@ -14,6 +15,8 @@ use super::deployment::{DesiredStatus, RestartPolicy};
 /// The first restart is immediate; further ones wait, twice as long each time.
 const FIRST_RESTART_DELAY: Duration = Duration::from_secs(10);
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(300);
+/// After so many restarts without a stable time a module has failed.
+const MAX_RESTARTS: u32 = 20;
 /// A module that ran this long is healthy again, and its restarts are forgotten.
 const STABLE_AFTER: Duration = Duration::from_secs(600);
 /// Failed steps (a pull, mostly) are tried again with growing delays.
@@ -74,13 +77,15 @@ pub enum Step {
     Provision,
     /// Pull the image and make the container.
     Create,
+    /// The same in place of a container that is out of date; that one goes when the image is there.
+    Replace,
     /// Start the container for the first time.
     Start,
     /// Start it again, by its restart policy.
     Restart,
     /// Stop it.
     Stop,
-    /// Remove the container, because it is not wanted or is out of date.
+    /// Remove the container, because it is not wanted or is beyond repair.
     Remove,
 }
 
@@ -91,6 +96,8 @@ pub struct History {
     pub restarts: u32,
     /// When the last restart was.
     pub last_restart: Option<Instant>,
+    /// The same on the wall's clock.
+    pub last_restart_time: Option<Timestamp>,
     failures: u32,
     retry_at: Option<Instant>,
     error: Option<String>,
@@ -105,13 +112,26 @@ impl History {
     }
 
     /// A step was done.
-    pub fn succeeded(&mut self, step: Step, now: Instant) {
-        self.failures = 0;
-        self.retry_at = None;
-        self.error = None;
+    pub fn succeeded(&mut self, step: Step, now: Instant, time: Timestamp) {
+        self.forget_failures();
         if step == Step::Restart {
             self.restarts = self.restarts.saturating_add(1);
             self.last_restart = Some(now);
+            self.last_restart_time = Some(time);
+        }
+    }
+
+    /// What failed may work now.
+    pub fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+        self.error = None;
+    }
+
+    /// The module runs. After a stable time its restarts are forgotten.
+    pub fn is_running(&mut self, now: Instant) {
+        if self.last_restart.is_some_and(|last| now.duration_since(last) >= STABLE_AFTER) {
+            (self.restarts, self.last_restart, self.last_restart_time) = (0, None, None);
         }
     }
 
@@ -125,15 +145,19 @@ impl History {
         self.retry_at.is_none_or(|at| now >= at)
     }
 
-    /// The moment from which the restart policy allows the next restart.
-    fn restart_at(&self, now: Instant) -> Instant {
+    /// The moment from which the next restart is allowed; `None` when there were too many.
+    fn restart_at(&self, now: Instant) -> Option<Instant> {
         match (self.restarts, self.last_restart) {
-            (0, _) | (_, None) => now,
-            (restarts, Some(last)) if now.duration_since(last) < STABLE_AFTER => {
-                last + delay(FIRST_RESTART_DELAY, restarts - 1, MAX_RESTART_DELAY)
+            (MAX_RESTARTS.., _) => None,
+            (0, _) | (_, None) => Some(now),
+            (restarts, Some(last)) => {
+                Some(last + delay(FIRST_RESTART_DELAY, restarts - 1, MAX_RESTART_DELAY))
             }
-            _ => now,
         }
+    }
+
+    fn gave_up(&self) -> bool {
+        self.restarts >= MAX_RESTARTS
     }
 }
 
@@ -141,30 +165,42 @@ fn delay(first: Duration, doublings: u32, limit: Duration) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(doublings.min(16))).min(limit)
 }
 
-/// The next step of every module that needs one now: removals first, then in startup order.
+/// The next step of every module that needs one now and is not `busy`: removals, and the modules of the lowest
+/// startup order. Those of the next order have their turn when nothing is left to do for these; what has to be
+/// tried again later does not hold them up.
 #[must_use]
 pub fn plan(
     desired: &BTreeMap<String, DesiredModule>,
     observed: &BTreeMap<String, ObservedModule>,
     histories: &BTreeMap<String, History>,
+    busy: &BTreeSet<String>,
     now: Instant,
 ) -> Vec<(String, Step)> {
     let idle = History::default();
-    let unwanted = observed
-        .keys()
-        .filter(|name| !desired.contains_key(*name))
-        .map(|name| (None, name, Some(Step::Remove)));
-    let wanted = desired.iter().map(|(name, module)| {
-        let history = histories.get(name).unwrap_or(&idle);
-        (Some(module.startup_order), name, next_step(module, observed.get(name), history, now))
-    });
-    let mut steps: Vec<_> = unwanted
-        .chain(wanted)
-        .filter(|(_, name, _)| histories.get(*name).unwrap_or(&idle).may_retry(now))
-        .filter_map(|(order, name, step)| Some((order, name.clone(), step?)))
+    let may_begin =
+        |name: &String| !busy.contains(name) && histories.get(name).unwrap_or(&idle).may_retry(now);
+    let unwanted = observed.keys().filter(|name| !desired.contains_key(*name) && may_begin(name));
+    let wanted: Vec<_> = desired
+        .iter()
+        .filter(|(name, _)| may_begin(name))
+        .filter_map(|(name, module)| {
+            let history = histories.get(name).unwrap_or(&idle);
+            let step = next_step(module, observed.get(name), history, now)?;
+            Some((module.startup_order, name, step))
+        })
         .collect();
-    steps.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
-    steps.into_iter().map(|(_, name, step)| (name, step)).collect()
+    let under_way =
+        desired.iter().filter(|(name, _)| busy.contains(*name)).map(|(_, module)| module.startup_order);
+    let turn = wanted.iter().map(|(order, ..)| *order).chain(under_way).min();
+    unwanted
+        .map(|name| (name.clone(), Step::Remove))
+        .chain(
+            wanted
+                .into_iter()
+                .filter(|(order, ..)| Some(*order) == turn)
+                .map(|(_, name, step)| (name.clone(), step)),
+        )
+        .collect()
 }
 
 fn next_step(
@@ -175,16 +211,19 @@ fn next_step(
 ) -> Option<Step> {
     let Some(digest) = &desired.digest else { return Some(Step::Provision) };
     let Some(observed) = observed else { return Some(Step::Create) };
-    if observed.digest.as_ref() != Some(digest) || observed.state == ContainerState::Dead {
+    if observed.state == ContainerState::Dead {
         return Some(Step::Remove);
+    }
+    if observed.digest.as_ref() != Some(digest) {
+        return Some(Step::Replace);
     }
     match (desired.status, observed.state) {
         (DesiredStatus::Stopped, ContainerState::Running | ContainerState::Unhealthy) => Some(Step::Stop),
         (DesiredStatus::Stopped, _) | (DesiredStatus::Running, ContainerState::Running) => None,
         (DesiredStatus::Running, ContainerState::Created) => Some(Step::Start),
         (DesiredStatus::Running, _) => {
-            let due = restarts(desired.restart_policy, observed) && now >= history.restart_at(now);
-            due.then_some(Step::Restart)
+            let due = history.restart_at(now).is_some_and(|at| now >= at);
+            (due && restarts(desired.restart_policy, observed)).then_some(Step::Restart)
         }
     }
 }
@@ -209,27 +248,45 @@ pub fn runtime_status(
     history: Option<&History>,
 ) -> (&'static str, String) {
     let error = history.and_then(History::error);
-    let up_to_date =
-        |observed: &&ObservedModule| desired.digest.is_none() || observed.digest == desired.digest;
-    let Some(observed) = observed.filter(up_to_date) else {
+    let Some(observed) = observed else {
         return match error {
             Some(error) => ("backoff", error.to_owned()),
             None => ("unknown", "the container is being created".to_owned()),
         };
     };
+    let up_to_date = desired.digest.is_none() || observed.digest == desired.digest;
+    if !up_to_date && error.is_none() {
+        return ("unknown", "the container is being replaced".to_owned());
+    }
+    let (status, description) = state_of(desired, observed, history);
+    // A failed replacement leaves the container that was there.
+    (status, error.map_or(description, ToOwned::to_owned))
+}
+
+fn state_of(
+    desired: &DesiredModule,
+    observed: &ObservedModule,
+    history: Option<&History>,
+) -> (&'static str, String) {
     let exited = || format!("exited with status {}", observed.exit_code.unwrap_or_default());
+    let gave_up = history.is_some_and(History::gave_up);
+    let comes_back = desired.status == DesiredStatus::Running && restarts(desired.restart_policy, observed);
     match observed.state {
         ContainerState::Running => ("running", "running".to_owned()),
+        ContainerState::Unhealthy if comes_back && gave_up => {
+            ("failed", format!("the health check fails, also after {MAX_RESTARTS} restarts"))
+        }
         ContainerState::Unhealthy => ("unhealthy", "the health check fails".to_owned()),
         ContainerState::Dead => ("dead", exited()),
-        ContainerState::Created => match error {
-            Some(error) => ("backoff", error.to_owned()),
-            None => ("stopped", "created".to_owned()),
-        },
-        ContainerState::Exited if desired.status == DesiredStatus::Stopped => ("stopped", exited()),
-        ContainerState::Exited if restarts(desired.restart_policy, observed) => {
-            ("backoff", error.map_or_else(exited, ToOwned::to_owned))
+        ContainerState::Created if history.is_some_and(|history| history.error.is_some()) => {
+            ("backoff", "created".to_owned())
         }
+        ContainerState::Created => ("stopped", "created".to_owned()),
+        ContainerState::Exited if desired.status == DesiredStatus::Stopped => ("stopped", exited()),
+        ContainerState::Exited if comes_back && gave_up => {
+            ("failed", format!("{}, also after {MAX_RESTARTS} restarts", exited()))
+        }
+        ContainerState::Exited if comes_back => ("backoff", exited()),
         ContainerState::Exited if observed.exit_code.is_some_and(|code| code != 0) => ("failed", exited()),
         ContainerState::Exited => ("stopped", exited()),
     }

@@ -1,43 +1,19 @@
 //! The reported properties of `$edgeAgent` and `$edgeHub`, as views of the runtime's state.
 
+mod edge_agent;
+
 use serde_json::{Map, Value, json};
 
-use super::board::{ConfigStatus, ModuleState, RuntimeState};
+use super::board::{ConfigStatus, RuntimeState};
 
-/// Version of the schema of the reported properties, of both modules.
+pub use edge_agent::edge_agent;
+
+/// Version of the schema of what `$edgeHub` reports.
 const SCHEMA_VERSION: &str = "1.1";
 /// Characters of a description. Properties have at most 4096 bytes.
 const MAX_TEXT: usize = 1000;
 /// Names the simulated runtime in every report, so that nobody takes it for the real one.
 const PRODUCT: &str = concat!("kedge-simulated ", env!("CARGO_PKG_VERSION"));
-
-/// What `$edgeAgent` reports.
-#[must_use]
-pub fn edge_agent(state: &RuntimeState) -> Value {
-    let mut reported = common(&state.deployment_status());
-    reported["runtime"] = json!({
-        "type": "docker",
-        "platform": {
-            "os": std::env::consts::OS,
-            "architecture": std::env::consts::ARCH,
-            "version": state.engine_version,
-        },
-    });
-    // The daemon itself does the work of both, so both run whenever this is reported.
-    let system: Map<String, Value> = state
-        .system_images
-        .iter()
-        .map(|(name, image)| {
-            let module = json!({"type": "docker", "runtimeStatus": "running", "settings": {"image": image}});
-            (name.clone(), module)
-        })
-        .collect();
-    reported["systemModules"] = Value::Object(system);
-    let modules: Map<String, Value> =
-        state.modules.iter().map(|(name, state)| (name.clone(), module(state))).collect();
-    reported["modules"] = Value::Object(modules);
-    reported
-}
 
 /// What `$edgeHub` reports.
 #[must_use]
@@ -61,7 +37,7 @@ pub fn edge_hub(state: &RuntimeState, device_id: &str) -> Value {
 fn common(status: &ConfigStatus) -> Value {
     json!({
         "schemaVersion": SCHEMA_VERSION,
-        "version": {"version": PRODUCT},
+        "version": {"version": PRODUCT, "build": "", "commit": ""},
         "lastDesiredVersion": status.version,
         "lastDesiredStatus": {
             "code": if status.status == 0 { 406 } else { status.status },
@@ -73,27 +49,6 @@ fn common(status: &ConfigStatus) -> Value {
 /// A text that the hub takes for a property; it would refuse the whole report for a longer one.
 fn shortened(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
-}
-
-fn module(state: &ModuleState) -> Value {
-    let observed = state.observed.as_ref();
-    json!({
-        "type": "docker",
-        "version": state.spec.version,
-        "status": state.spec.status.name(),
-        "restartPolicy": state.spec.restart_policy.name(),
-        "imagePullPolicy": state.spec.pull_policy.name(),
-        "settings": {
-            "image": state.spec.image,
-            "imageHash": observed.map(|module| module.image_id.clone()),
-        },
-        "runtimeStatus": state.status,
-        "statusDescription": shortened(&state.description),
-        "exitCode": observed.and_then(|module| module.exit_code).unwrap_or_default(),
-        "lastStartTimeUtc": observed.and_then(|module| module.started_at.clone()),
-        "lastExitTimeUtc": observed.and_then(|module| module.finished_at.clone()),
-        "restartCount": state.restarts,
-    })
 }
 
 /// The patch that makes `new` of `old`; `None` when there is nothing to do. `$` keys are the hub's.
@@ -132,19 +87,6 @@ fn without_nulls(value: &Value) -> Value {
 mod tests {
     use super::*;
     use crate::edge::board::ClientState;
-
-    #[test]
-    fn nothing_deployed_is_code_406_and_a_refusal_keeps_its_code() {
-        let fresh = edge_agent(&RuntimeState::default());
-        assert_eq!(fresh["lastDesiredStatus"]["code"], 406);
-        let deployment = ConfigStatus { version: 7, status: 412, description: "schema".to_owned() };
-        let refused = edge_agent(&RuntimeState { deployment, ..RuntimeState::default() });
-        assert_eq!(refused["lastDesiredStatus"], json!({"code": 412, "description": "schema"}));
-        assert_eq!(refused["lastDesiredVersion"], 7);
-        let deployment = ConfigStatus { version: 7, status: 400, description: "€".repeat(5000) };
-        let long = edge_agent(&RuntimeState { deployment, ..RuntimeState::default() });
-        assert_eq!(long["lastDesiredStatus"]["description"], "€".repeat(MAX_TEXT));
-    }
 
     #[test]
     fn the_gateways_clients_are_reported_by_device_and_module() {

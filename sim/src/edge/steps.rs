@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::identity::ModuleIdentity;
 use super::link::Upstream;
 use super::planner::Step;
+use super::supervisor::Action;
 use super::workload::Workloads;
 
 /// What the containers of modules need to know of this host.
@@ -36,11 +37,12 @@ pub struct Steps<E> {
 }
 
 impl<E: Engine> Steps<E> {
-    /// The container of a module.
+    /// The container of a module of the deployment.
     pub fn describe(
         &self,
         name: &str,
         spec: &ModuleSpec,
+        deployment: &Deployment,
         identity: &ModuleIdentity,
         gateway: IpAddr,
     ) -> Result<ContainerCreateBody, OptionsError> {
@@ -53,6 +55,8 @@ impl<E: Engine> Steps<E> {
             gateway,
             network: &self.host.network,
             workload_socket: &self.workloads.socket(name),
+            log_config: deployment.runtime.log_config.as_ref(),
+            inherited: &inherited(deployment),
         };
         container::describe(spec, context)
     }
@@ -70,7 +74,8 @@ impl<E: Engine> Steps<E> {
             Step::Provision => {
                 self.upstream.identities.provision(name).await?;
             }
-            Step::Create => self.create(name, deployment, gateway).await?,
+            Step::Create => self.create(name, deployment, gateway, false).await?,
+            Step::Replace => self.create(name, deployment, gateway, true).await?,
             Step::Start | Step::Restart => {
                 self.workloads.open(name).await?;
                 if unhealthy {
@@ -88,10 +93,29 @@ impl<E: Engine> Steps<E> {
         Ok(())
     }
 
-    async fn create(&self, name: &str, deployment: &Deployment, gateway: IpAddr) -> anyhow::Result<()> {
+    /// Does what somebody wants done with a module.
+    pub async fn obey(&self, name: &str, action: Action) -> anyhow::Result<()> {
+        if matches!(action, Action::Stop | Action::Restart) {
+            self.engine.stop(name).await?;
+        }
+        if matches!(action, Action::Start | Action::Restart) {
+            self.workloads.open(name).await?;
+            self.engine.start(name).await.context("the container does not start")?;
+        }
+        Ok(())
+    }
+
+    /// Makes the container, in place of one when it `replaces` it. A new image is there before the old container goes.
+    async fn create(
+        &self,
+        name: &str,
+        deployment: &Deployment,
+        gateway: IpAddr,
+        replaces: bool,
+    ) -> anyhow::Result<()> {
         let spec = deployment.modules.get(name).context("the module has left the deployment")?;
         let identity = self.upstream.identities.get(name).context("the module has lost its identity")?;
-        let body = self.describe(name, spec, &identity, gateway)?;
+        let body = self.describe(name, spec, deployment, &identity, gateway)?;
         self.workloads.open(name).await?;
         if spec.pull_policy == PullPolicy::OnCreate && !self.engine.has_pinned_image(&spec.image).await {
             tracing::info!("Pulling image {}...", spec.image);
@@ -101,12 +125,18 @@ impl<E: Engine> Steps<E> {
                 .with_context(|| format!("cannot pull {}", spec.image))?;
             tracing::info!("Successfully pulled image {}", spec.image);
         }
+        if replaces {
+            // Its connections are closed as they should be; removing would kill it.
+            self.engine.stop(name).await?;
+            self.engine.remove(name).await?;
+        }
         self.engine.create(name, body).await.context("the container cannot be made")?;
-        tracing::info!("Created module {name}");
+        tracing::info!("{} module {name}", if replaces { "Updated" } else { "Created" });
         Ok(())
     }
 
     async fn remove(&self, name: &str, deployment: &Deployment) -> anyhow::Result<()> {
+        self.engine.stop(name).await?;
         self.engine.remove(name).await?;
         tracing::info!("Removed module {name}");
         if !deployment.modules.contains_key(name) {
@@ -115,4 +145,19 @@ impl<E: Engine> Steps<E> {
         }
         Ok(())
     }
+}
+
+/// What modules get from edgeAgent: the level of its log, by .NET's name, and the protocol that it was told to use.
+fn inherited(deployment: &Deployment) -> Vec<(&'static str, String)> {
+    let agent = |name| deployment.system_variable("edgeAgent", name);
+    let level = match agent("RuntimeLogLevel").unwrap_or_default().to_lowercase().as_str() {
+        "verbose" => "Verbose",
+        "debug" => "Debug",
+        "warning" => "Warning",
+        "error" => "Error",
+        "fatal" => "Fatal",
+        _ => "Information",
+    };
+    let protocol = agent("UpstreamProtocol").map(|protocol| ("UpstreamProtocol", protocol.to_owned()));
+    std::iter::once(("RuntimeLogLevel", level.to_owned())).chain(protocol).collect()
 }

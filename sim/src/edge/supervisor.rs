@@ -4,19 +4,20 @@
 //! woken by a new deployment, by a finished step and by a short timer, and always looks again: the
 //! engine is the only truth.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::board::ModuleState;
 use super::container::digest_of;
 use super::deployment::Deployment;
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, EngineVersion};
 use super::planner::{self, ContainerState, DesiredModule, History, ObservedModule, Step};
 use super::steps::Steps;
 use crate::retry;
@@ -33,29 +34,77 @@ const MAX_STEPS: usize = 4;
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Twins limit the length of strings.
 const MAX_ERROR: usize = 400;
+/// Orders of people and tools that wait for the supervisor; further ones wait for room.
+const MAX_ORDERS: usize = 8;
+
+/// What somebody wants done with a module, whatever the deployment says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start its container.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Stop it, and start it again.
+    Restart,
+}
+
+#[derive(Debug)]
+struct Order {
+    module: String,
+    action: Action,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Gives orders to the supervisor.
+#[derive(Debug, Clone)]
+pub struct Orders(mpsc::Sender<Order>);
+
+impl Orders {
+    /// Has the action done; an error is the engine's.
+    pub async fn give(&self, module: &str, action: Action) -> Result<(), String> {
+        let (done, outcome) = oneshot::channel();
+        let order = Order { module: module.to_owned(), action, done };
+        let given = self.0.send(order).await.is_ok();
+        let outcome = if given { outcome.await.ok() } else { None };
+        outcome.unwrap_or_else(|| Err("the runtime was interrupted by a new deployment or stops".to_owned()))
+    }
+}
 
 /// The supervisor of the modules.
 pub struct Supervisor<E> {
     steps: Arc<Steps<E>>,
     deployments: watch::Receiver<Option<Arc<Deployment>>>,
+    orders: mpsc::Receiver<Order>,
+    /// Orders for modules that are busy.
+    waiting: VecDeque<Order>,
+    /// The deployment of the last round.
+    current: Option<Arc<Deployment>>,
+    engine: Option<EngineVersion>,
     histories: BTreeMap<String, History>,
     running: JoinSet<Result<(), String>>,
-    active: HashMap<Id, (String, Step)>,
+    /// The tasks that run; an order is no step.
+    active: HashMap<Id, (String, Option<Step>)>,
     permits: Arc<Semaphore>,
 }
 
 impl<E: Engine> Supervisor<E> {
-    /// A supervisor that works with `steps`.
+    /// A supervisor that works with `steps`, and the way to give it orders.
     #[must_use]
-    pub fn new(steps: Steps<E>, deployments: watch::Receiver<Option<Arc<Deployment>>>) -> Self {
-        Self {
+    pub fn new(steps: Steps<E>, deployments: watch::Receiver<Option<Arc<Deployment>>>) -> (Self, Orders) {
+        let (orders, given) = mpsc::channel(MAX_ORDERS);
+        let supervisor = Self {
             steps: Arc::new(steps),
             deployments,
+            orders: given,
+            waiting: VecDeque::new(),
+            current: None,
+            engine: None,
             histories: BTreeMap::new(),
             running: JoinSet::new(),
             active: HashMap::new(),
             permits: Arc::new(Semaphore::new(MAX_STEPS)),
-        }
+        };
+        (supervisor, Orders(orders))
     }
 
     /// Runs until the shutdown, and then stops the modules.
@@ -70,7 +119,10 @@ impl<E: Engine> Supervisor<E> {
                 self.steps.upstream.board.update(|state| state.engine_error = Some(error.to_string()));
             }
             tokio::select! {
-                Ok(()) = self.deployments.changed() => self.begin_again().await,
+                Ok(()) = self.deployments.changed() => {}
+                Some(order) = self.orders.recv(), if self.waiting.len() < MAX_ORDERS => {
+                    self.waiting.push_back(order);
+                }
                 Some(done) = self.running.join_next_with_id() => self.record(done),
                 _ = retry::pause(LOOK_AGAIN, &shutdown) => {}
             }
@@ -84,7 +136,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    async fn wait_for_engine(&self) -> Option<IpAddr> {
+    async fn wait_for_engine(&mut self) -> Option<IpAddr> {
         let Steps { engine, host, upstream, .. } = &*self.steps;
         loop {
             let deadline = Instant::now() + ENGINE_PATIENCE;
@@ -94,9 +146,11 @@ impl<E: Engine> Supervisor<E> {
             match ready.await? {
                 Ok((version, gateway)) => {
                     tracing::info!(
-                        "The container engine {version} is ready; modules reach this host at {gateway}"
+                        "The container engine {} is ready; modules reach this host at {gateway}",
+                        version.engine
                     );
-                    upstream.board.update(|state| state.engine_version = Some(version));
+                    upstream.board.update(|state| state.engine_version = Some(version.engine.clone()));
+                    self.engine = Some(version);
                     return Some(gateway);
                 }
                 Err(error) => {
@@ -109,20 +163,22 @@ impl<E: Engine> Supervisor<E> {
 
     /// Looks, plans, and starts the steps that are due.
     async fn round(&mut self, gateway: IpAddr) -> Result<(), EngineError> {
-        let (is_new, deployment) = {
-            let current = self.deployments.borrow_and_update();
-            (current.has_changed(), current.clone())
-        };
-        // It came while another event was handled.
-        if is_new {
-            self.begin_again().await;
+        let deployment = self.deployments.borrow_and_update().clone();
+        if deployment != self.current {
+            self.begin_again(deployment).await;
         }
-        let Some(deployment) = deployment else { return Ok(()) };
+        self.begin_orders();
+        let Some(deployment) = self.current.clone() else { return Ok(()) };
+        let unmet = self.unmet(&deployment);
+        let is_unmet = unmet.is_some();
+        self.steps.upstream.board.update(|state| state.unmet = unmet);
+        if is_unmet {
+            return Ok(());
+        }
         let observed = self.steps.engine.modules().await?;
         let desired = self.desired(&deployment, gateway);
-        let busy: Vec<&str> = self.active.values().map(|(name, _)| name.as_str()).collect();
-        let plan = planner::plan(&desired, &observed, &self.histories, Instant::now());
-        let due: Vec<_> = plan.into_iter().filter(|(name, _)| !busy.contains(&name.as_str())).collect();
+        self.note_running(&observed);
+        let due = planner::plan(&desired, &observed, &self.histories, &self.busy(), Instant::now());
         for (name, step) in due {
             let unhealthy =
                 observed.get(&name).is_some_and(|module| module.state == ContainerState::Unhealthy);
@@ -132,11 +188,53 @@ impl<E: Engine> Supervisor<E> {
         Ok(())
     }
 
+    fn busy(&self) -> BTreeSet<String> {
+        self.active.values().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn note_running(&mut self, observed: &BTreeMap<String, ObservedModule>) {
+        for (name, history) in &mut self.histories {
+            if observed.get(name).is_some_and(|module| module.state == ContainerState::Running) {
+                history.is_running(Instant::now());
+            }
+        }
+    }
+
+    /// Why the engine is not the one that the deployment needs.
+    fn unmet(&self, deployment: &Deployment) -> Option<String> {
+        let wanted = &deployment.runtime.min_docker_version;
+        let has = self.engine.as_ref()?.api.as_str();
+        (api_version(has)? < api_version(wanted)?).then(|| {
+            format!("the container engine has version {has} of its API, and the deployment needs {wanted}")
+        })
+    }
+
+    /// Begins the orders for modules that nothing else is done with.
+    fn begin_orders(&mut self) {
+        for order in std::mem::take(&mut self.waiting) {
+            if self.busy().contains(&order.module) {
+                self.waiting.push_back(order);
+                continue;
+            }
+            let (steps, permits) = (self.steps.clone(), self.permits.clone());
+            let module = order.module.clone();
+            let handle = self.running.spawn(async move {
+                let _permit = permits.acquire().await;
+                let outcome = steps.obey(&order.module, order.action).await;
+                let outcome = outcome.map_err(|error| format!("{error:#}"));
+                // Who gave the order may have gone.
+                let _ = order.done.send(outcome.clone());
+                outcome
+            });
+            self.active.insert(handle.id(), (module, None));
+        }
+    }
+
     fn desired(&self, deployment: &Deployment, gateway: IpAddr) -> BTreeMap<String, DesiredModule> {
         let modules = deployment.modules.iter().map(|(name, spec)| {
             let digest = self.steps.upstream.identities.get(name).map(|identity| {
                 // Options that cannot be described match no container, and fail when one is made.
-                let body = self.steps.describe(name, spec, &identity, gateway);
+                let body = self.steps.describe(name, spec, deployment, &identity, gateway);
                 body.ok().as_ref().and_then(digest_of).unwrap_or_default()
             });
             let module = DesiredModule {
@@ -167,7 +265,7 @@ impl<E: Engine> Supervisor<E> {
                 .await
                 .map_err(|error| format!("{error:#}"))
         });
-        self.active.insert(handle.id(), (name, step));
+        self.active.insert(handle.id(), (name, Some(step)));
     }
 
     /// A step ended; the outcome decides when the next one is tried.
@@ -177,22 +275,30 @@ impl<E: Engine> Supervisor<E> {
             Err(error) => (error.id(), Err(error.to_string())),
         };
         let Some((name, step)) = self.active.remove(&id) else { return };
-        let history = self.histories.entry(name.clone()).or_default();
+        if let Err(error) = &outcome {
+            tracing::warn!("Module {name}: {error}");
+        }
+        let Some(step) = step else { return };
+        let history = self.histories.entry(name).or_default();
         match outcome {
-            Ok(()) => history.succeeded(step, Instant::now()),
-            Err(error) => {
-                tracing::warn!("Module {name}: {error}");
-                let error = error.chars().take(MAX_ERROR).collect();
-                history.failed(error, Instant::now());
-            }
+            Ok(()) => history.succeeded(step, Instant::now(), Timestamp::now()),
+            Err(error) => history.failed(error.chars().take(MAX_ERROR).collect(), Instant::now()),
         }
     }
 
-    /// A new deployment: what was under way may be out of date, and what failed may work now.
-    async fn begin_again(&mut self) {
+    /// A new deployment: what was under way may be out of date, and what failed may work now. Restarts count on for
+    /// modules that stay as they are.
+    async fn begin_again(&mut self, deployment: Option<Arc<Deployment>>) {
         self.running.shutdown().await;
         self.active.clear();
-        self.histories.clear();
+        let module = |deployment: &Option<Arc<Deployment>>, name: &str| {
+            deployment.as_ref().and_then(|deployment| deployment.modules.get(name).cloned())
+        };
+        self.histories.retain(|name, history| {
+            history.forget_failures();
+            module(&deployment, name).is_some_and(|new| module(&self.current, name) == Some(new))
+        });
+        self.current = deployment;
     }
 
     fn show(
@@ -201,6 +307,8 @@ impl<E: Engine> Supervisor<E> {
         desired: &BTreeMap<String, DesiredModule>,
         mut observed: BTreeMap<String, ObservedModule>,
     ) {
+        // What waits for its next attempt is not waited for.
+        let is_done = self.active.is_empty();
         let modules = deployment.modules.iter().filter_map(|(name, spec)| {
             let (observed, history) = (observed.remove(name), self.histories.get(name));
             let (status, description) =
@@ -212,13 +320,17 @@ impl<E: Engine> Supervisor<E> {
                 error: history.and_then(History::error).map(ToOwned::to_owned),
                 observed,
                 restarts: history.map_or(0, |history| history.restarts),
+                last_restart: history.and_then(|history| history.last_restart_time),
             };
             Some((name.clone(), state))
         });
         let modules = modules.collect();
         self.steps.upstream.board.update(|state| {
             state.modules = modules;
-            state.modules_version = deployment.version;
+            if is_done {
+                state.modules_version = deployment.version;
+                state.last_version = deployment.version;
+            }
             state.engine_error = None;
         });
     }
@@ -240,5 +352,25 @@ impl<E: Engine> Supervisor<E> {
             }
         });
         futures_util::future::join_all(stops).await;
+    }
+}
+
+/// `v1.25` and `1.25` are the same version; anything else is none, and is not compared.
+fn api_version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.trim().trim_start_matches(['v', 'V']).split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_the_api_are_compared_by_number() {
+        assert!(api_version("v1.9") < api_version("1.41"));
+        assert_eq!(api_version(" V1.25 "), Some((1, 25)));
+        for text in ["", "v1", "latest", "1.x"] {
+            assert_eq!(api_version(text), None, "{text}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Deployments: applied, changed, refused.
 
 use kedge_sim::edge::planner::ContainerState;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::task_engine::TaskEngine;
 use crate::world::{DEVICE, IMAGE, SENSOR, World, ask, deployment, with_modules};
@@ -78,6 +78,10 @@ async fn a_changed_module_is_replaced_and_one_that_left_is_removed() {
 async fn a_deployment_that_is_refused_leaves_the_last_good_one_in_force() {
     let (world, edge) = World::with_sensor().await;
     edge.running(SENSOR).await;
+    let good =
+        world.reported("$edgeAgent", |reported| reported["lastDesiredStatus"]["code"] == 200).await
+            ["lastDesiredVersion"]
+            .clone();
     let patch = json!({"modules": {SENSOR: {"restartPolicy": "sometimes"}}});
     world.service.patch_module_desired(DEVICE, "$edgeAgent", &patch).await.unwrap();
     let reported =
@@ -85,7 +89,8 @@ async fn a_deployment_that_is_refused_leaves_the_last_good_one_in_force() {
     let description = reported["lastDesiredStatus"]["description"].as_str().unwrap();
     assert!(description.contains("sometimes"), "{description}");
     assert_eq!((edge.engine.starts(SENSOR), edge.engine.state(SENSOR)), (1, Some(ContainerState::Running)));
-    let schema = json!({"schemaVersion": "7.0"});
+    assert_eq!(reported["lastDesiredVersion"], good, "the last good one stays in force");
+    let schema = json!({"schemaVersion": "7.0", "modules": {SENSOR: {"restartPolicy": "always"}}});
     world.service.patch_module_desired(DEVICE, "$edgeAgent", &schema).await.unwrap();
     world.reported("$edgeAgent", |reported| reported["lastDesiredStatus"]["code"] == 412).await;
     edge.stop().await;
@@ -135,4 +140,124 @@ async fn modules_stop_with_the_daemon() {
     edge.running(SENSOR).await;
     let engine = edge.stop().await;
     assert_eq!(engine.state(SENSOR), Some(ContainerState::Exited));
+}
+
+/// The sensor of the quickstart deployment.
+fn sensor() -> Value {
+    deployment(&json!({}))["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"][SENSOR].clone()
+}
+
+fn merged(mut module: Value, changes: &Value) -> Value {
+    for (key, value) in changes.as_object().unwrap() {
+        module[key] = value.clone();
+    }
+    module
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_one_module_does_not_touch_the_others() {
+    let world = World::new().await;
+    world.deploy(&with_modules(&json!({SENSOR: sensor(), "other": sensor()}))).await;
+    let edge = world.start_edge(TaskEngine::new(&[IMAGE])).await;
+    edge.running(SENSOR).await;
+    edge.running("other").await;
+    for (number, change) in
+        [json!({"restartPolicy": "on-failure"}), json!({"version": "2.0"}), json!({"startupOrder": 4})]
+            .into_iter()
+            .enumerate()
+    {
+        world.deploy(&with_modules(&json!({SENSOR: sensor(), "other": merged(sensor(), &change)}))).await;
+        let expected = u32::try_from(number).unwrap() + 2;
+        edge.engine.until(|| edge.engine.created("other") == expected).await;
+        edge.state(|state| state.modules_version == state.deployment.version).await;
+    }
+    assert_eq!((edge.engine.created(SENSOR), edge.engine.starts(SENSOR)), (1, 1));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_stopped_and_started_by_its_desired_status_in_the_same_container() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    world.deploy(&deployment(&json!({"status": "stopped"}))).await;
+    let reported = world
+        .reported("$edgeAgent", |reported| reported["modules"][SENSOR]["runtimeStatus"] == "stopped")
+        .await;
+    assert_eq!(reported["modules"][SENSOR]["status"], "stopped");
+    assert_eq!(edge.engine.state(SENSOR), Some(ContainerState::Exited));
+    world.deploy(&deployment(&json!({}))).await;
+    edge.running(SENSOR).await;
+    assert_eq!((edge.engine.created(SENSOR), edge.engine.starts(SENSOR)), (1, 2));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modules_start_in_their_order() {
+    let world = World::new().await;
+    let order = |order: u32| merged(sensor(), &json!({"startupOrder": order}));
+    world.deploy(&with_modules(&json!({"a": order(2), "b": order(1), "c": order(0), "d": sensor()}))).await;
+    let edge = world.start_edge(TaskEngine::new(&[IMAGE])).await;
+    edge.state(|state| state.modules_version > 0).await;
+    assert_eq!(edge.engine.started(), ["c", "b", "a", "d"]);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_container_stays_while_the_new_image_cannot_be_pulled() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    world.deploy(&deployment(&json!({"settings": {"image": "registry.test/missing:1"}}))).await;
+    let reported =
+        world.reported("$edgeAgent", |reported| reported["lastDesiredStatus"]["code"] == 500).await;
+    assert_eq!(reported["modules"][SENSOR]["runtimeStatus"], "running");
+    assert_eq!((edge.engine.state(SENSOR), edge.engine.starts(SENSOR)), (Some(ContainerState::Running), 1));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_left_is_deleted_from_the_report_and_from_the_hub() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    world.reported("$edgeAgent", |reported| reported["modules"][SENSOR].is_object()).await;
+    world.deploy(&with_modules(&json!({}))).await;
+    world.reported("$edgeAgent", |reported| reported["modules"].get(SENSOR).is_none()).await;
+    let gone = async {
+        while world.service.module_twin(DEVICE, SENSOR).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    crate::world::within_limit(gone).await.expect("the identity is deleted");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_too_old_for_the_deployment_is_named() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    let patch = json!({"runtime": {"settings": {"minDockerVersion": "v1.99"}}});
+    world.service.patch_module_desired(DEVICE, "$edgeAgent", &patch).await.unwrap();
+    let reported =
+        world.reported("$edgeAgent", |reported| reported["lastDesiredStatus"]["code"] == 500).await;
+    let expected = "the container engine has version 1.41 of its API, and the deployment needs v1.99";
+    assert_eq!(reported["lastDesiredStatus"]["description"], expected);
+    let patch = json!({"runtime": {"settings": {"minDockerVersion": "v1.25"}}});
+    world.service.patch_module_desired(DEVICE, "$edgeAgent", &patch).await.unwrap();
+    world.reported("$edgeAgent", |reported| reported["lastDesiredStatus"]["code"] == 200).await;
+    assert_eq!(edge.engine.starts(SENSOR), 1);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_deployment_says_of_the_agent_reaches_the_modules() {
+    let world = World::new().await;
+    let mut content = deployment(&json!({}));
+    let desired = &mut content["modulesContent"]["$edgeAgent"]["properties.desired"];
+    desired["systemModules"]["edgeAgent"]["env"] =
+        json!({"RuntimeLogLevel": {"value": "debug"}, "UpstreamProtocol": {"value": "Mqtt"}});
+    world.deploy(&content).await;
+    let edge = world.start_edge(TaskEngine::new(&[IMAGE])).await;
+    edge.running(SENSOR).await;
+    let env = edge.engine.env(SENSOR);
+    assert_eq!((env["RuntimeLogLevel"].as_str(), env["UpstreamProtocol"].as_str()), ("Debug", "Mqtt"));
+    edge.stop().await;
 }

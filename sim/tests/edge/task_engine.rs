@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bollard::models::ContainerCreateBody;
+use futures_util::StreamExt as _;
 use kedge_sim::edge::container::digest_of;
 use kedge_sim::edge::deployment::RegistryCredential;
-use kedge_sim::edge::engine::{Engine, EngineError};
+use kedge_sim::edge::engine::{Engine, EngineError, EngineVersion, LogFrame, LogRequest, LogStream};
 use kedge_sim::edge::planner::{ContainerState, ObservedModule};
 use kedge_sim::sensor::{self, EdgeEnvironment, Settings};
 use kedge_sim::tls::Endpoint;
@@ -21,6 +22,9 @@ use crate::proxy::Proxy;
 pub(crate) struct TaskEngine {
     images: Vec<String>,
     containers: Mutex<BTreeMap<String, Container>>,
+    /// Names of the containers in the order in which they were made, and started.
+    created: Mutex<Vec<String>>,
+    started: Mutex<Vec<String>>,
     pulls: Mutex<Vec<(String, Option<String>)>>,
     gateway: AsyncMutex<Option<Arc<Proxy>>>,
     /// How often the engine does not answer before it is ready.
@@ -33,6 +37,7 @@ struct Container {
     exit_code: Option<i64>,
     stop: CancellationToken,
     starts: u32,
+    log: Vec<String>,
 }
 
 impl TaskEngine {
@@ -41,6 +46,8 @@ impl TaskEngine {
         Arc::new(Self {
             images: images.iter().map(|&image| image.to_owned()).collect(),
             containers: Mutex::default(),
+            created: Mutex::default(),
+            started: Mutex::default(),
             pulls: Mutex::default(),
             gateway: AsyncMutex::default(),
             refusals: AtomicU32::new(0),
@@ -68,6 +75,27 @@ impl TaskEngine {
 
     pub(crate) fn starts(&self, name: &str) -> u32 {
         self.containers.lock().unwrap().get(name).map_or(0, |container| container.starts)
+    }
+
+    /// How many containers were made under the name.
+    pub(crate) fn created(&self, name: &str) -> u32 {
+        let created = self.created.lock().unwrap();
+        u32::try_from(created.iter().filter(|created| *created == name).count()).unwrap()
+    }
+
+    /// Names in the order of their starts.
+    pub(crate) fn started(&self) -> Vec<String> {
+        self.started.lock().unwrap().clone()
+    }
+
+    /// Waits for a condition of this engine.
+    pub(crate) async fn until(&self, condition: impl Fn() -> bool) {
+        let reached = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        crate::world::within_limit(reached).await.expect("the condition is reached");
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -106,10 +134,10 @@ fn error(message: &str) -> EngineError {
 }
 
 impl Engine for TaskEngine {
-    async fn version(&self) -> Result<String, EngineError> {
+    async fn version(&self) -> Result<EngineVersion, EngineError> {
         match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Err(error("no such file or directory")),
-            Err(_) => Ok("test".to_owned()),
+            Err(_) => Ok(EngineVersion { engine: "test".to_owned(), api: "1.41".to_owned() }),
         }
     }
 
@@ -152,8 +180,12 @@ impl Engine for TaskEngine {
         if containers.contains_key(name) {
             return Err(error("Conflict"));
         }
+        self.created.lock().unwrap().push(name.to_owned());
         let (state, stop) = (ContainerState::Created, CancellationToken::new());
-        containers.insert(name.to_owned(), Container { body, state, exit_code: None, stop, starts: 0 });
+        containers.insert(
+            name.to_owned(),
+            Container { body, state, exit_code: None, stop, starts: 0, log: Vec::new() },
+        );
         Ok(())
     }
 
@@ -170,6 +202,7 @@ impl Engine for TaskEngine {
         container.state = ContainerState::Running;
         container.exit_code = None;
         container.starts += 1;
+        self.started.lock().unwrap().push(name.to_owned());
         tokio::spawn(sensor::run(settings, environment, |_| {}, container.stop.clone()));
         Ok(())
     }
@@ -184,5 +217,21 @@ impl Engine for TaskEngine {
             container.stop.cancel();
         }
         Ok(())
+    }
+
+    fn logs(&self, name: &str, request: LogRequest) -> Result<LogStream, EngineError> {
+        let containers = self.containers.lock().unwrap();
+        let container = containers.get(name).ok_or_else(|| error("No such container"))?;
+        let skipped = match request.tail {
+            Some(tail) => container.log.len().saturating_sub(usize::try_from(tail).unwrap()),
+            None => 0,
+        };
+        let time = if request.timestamps { "2026-01-02T03:04:05.000000001Z " } else { "" };
+        let frames = container
+            .log
+            .iter()
+            .skip(skipped)
+            .map(|line| Ok(LogFrame { is_error: false, text: format!("{time}{line}\n").into() }));
+        Ok(futures_util::stream::iter(frames.collect::<Vec<_>>()).boxed())
     }
 }

@@ -34,9 +34,12 @@ const SENSOR: &str = "/modules/tempSensor";
 fn the_quickstart_deployment_is_read_with_the_defaults_of_the_real_agent() {
     let deployment = Deployment::parse(&quickstart()).unwrap();
     assert_eq!(deployment.version, 3);
-    assert_eq!(deployment.system_images["edgeHub"], "hub:1");
+    let (agent, hub) = (&deployment.system_modules["edgeAgent"], &deployment.system_modules["edgeHub"]);
+    assert_eq!((hub.image.as_str(), hub.startup_order), ("hub:1", u32::MAX));
+    assert_eq!((agent.status, agent.startup_order), (DesiredStatus::Running, 0));
+    assert_eq!(deployment.runtime.min_docker_version, "v1.25");
     let sensor = &deployment.modules["tempSensor"];
-    assert_eq!((sensor.image.as_str(), sensor.version.as_deref()), ("registry:5000/sensor:1", Some("1.0")));
+    assert_eq!((sensor.image.as_str(), sensor.version.as_str()), ("registry:5000/sensor:1", "1.0"));
     assert_eq!((sensor.status, sensor.restart_policy), (DesiredStatus::Running, RestartPolicy::Always));
     assert_eq!((sensor.pull_policy, sensor.startup_order), (PullPolicy::OnCreate, u32::MAX));
     assert!(sensor.create_options.is_empty());
@@ -75,14 +78,40 @@ fn variables_may_be_numbers_and_booleans() {
 }
 
 #[test]
-fn what_is_not_followed_is_named() {
+fn what_has_no_meaning_here_is_named() {
     let names = |desired: &Value| Deployment::parse(desired).unwrap().ignored;
-    assert_eq!(names(&quickstart()), ["createOptions of the system modules"]);
+    assert_eq!(names(&quickstart()), [""; 0]);
     let mut desired = with("/integrity", json!({"signature": {}}));
-    desired["runtime"]["settings"]["loggingOptions"] = json!("{\"type\":\"journald\"}");
-    desired["systemModules"]["edgeHub"]["env"] = json!({"UpstreamProtocol": {"value": "Amqp"}});
-    desired["systemModules"]["edgeHub"]["settings"]["createOptions"] = json!("{}");
-    assert_eq!(names(&desired), ["integrity", "loggingOptions", "env of the system modules"]);
+    desired["systemModules"]["edgeHub"]["status"] = json!("stopped");
+    desired["systemModules"]["edgeHub"]["env"] =
+        json!({"UpstreamProtocol": {"value": "Mqtt"}, "OptimizeForPerformance": {"value": false}});
+    desired["systemModules"]["edgeAgent"]["env"] = json!({"runtimeloglevel": {"value": "debug"}});
+    let expected = ["integrity", "status of edgeHub", "env OptimizeForPerformance of edgeHub"];
+    assert_eq!(names(&desired), expected);
+    let deployment = Deployment::parse(&desired).unwrap();
+    assert_eq!(deployment.system_variable("edgeAgent", "RuntimeLogLevel"), Some("debug"));
+    assert_eq!(deployment.system_variable("edgeHub", "RuntimeLogLevel"), None);
+}
+
+#[test]
+fn logging_options_are_those_of_the_engine() {
+    let parsed = |text: &str| {
+        let desired = with("/runtime/settings/loggingOptions", json!(text));
+        Deployment::parse(&desired).map(|deployment| deployment.runtime.log_config)
+    };
+    for text in [
+        r#"{"type":"json-file","config":{"max-size":"4m"}}"#,
+        r#"{"Type":"json-file","Config":{"max-size":"4m"}}"#,
+    ] {
+        let log = parsed(text).unwrap().unwrap();
+        assert_eq!((log.typ.as_deref(), log.config.unwrap()["max-size"].as_str()), (Some("json-file"), "4m"));
+    }
+    for text in ["", " ", "{}"] {
+        assert_eq!(parsed(text).unwrap(), None, "{text:?}");
+    }
+    for text in ["json-file", r#"{"driver":"x"}"#, r#"{"config":{"max-size":4}}"#] {
+        assert_eq!(parsed(text).unwrap_err().code(), 400, "{text}");
+    }
 }
 
 #[test]
@@ -93,10 +122,18 @@ fn an_empty_twin_is_code_417() {
 
 #[test]
 fn other_schema_versions_are_code_412() {
-    for version in [json!("2.0"), json!("1.2"), json!("1"), json!(""), json!(2), Value::Null] {
-        assert_eq!(error_for(&with("/schemaVersion", version.clone())).code(), 412, "{version}");
+    for version in [json!("2.0"), json!("1.2"), json!("1.1.1"), json!("1.1.0.0"), json!("0.9")] {
+        let error = error_for(&with("/schemaVersion", version.clone()));
+        assert!(matches!(error, DeploymentError::SchemaVersion(_)), "{version}");
+        assert_eq!(error.code(), 412);
+        assert!(error.description().contains("is not compatible with the expected version 1.1.0"));
     }
-    for version in ["1.0", "1.1", "1.1.0"] {
+    for version in [json!("1"), json!(""), json!("1.x"), json!("1.0.0.0.0"), json!(2), json!("-1.0")] {
+        let error = error_for(&with("/schemaVersion", version.clone()));
+        assert!(matches!(error, DeploymentError::NoSchemaVersion(_)), "{version}");
+        assert_eq!(error.code(), 412);
+    }
+    for version in ["1.0", "1.1", "1.1.0", "1.0.5"] {
         assert!(Deployment::parse(&with("/schemaVersion", json!(version))).is_ok(), "{version}");
     }
 }
@@ -106,12 +143,15 @@ fn a_wrong_structure_is_code_400_and_names_the_module() {
     for (pointer, value, named) in [
         ("/runtime", json!({"type": "kubernetes"}), "the runtime"),
         ("/runtime", json!("docker"), "the deployment"),
+        ("/schemaVersion", Value::Null, "schemaVersion is missing"),
         ("/systemModules", json!({}), "edgeAgent is missing"),
         ("/systemModules/other", json!({}), "system module other"),
         ("/modules", json!([]), "the deployment"),
         (SENSOR, json!({"type": "docker"}), "module tempSensor: missing field `settings`"),
         ("/modules/tempSensor/type", json!("process"), "module tempSensor"),
         ("/modules/tempSensor/status", json!("paused"), "paused"),
+        ("/modules/tempSensor/status", Value::Null, "missing field `status`"),
+        ("/systemModules/edgeHub/status", Value::Null, "system module edgeHub: missing field `status`"),
         ("/modules/tempSensor/restartPolicy", json!("sometimes"), "sometimes"),
         ("/modules/tempSensor/imagePullPolicy", json!("always"), "always"),
         ("/modules/tempSensor/startupOrder", json!(-1), "module tempSensor"),
@@ -127,6 +167,7 @@ fn a_wrong_structure_is_code_400_and_names_the_module() {
         let error = error_for(&with(pointer, value));
         assert_eq!(error.code(), 400, "{error}");
         assert!(error.to_string().contains(named), "{error}");
+        assert!(error.description().starts_with("Agent configuration format is invalid."));
     }
     assert_eq!(error_for(&json!([])).code(), 400);
 }

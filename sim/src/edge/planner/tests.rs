@@ -30,7 +30,8 @@ fn step(
     let name = || "m".to_owned();
     let desired = BTreeMap::from([(name(), desired.clone())]);
     let observed = observed.into_iter().map(|module| (name(), module)).collect();
-    let steps = plan(&desired, &observed, &BTreeMap::from([(name(), history.clone())]), now);
+    let histories = BTreeMap::from([(name(), history.clone())]);
+    let steps = plan(&desired, &observed, &histories, &BTreeSet::new(), now);
     assert!(steps.len() <= 1);
     steps.first().map(|(_, step)| *step)
 }
@@ -49,14 +50,14 @@ fn a_new_module_is_provisioned_created_and_started() {
 }
 
 #[test]
-fn a_container_that_is_out_of_date_or_not_wanted_is_removed() {
+fn a_container_that_is_out_of_date_is_replaced_and_one_that_is_not_wanted_removed() {
     let old = ObservedModule { digest: Some("old".to_owned()), ..seen(ContainerState::Running) };
-    assert_eq!(first_step(&wanted(), Some(old)), Some(Step::Remove));
+    assert_eq!(first_step(&wanted(), Some(old)), Some(Step::Replace));
     let foreign = ObservedModule { digest: None, ..seen(ContainerState::Exited) };
-    assert_eq!(first_step(&wanted(), Some(foreign)), Some(Step::Remove));
+    assert_eq!(first_step(&wanted(), Some(foreign)), Some(Step::Replace));
     assert_eq!(first_step(&wanted(), Some(seen(ContainerState::Dead))), Some(Step::Remove));
     let observed = BTreeMap::from([("gone".to_owned(), seen(ContainerState::Running))]);
-    let steps = plan(&BTreeMap::new(), &observed, &BTreeMap::new(), Instant::now());
+    let steps = plan(&BTreeMap::new(), &observed, &BTreeMap::new(), &BTreeSet::new(), Instant::now());
     assert_eq!(steps, [("gone".to_owned(), Step::Remove)]);
 }
 
@@ -99,9 +100,27 @@ fn restarts_wait_longer_each_time_until_the_module_is_stable() {
         }
         now += Duration::from_secs(wait);
         assert_eq!(step(&wanted(), exited(), &history, now), Some(Step::Restart), "{wait}");
-        history.succeeded(Step::Restart, now);
+        history.succeeded(Step::Restart, now, Timestamp::UNIX_EPOCH);
     }
+    history.is_running(now + STABLE_AFTER / 2);
+    assert_eq!((history.restarts, history.last_restart_time), (8, Some(Timestamp::UNIX_EPOCH)));
+    history.is_running(now + STABLE_AFTER);
+    assert_eq!((history.restarts, history.last_restart_time), (0, None));
     assert_eq!(step(&wanted(), exited(), &history, now + STABLE_AFTER), Some(Step::Restart));
+}
+
+#[test]
+fn a_module_that_was_restarted_too_often_has_failed() {
+    let (mut history, mut now) = (History::default(), Instant::now());
+    for _ in 0..MAX_RESTARTS {
+        history.succeeded(Step::Restart, now, Timestamp::UNIX_EPOCH);
+        now += MAX_RESTART_DELAY;
+    }
+    let later = now + 10 * STABLE_AFTER;
+    for state in [ContainerState::Exited, ContainerState::Unhealthy] {
+        assert_eq!(step(&wanted(), Some(seen(state)), &history, later), None);
+        assert_eq!(runtime_status(&wanted(), Some(&seen(state)), Some(&history)).0, "failed");
+    }
 }
 
 #[test]
@@ -114,23 +133,37 @@ fn a_failed_step_is_retried_after_a_growing_delay() {
         assert_eq!(step(&wanted(), None, &history, now + Duration::from_secs(wait)), Some(Step::Create));
     }
     assert_eq!(runtime_status(&wanted(), None, Some(&history)), ("backoff", "no such image".to_owned()));
-    history.succeeded(Step::Create, now);
+    history.succeeded(Step::Create, now, Timestamp::UNIX_EPOCH);
     assert_eq!(step(&wanted(), None, &history, now), Some(Step::Create));
     assert_eq!(history.error(), None);
 }
 
 #[test]
-fn removals_come_first_and_then_startup_order_counts() {
+fn a_startup_order_has_its_turn_when_those_before_it_are_done() {
+    let now = Instant::now();
     let order = |startup_order| DesiredModule { startup_order, ..wanted() };
     let desired = BTreeMap::from([
         ("a".to_owned(), order(u32::MAX)),
         ("b".to_owned(), order(1)),
         ("c".to_owned(), order(0)),
+        ("d".to_owned(), order(0)),
     ]);
-    let observed = BTreeMap::from([("old".to_owned(), seen(ContainerState::Exited))]);
-    let steps = plan(&desired, &observed, &BTreeMap::new(), Instant::now());
-    let names: Vec<_> = steps.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["old", "c", "b", "a"]);
+    let mut observed = BTreeMap::from([("old".to_owned(), seen(ContainerState::Exited))]);
+    let mut failing = History::default();
+    failing.failed("no such image".to_owned(), now);
+    let names = |observed: &_, histories: &_, busy: &[&str]| {
+        let busy = busy.iter().map(|&name| name.to_owned()).collect();
+        let steps = plan(&desired, observed, histories, &busy, now);
+        steps.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let none = BTreeMap::new();
+    assert_eq!(names(&observed, &none, &[]), ["old", "c", "d"]);
+    assert_eq!(names(&observed, &none, &["old", "c"]), ["d"]);
+    assert_eq!(names(&observed, &none, &["old", "c", "d"]), [""; 0]);
+    observed.clear();
+    observed.insert("d".to_owned(), seen(ContainerState::Running));
+    let histories = BTreeMap::from([("c".to_owned(), failing)]);
+    assert_eq!(names(&observed, &histories, &[]), ["b"], "what failed holds nobody up");
 }
 
 #[test]
@@ -141,6 +174,10 @@ fn the_reported_status_is_that_of_the_real_agent() {
     let failed = ObservedModule { exit_code: Some(3), ..seen(ContainerState::Exited) };
     let out_of_date = ObservedModule { digest: Some("old".to_owned()), ..seen(ContainerState::Running) };
     let unprovisioned = DesiredModule { digest: None, ..wanted() };
+    let mut refused = History::default();
+    refused.failed("no such image".to_owned(), Instant::now());
+    let status = runtime_status(&module, Some(&out_of_date), Some(&refused));
+    assert_eq!(status, ("running", "no such image".to_owned()), "the old container is still there");
     for (desired, observed, expected) in [
         (&module, None, "unknown"),
         (&module, Some(out_of_date), "unknown"),
