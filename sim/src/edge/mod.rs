@@ -4,6 +4,7 @@
 pub mod agent;
 mod api;
 pub mod board;
+pub mod condition;
 pub mod config;
 mod connection_string;
 pub mod container;

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::database::DatabaseError;
-use crate::edge::routes::Routes;
-use crate::edge::spool::{Endpoint, Parcel, Spool, now};
+use crate::database::{DatabaseError, Receipt};
+use crate::edge::routes::{Destination, MessageKind, Routes, Sink};
+use crate::edge::spool::{Parcel, Spool, now};
 use crate::identity::Identity;
-use crate::topics::{ClientTopic, MAX_MESSAGE, PropertyBag, system};
+use crate::topics::{ClientTopic, HubTopic, MAX_MESSAGE, PropertyBag, system};
 
 /// How long a client waits for room in the store before it loses the connection and may try again.
 const MAX_WAIT_FOR_ROOM: Duration = Duration::from_secs(20);
@@ -34,6 +34,15 @@ pub(super) enum NotTaken {
     Shutdown,
 }
 
+/// A message of a client.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) kind: MessageKind,
+    pub(super) sender: Identity,
+    pub(super) properties: PropertyBag,
+    pub(super) body: Bytes,
+}
+
 /// Takes messages over; shared by all clients.
 #[derive(Debug, Clone)]
 pub(super) struct Intake {
@@ -47,20 +56,14 @@ impl Intake {
     /// second future completes. Messages of a client are to be taken over one after the other.
     pub(super) async fn take_over(
         self,
-        sender: Identity,
-        mut properties: PropertyBag,
-        body: Bytes,
+        message: Message,
     ) -> Result<impl Future<Output = Result<(), NotTaken>> + Send + use<>, NotTaken> {
         let routes = self.routes().await?;
-        // Overwritten, not only added: a client cannot speak for another.
-        properties.set(system::CONNECTION_DEVICE_ID, sender.device_id());
-        if let Some(module) = sender.module_id() {
-            properties.set(system::CONNECTION_MODULE_ID, module);
-        }
-        let parcels = self.parcels(&routes, &sender, properties, body)?;
+        let sender = message.sender.clone();
+        let parcels = self.parcels(&routes, message)?;
         let receipt = if parcels.is_empty() {
             tracing::debug!("No route takes the message of {sender}; it is dropped");
-            crate::database::Receipt::NONE
+            Receipt::NONE
         } else {
             let bytes = parcels.iter().map(Parcel::size).sum();
             let room = timeout(MAX_WAIT_FOR_ROOM, self.spool.room(bytes)).await;
@@ -76,28 +79,53 @@ impl Intake {
         routes.clone().ok_or(NotTaken::Shutdown)
     }
 
-    fn parcels(
-        &self,
-        routes: &Routes,
-        sender: &Identity,
-        properties: PropertyBag,
-        body: Bytes,
-    ) -> Result<Vec<Parcel>, NotTaken> {
-        let module = sender.module_id().unwrap_or_default();
-        if !routes.lead_upstream(module, properties.get(system::OUTPUT_NAME)) {
-            return Ok(Vec::new());
-        }
-        let path = properties.to_string();
-        let topic = ClientTopic::Telemetry { identity: self.edge_hub.clone(), properties }.to_string();
-        if topic.len() + body.len() > MAX_MESSAGE {
-            return Err(NotTaken::TooLarge);
-        }
-        // What the gateway adds may exceed another limit. The hub would close the connection on each attempt, and
-        // the message would stand in the way of those of all modules.
-        ClientTopic::parse(&topic).map_err(|error| NotTaken::Unencodable(error.to_string()))?;
-        let expires = now() + i64::from(routes.store.time_to_live_secs);
-        Ok(vec![Parcel { endpoint: Endpoint::Upstream, priority: 0, expires, path, body }])
+    fn parcels(&self, routes: &Routes, message: Message) -> Result<Vec<Parcel>, NotTaken> {
+        let Message { kind, sender, mut properties, body } = message;
+        // The router sees a notice of a changed twin as a message of the gateway, and its reader whose twin it is.
+        let origin = if kind == MessageKind::TwinChange { &self.edge_hub } else { &sender };
+        set_origin(&mut properties, origin);
+        let destinations = routes.destinations(kind, &properties, &body);
+        set_origin(&mut properties, &sender);
+        let now = now();
+        let parcel = |Destination { sink, priority, time_to_live_secs }: Destination| {
+            let (endpoint, expires) = (sink.endpoint(), now + i64::from(time_to_live_secs));
+            let path = path(&self.edge_hub, sink, &properties, &body)?;
+            Ok(Parcel { endpoint, priority, expires, path, body: body.clone() })
+        };
+        destinations.into_iter().map(parcel).collect()
     }
+}
+
+/// Overwritten, not only added: a client cannot speak for another.
+fn set_origin(properties: &mut PropertyBag, origin: &Identity) {
+    properties.set(system::CONNECTION_DEVICE_ID, origin.device_id());
+    match origin.module_id() {
+        Some(module) => properties.set(system::CONNECTION_MODULE_ID, module),
+        None => drop(properties.remove(system::CONNECTION_MODULE_ID)),
+    }
+}
+
+/// The topic behind the endpoint's prefix.
+///
+/// What the gateway adds may exceed a limit. The hub would close the connection on each attempt, and the message would
+/// stand in the way of those of all clients, so it is not stored at all.
+fn path(edge_hub: &Identity, sink: Sink, properties: &PropertyBag, body: &[u8]) -> Result<String, NotTaken> {
+    let encoded = properties.to_string();
+    let (topic, path) = match sink {
+        Sink::Upstream => (format!("{}/messages/events/{encoded}", edge_hub.topic_prefix()), encoded),
+        Sink::Input { module, input } => {
+            let mut properties = properties.clone();
+            properties.remove(system::OUTPUT_NAME);
+            let path = format!("{input}/{properties}");
+            (format!("devices/{}/modules/{module}/inputs/{path}", edge_hub.device_id()), path)
+        }
+    };
+    if topic.len() + body.len() > MAX_MESSAGE {
+        return Err(NotTaken::TooLarge);
+    }
+    let understood = ClientTopic::parse(&topic).map(drop).or_else(|_| HubTopic::parse(&topic).map(drop));
+    understood.map_err(|error| NotTaken::Unencodable(error.to_string()))?;
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -117,7 +145,9 @@ mod tests {
         let pairs = (0..properties).map(|number| (format!("p{number}"), "x".repeat(bytes)));
         let intake = Intake { edge_hub, spool, routes };
         let sender = Identity::module("d", "m").unwrap();
-        intake.take_over(sender, PropertyBag::from_iter(pairs), Bytes::new()).await?.await
+        let (kind, body) = (MessageKind::Telemetry, Bytes::new());
+        let message = Message { kind, sender, properties: PropertyBag::from_iter(pairs), body };
+        intake.take_over(message).await?.await
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Gateway;
 use super::admission::{Admitted, Refusal, admit};
-use super::intake::NotTaken;
+use super::intake::{Message, NotTaken};
 use super::relay::Relay;
+use crate::edge::routes::MessageKind;
 use crate::identity::Identity;
 use crate::mqtt::packet::{self, ConnAck, ConnectReturnCode, SubAck, SubscribeReasonCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet, QoS, Writer};
@@ -225,7 +226,9 @@ impl Session<'_> {
                 return Err(End::ForeignTopic(publish.topic));
             }
             ClientTopic::Telemetry { identity, properties } => {
-                let taken = self.gateway.intake.clone().take_over(identity, properties, publish.payload);
+                let body = publish.payload;
+                let message = Message { kind: MessageKind::Telemetry, sender: identity, properties, body };
+                let taken = self.gateway.intake.clone().take_over(message);
                 return Ok(Box::pin(async move {
                     let stored = taken.await?;
                     let pending: Pending = Box::pin(async move {
