@@ -23,11 +23,13 @@ async fn send(connection: &mut Connection<ClientStream>, numbers: std::ops::Rang
     }
 }
 
-/// The numbers that the hub has, when there are enough.
+/// The numbers that the hub has, when there are enough. One that came twice, because its acknowledgement was lost,
+/// counts where it came first.
 async fn numbers(world: &World, count: usize) -> Vec<u16> {
     let numbered = |messages: &[kedge_sim::service::TelemetryMessage]| {
         let numbers = messages.iter().filter_map(|message| message.properties.get("n")?.parse().ok());
-        numbers.collect::<Vec<u16>>()
+        let mut seen = std::collections::BTreeSet::new();
+        numbers.filter(|number| seen.insert(*number)).collect::<Vec<u16>>()
     };
     numbered(&world.telemetry(|messages| numbered(messages).len() >= count).await)
 }

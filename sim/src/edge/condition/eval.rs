@@ -168,7 +168,8 @@ impl Expr {
                 operator.apply(left.evaluate(subject), || right.evaluate(subject))
             }
             Self::Call(function, arguments) => {
-                function.apply(arguments.iter().map(|argument| argument.evaluate(subject)).collect())
+                let values: Vec<_> = arguments.iter().map(|argument| argument.evaluate(subject)).collect();
+                function.apply(&values)
             }
         }
     }
@@ -182,7 +183,7 @@ impl Operator {
             Self::Remainder => numbers(&left, &right(), |left, right| left % right),
             Self::Add => numbers(&left, &right(), |left, right| left + right),
             Self::Subtract => numbers(&left, &right(), |left, right| left - right),
-            Self::Concat => Function::Concat.apply(vec![left, right()]),
+            Self::Concat => Function::Concat.apply(&[left, right()]),
             Self::Less => ordered(&left, &right(), Ordering::is_lt),
             Self::LessOrEqual => ordered(&left, &right(), Ordering::is_le),
             Self::Greater => ordered(&left, &right(), Ordering::is_gt),

@@ -100,10 +100,10 @@ impl Function {
     }
 
     /// What it gives; undefined for values of the wrong type, which only the body can have.
-    pub(super) fn apply(self, arguments: Vec<Value>) -> Value {
+    pub(super) fn apply(self, arguments: &[Value]) -> Value {
         use Value::{Bool, Null, Number, String, Undefined};
 
-        match (self, arguments.as_slice()) {
+        match (self, arguments) {
             (Self::Abs, [Number(number)]) => Value::number(number.abs()),
             (Self::Exp, [Number(number)]) => Value::number(number.exp()),
             (Self::Square, [Number(number)]) => Value::number(number * number),
