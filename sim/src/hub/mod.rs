@@ -16,6 +16,8 @@ pub use config::{Config, ConfigFile};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -31,6 +33,9 @@ use crate::{http, tls};
 
 /// Connections that each listener holds at once; further clients wait.
 const MAX_CONNECTIONS: usize = 10_000;
+
+/// How often messages are looked at whose time may be over.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// The sockets of the hub.
 #[derive(Debug)]
@@ -52,12 +57,30 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         shutdown.clone(),
         rest::router(hub.clone()),
     );
+    let client_hub = hub.clone();
     let mqtt = tls::serve(listeners.mqtt, config.tls, MAX_CONNECTIONS, shutdown, move |stream, peer| {
         let peer = Peer::of(&stream, peer);
-        mqtt::serve(hub.clone(), stream, peer)
+        mqtt::serve(client_hub.clone(), stream, peer)
     });
-    tokio::join!(https, mqtt);
+    tokio::select! {
+        _ = async { tokio::join!(https, mqtt) } => {}
+        () = sweep(&hub) => {}
+    }
     Ok(())
+}
+
+/// Lets messages for devices expire, and offers again what was not settled.
+async fn sweep(hub: &Hub) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let mut state = hub.state();
+        for device in state.store.sweep_cloud_messages(Timestamp::now()) {
+            if let Ok(device) = Identity::device(&device) {
+                state.offer_cloud_messages(&device);
+            }
+        }
+    }
 }
 
 /// What both interfaces share.
@@ -100,6 +123,7 @@ impl State {
     /// Takes a client's connection into the books; an older one of the same identity is closed.
     fn connect(&mut self, identity: &Identity, now: Timestamp) -> Ticket {
         let ticket = self.connections.open(identity);
+        self.release(identity, now);
         self.store.set_connected(identity, true, now);
         ticket
     }
@@ -107,6 +131,7 @@ impl State {
     /// The reverse, unless a newer connection has taken over.
     fn disconnect(&mut self, identity: &Identity, connection_id: u64, now: Timestamp) {
         if self.connections.close(identity, connection_id) {
+            self.release(identity, now);
             self.store.set_connected(identity, false, now);
         }
     }
@@ -114,8 +139,21 @@ impl State {
     /// Closes a client's connection because it may not be connected any longer.
     fn evict(&mut self, identity: &Identity, now: Timestamp) {
         if self.connections.evict(identity) {
+            self.release(identity, now);
             self.store.set_connected(identity, false, now);
         }
+    }
+
+    /// What a client has not confirmed waits for its next connection.
+    fn release(&mut self, identity: &Identity, now: Timestamp) {
+        if identity.module_id().is_none() {
+            self.store.release_cloud_messages(identity.device_id(), now);
+        }
+    }
+
+    /// Tells a device that there may be a message for it. When its mailbox is full, it will look anyway.
+    fn offer_cloud_messages(&mut self, device: &Identity) {
+        let _ = self.connections.notify(device, Event::CloudMessage);
     }
 
     /// Tells a client, when it is connected, what has changed for it.

@@ -65,7 +65,7 @@ where
 {
     let mut connection = Connection::new(stream, MAX_PACKET);
     let Peer { address: peer, certificate } = peer;
-    let (accepted, ticket) = match open(&hub, &mut connection, certificate.as_ref()).await {
+    let Opened { accepted, ticket, session } = match open(&hub, &mut connection, certificate.as_ref()).await {
         Ok(opened) => opened,
         Err(end) => {
             tracing::info!(%peer, reason = %end, "no MQTT session");
@@ -74,7 +74,7 @@ where
     };
     let identity = accepted.identity.clone();
     tracing::info!(client = %identity, %peer, "connected");
-    let mut client = Client::new(&hub, connection, &accepted, ticket);
+    let mut client = Client::new(&hub, connection, &accepted, ticket, session);
     let end = client.run().await;
     tracing::info!(client = %identity, reason = %end, "disconnected");
 
@@ -102,12 +102,19 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(connection: Connection<S>) {
     let _ = timeout(CLOSE_TIMEOUT, writer.shutdown()).await;
 }
 
+/// A client that was let in.
+struct Opened {
+    accepted: Accepted,
+    ticket: Ticket,
+    session: Session,
+}
+
 /// Reads the CONNECT, decides, and answers it.
 async fn open<S>(
     hub: &Hub,
     connection: &mut Connection<S>,
     certificate: Option<&ClientCertificate>,
-) -> Result<(Accepted, Ticket), End>
+) -> Result<Opened, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -120,16 +127,25 @@ where
     let decision = {
         let (mut state, now) = (hub.state(), Timestamp::now());
         let accepted = connect::accept(&connect, certificate, &hub.authority, &state.store, now);
-        accepted.map(|accepted| (state.connect(&accepted.identity, now), accepted))
+        accepted.map(|accepted| {
+            let ticket = state.connect(&accepted.identity, now);
+            let (identity, clean) = (accepted.identity.clone(), connect.clean_session);
+            let session = Session::open(identity, ticket.connection_id, clean, &mut state);
+            // What waits for a session that goes on is looked for first of all.
+            ticket.news.notify_one();
+            Opened { accepted, ticket, session }
+        })
     };
     let code = decision.as_ref().map_or_else(ConnectError::code, |_| ConnectReturnCode::Success);
-    let answered = write(connection, &Packet::ConnAck(ConnAck::new(code, false))).await;
-    let (ticket, accepted) = decision?;
+    let is_resumed = decision.as_ref().is_ok_and(|opened| opened.session.is_resumed());
+    let answered = write(connection, &Packet::ConnAck(ConnAck::new(code, is_resumed))).await;
+    let opened = decision?;
     if let Err(end) = answered {
+        let Opened { accepted, ticket, .. } = &opened;
         hub.state().disconnect(&accepted.identity, ticket.connection_id, Timestamp::now());
         return Err(end);
     }
-    Ok((accepted, ticket))
+    Ok(opened)
 }
 
 async fn write<S>(connection: &mut Connection<S>, packet: &Packet) -> Result<(), End>
@@ -154,12 +170,18 @@ struct Client<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
-    fn new(hub: &'a Hub, connection: Connection<S>, accepted: &Accepted, ticket: Ticket) -> Self {
+    fn new(
+        hub: &'a Hub,
+        connection: Connection<S>,
+        accepted: &Accepted,
+        ticket: Ticket,
+        session: Session,
+    ) -> Self {
         let silence_limit = Duration::from_secs(accepted.keep_alive_secs.into()) * 3 / 2;
         Self {
             hub,
             connection,
-            session: Session::new(accepted.identity.clone(), ticket.connection_id),
+            session,
             ticket,
             outbox: Outbox::default(),
             silence_limit,
@@ -233,6 +255,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
             let packet = self.session.on_event(event)?;
             self.outbox.push(state.store.receipt(), 0, packet);
         }
+        let packets = self.session.deliver(&mut state, Timestamp::now())?;
+        self.outbox.push(state.store.receipt(), 0, packets);
         Ok(())
     }
 

@@ -63,6 +63,9 @@ impl From<StoreError> for ApiError {
             StoreError::Document(_) | StoreError::UnknownScope(_) | StoreError::ParentCycle(_) => {
                 (StatusCode::BAD_REQUEST, "ArgumentInvalid")
             }
+            StoreError::QueueFull(_) => (StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded"),
+            StoreError::QueuesFull => (StatusCode::FORBIDDEN, "IotHubQuotaExceeded"),
+            StoreError::LockLost => (StatusCode::PRECONDITION_FAILED, "DeviceMessageLockLost"),
             StoreError::Configuration(_) => (StatusCode::BAD_REQUEST, "InvalidConfigurationContent"),
             StoreError::Key(crate::sas::SasError::NoRandomness) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ServerError")

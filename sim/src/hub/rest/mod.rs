@@ -7,6 +7,7 @@
 pub(super) mod certificates;
 mod devices;
 mod error;
+mod messages;
 mod methods;
 mod modules;
 mod request;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, StatusCode};
@@ -55,6 +56,11 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .route("/twins/{device}/modules/{module}", get(twins::read_module).patch(twins::patch_module))
         .route("/twins/{device}/methods", post(methods::call_device))
         .route("/twins/{device}/modules/{module}/methods", post(methods::call_module))
+        .route("/devices/{device}/messages/deviceBound", post(messages::send))
+        .route("/devices/{device}/commands", delete(messages::purge))
+        .route("/messages/serviceBound/feedback", get(messages::feedback))
+        .route("/messages/serviceBound/feedback/{token}", delete(messages::complete_feedback))
+        .route("/messages/serviceBound/feedback/{token}/abandon", post(messages::abandon_feedback))
         .route("/kedge/telemetry", get(telemetry::read))
         .route("/kedge/certificates", get(certificates::list))
         .route("/kedge/certificates/{name}", put(certificates::write).delete(certificates::delete))
@@ -65,7 +71,14 @@ pub(super) fn router(hub: SharedHub) -> Router {
             "/devices/{device}/modules/{module}",
             get(modules::read).put(modules::write).delete(modules::delete),
         )
+        .route("/devices/{device}/messages/events", post(messages::send_device_telemetry))
+        .route("/devices/{device}/messages/deviceBound", get(messages::fetch))
+        .route("/devices/{device}/messages/deviceBound/{token}", delete(messages::settle))
+        .route("/devices/{device}/messages/deviceBound/{token}/abandon", post(messages::abandon))
         .route_layer(from_fn_with_state(hub.clone(), require_service_or_device));
+    let module = Router::new()
+        .route("/devices/{device}/modules/{module}/messages/events", post(messages::send_module_telemetry))
+        .route_layer(from_fn_with_state(hub.clone(), require_module));
     let gateways = Router::new()
         .route("/devices/{device}/modules/{module}/devicesAndModulesInDeviceScope", get(scope::list))
         .route("/devices/{device}/modules/{module}/deviceAndModuleInDeviceScope", get(scope::read))
@@ -79,6 +92,7 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .route("/kedge/health", get(health))
         .merge(service)
         .merge(modules)
+        .merge(module)
         .merge(gateways)
         .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -114,6 +128,19 @@ async fn require_service_or_device(
             hub.authority.verify_identity(&hub.state().store, &device, credential, now)?;
         }
     }
+    Ok(next.run(request).await)
+}
+
+/// A module speaks for itself alone.
+async fn require_module(
+    State(hub): State<SharedHub>,
+    Path((device, module)): Path<(String, String)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let module = Identity::module(&device, &module).map_err(StoreError::from)?;
+    let credential = credential(&request)?;
+    hub.authority.verify_identity(&hub.state().store, &module, &credential, Timestamp::now())?;
     Ok(next.run(request).await)
 }
 

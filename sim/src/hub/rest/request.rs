@@ -29,12 +29,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
-        let body =
-            body.map_err(|_| ApiError::with_status(StatusCode::REQUEST_TIMEOUT))?.map_err(unreadable)?;
+        let body = read_body(request, state).await?;
         let value = serde_json::from_slice(&body);
         value.map(Self).map_err(|error| ApiError::bad_request(format!("the body is invalid: {error}")))
     }
+}
+
+/// Reads a body of any kind.
+pub(super) async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
+    body.map_err(|_| ApiError::with_status(StatusCode::REQUEST_TIMEOUT))?.map_err(unreadable)
 }
 
 fn unreadable(rejection: BytesRejection) -> ApiError {

@@ -56,7 +56,7 @@ fn record(record: &Record) -> Value {
         "connectionState": connection_state(record),
         "connectionStateUpdatedTime": time(record.connection_state_updated),
         "lastActivityTime": time(record.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": record.cloud_message_count,
         "authentication": authentication(&record.authentication),
     })
 }

@@ -38,6 +38,16 @@ pub(super) const SCHEMA: &[&str] = &[
         PRIMARY KEY (kind, name)
     ) WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE session (
+        device TEXT NOT NULL, module TEXT NOT NULL, session TEXT NOT NULL,
+        PRIMARY KEY (device, module)
+    ) WITHOUT ROWID;
+    CREATE TABLE cloud_message (
+        sequence INTEGER PRIMARY KEY, device TEXT NOT NULL, message TEXT NOT NULL, body BLOB NOT NULL
+    );
+    CREATE TABLE feedback (sequence INTEGER PRIMARY KEY, record TEXT NOT NULL);
+",
 ];
 
 /// A change of the state.
@@ -64,6 +74,35 @@ pub(in crate::hub) enum Change {
         device: String,
         module: String,
         twin: String,
+    },
+    Session {
+        device: String,
+        module: String,
+        session: String,
+    },
+    SessionGone {
+        device: String,
+        module: String,
+    },
+    CloudMessage {
+        sequence: u64,
+        device: String,
+        message: String,
+        body: Bytes,
+    },
+    CloudMessageState {
+        sequence: u64,
+        message: String,
+    },
+    CloudMessageGone {
+        sequence: u64,
+    },
+    Feedback {
+        sequence: u64,
+        record: String,
+    },
+    FeedbackGone {
+        sequence: u64,
     },
     Telemetry(Box<Telemetry>),
     /// Messages up to this offset, and those by which the log is larger than this total, make room for later ones.
@@ -118,22 +157,6 @@ impl database::Change for Change {
             transaction.prepare_cached(sql)?.execute(values).map(drop)
         };
         match self {
-            Self::Device { id, record } => run("REPLACE INTO device VALUES (?, ?)", params![id, record]),
-            Self::DeviceGone { id } => {
-                run("DELETE FROM device WHERE id = ?", params![id])?;
-                run("DELETE FROM module WHERE device = ?", params![id])?;
-                run("DELETE FROM twin WHERE device = ?", params![id])
-            }
-            Self::Module { device, id, record } => {
-                run("REPLACE INTO module VALUES (?, ?, ?)", params![device, id, record])
-            }
-            Self::ModuleGone { device, id } => {
-                run("DELETE FROM module WHERE device = ? AND id = ?", params![device, id])?;
-                run("DELETE FROM twin WHERE device = ? AND module = ?", params![device, id])
-            }
-            Self::Twin { device, module, twin } => {
-                run("REPLACE INTO twin VALUES (?, ?, ?)", params![device, module, twin])
-            }
             Self::Telemetry(message) => write_telemetry(message, transaction),
             Self::Document { kind, name, record } => {
                 run("REPLACE INTO document VALUES (?, ?, ?)", params![kind, name, record])
@@ -147,6 +170,47 @@ impl database::Change for Change {
                  WHERE offset > ? AND total > ? ORDER BY offset LIMIT 1)",
                 params![offset, total],
             ),
+            Self::Device { id, record } => run("REPLACE INTO device VALUES (?, ?)", params![id, record]),
+            Self::DeviceGone { id } => {
+                run("DELETE FROM device WHERE id = ?", params![id])?;
+                for table in ["module", "twin", "session", "cloud_message"] {
+                    run(&format!("DELETE FROM {table} WHERE device = ?"), params![id])?;
+                }
+                Ok(())
+            }
+            Self::Module { device, id, record } => {
+                run("REPLACE INTO module VALUES (?, ?, ?)", params![device, id, record])
+            }
+            Self::ModuleGone { device, id } => {
+                run("DELETE FROM module WHERE device = ? AND id = ?", params![device, id])?;
+                run("DELETE FROM twin WHERE device = ? AND module = ?", params![device, id])?;
+                run("DELETE FROM session WHERE device = ? AND module = ?", params![device, id])
+            }
+            Self::Twin { device, module, twin } => {
+                run("REPLACE INTO twin VALUES (?, ?, ?)", params![device, module, twin])
+            }
+            Self::Session { device, module, session } => {
+                run("REPLACE INTO session VALUES (?, ?, ?)", params![device, module, session])
+            }
+            Self::SessionGone { device, module } => {
+                run("DELETE FROM session WHERE device = ? AND module = ?", params![device, module])
+            }
+            Self::CloudMessage { sequence, device, message, body } => run(
+                "INSERT INTO cloud_message VALUES (?, ?, ?, ?)",
+                params![sequence, device, message, body.as_ref()],
+            ),
+            Self::CloudMessageState { sequence, message } => {
+                run("UPDATE cloud_message SET message = ? WHERE sequence = ?", params![message, sequence])
+            }
+            Self::CloudMessageGone { sequence } => {
+                run("DELETE FROM cloud_message WHERE sequence = ?", params![sequence])
+            }
+            Self::Feedback { sequence, record } => {
+                run("INSERT INTO feedback VALUES (?, ?)", params![sequence, record])
+            }
+            Self::FeedbackGone { sequence } => {
+                run("DELETE FROM feedback WHERE sequence = ?", params![sequence])
+            }
         }
     }
 }

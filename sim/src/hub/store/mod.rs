@@ -5,16 +5,20 @@
 //! instance, and carried out by the hub. Every change is written to the [`Journal`] as well; it may be told to
 //! anybody when [`Store::receipt`] is committed.
 
+mod cloud;
 mod configuration;
 mod documents;
+mod feedback;
 mod journal;
 mod record;
 mod registry;
 mod scope;
+mod session;
 mod storage;
 mod telemetry;
 mod twin;
 
+pub(super) use cloud::{Ack, CloudDraft, CloudMessage, Settlement};
 pub(super) use configuration::ConfigurationContent;
 pub(super) use documents::{Document, Kind};
 pub(super) use journal::{Change, Telemetry};
@@ -31,7 +35,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use self::cloud::{CloudQueues, MAX_QUEUE, MAX_QUEUED_BYTES};
 use self::documents::Documents;
+use self::feedback::Feedback;
 use self::journal::Journal;
 use self::storage::unreadable;
 use self::telemetry::TelemetryLog;
@@ -80,6 +86,12 @@ pub(super) enum StoreError {
     Document(String),
     #[error("there are too many of these already")]
     TooManyDocuments,
+    #[error("the queue of device {0} is full: {MAX_QUEUE} messages")]
+    QueueFull(String),
+    #[error("the queues of all devices are full: {MAX_QUEUED_BYTES} bytes")]
+    QueuesFull,
+    #[error("the lock token is not known, or its time is over")]
+    LockLost,
     #[error("{0}")]
     Configuration(String),
     #[error(transparent)]
@@ -105,6 +117,8 @@ pub(super) struct Store {
     devices: BTreeMap<String, Device>,
     telemetry: TelemetryLog,
     documents: Documents,
+    cloud: CloudQueues,
+    feedback: Feedback,
     /// The last number given to a generation id or an etag.
     last_number: u64,
     journal: Journal,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::session::KeptSession;
 use super::{StoreError, Twin};
 use crate::sas::SharedAccessKey;
 use crate::x509::Thumbprint;
@@ -27,6 +28,12 @@ pub(in crate::hub) struct Record {
     /// Kept beside the record, because it changes far more often.
     #[serde(skip)]
     pub(in crate::hub) twin: Twin,
+    /// Messages from services that wait for it.
+    #[serde(skip)]
+    pub(in crate::hub) cloud_message_count: usize,
+    /// Kept beside the record, too.
+    #[serde(skip)]
+    pub(super) session: Option<KeptSession>,
 }
 
 impl Record {
@@ -39,6 +46,8 @@ impl Record {
             connection_state_updated: None,
             last_activity: None,
             twin: Twin::new(now),
+            cloud_message_count: 0,
+            session: None,
         }
     }
 }

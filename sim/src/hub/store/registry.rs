@@ -124,6 +124,7 @@ impl Store {
     ) -> Result<Device, StoreError> {
         precondition.check(self.device(id)?.record.etag)?;
         self.journal.put(Change::DeviceGone { id: id.to_owned() });
+        self.cloud.remove(id);
         self.devices.remove(id).ok_or_else(|| StoreError::DeviceNotFound(id.to_owned()))
     }
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::journal::{Change, SCHEMA};
 use super::telemetry::{TelemetryLog, TelemetryReader};
-use super::{Device, Document, Journal, Kind, Module, Store, Twin};
+use super::{CloudQueues, Device, Document, Feedback, Journal, Kind, Module, Record, Store, Twin};
 use crate::database::{self, Durability, Writer};
 
 const DATABASE: &str = "hub.db";
@@ -79,11 +79,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Store> {
     for_each(connection, "SELECT twin, device, module FROM twin", |row| {
         let twin: Twin = json(row, 0)?;
         let (device, module) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
-        let record = devices.get_mut(device).and_then(|device| match module {
-            "" => Some(&mut device.record),
-            module => device.modules.get_mut(module).map(|module| &mut module.record),
-        });
-        if let Some(record) = record {
+        if let Some(record) = record_mut(&mut devices, device, module) {
             record.twin = twin;
         }
         Ok(())
@@ -97,12 +93,43 @@ fn load(connection: &Connection) -> rusqlite::Result<Store> {
         }
         Ok(())
     })?;
+    for_each(connection, "SELECT session, device, module FROM session", |row| {
+        let session = json(row, 0)?;
+        let (device, module) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+        if let Some(record) = record_mut(&mut devices, device, module) {
+            record.session = Some(session);
+        }
+        Ok(())
+    })?;
+    let (mut cloud, mut feedback) = (CloudQueues::default(), Feedback::default());
+    for_each(connection, "SELECT device, message, body FROM cloud_message ORDER BY sequence", |row| {
+        cloud.load(row, json(row, 1)?)
+    })?;
+    for device in devices.values_mut() {
+        device.record.cloud_message_count = cloud.len(&device.id);
+    }
+    for_each(connection, "SELECT sequence, record FROM feedback ORDER BY sequence", |row| {
+        feedback.load(row.get(0)?, json(row, 1)?);
+        Ok(())
+    })?;
     let modules = |device: &Device| device.modules.values().map(|module| module.record.etag).max();
     let last_number = devices.values().map(|device| modules(device).max(Some(device.record.etag))).max();
     let last_document = documents.values().map(|document| document.etag).max();
     let last_number = last_number.flatten().max(last_document).unwrap_or_default();
     let telemetry = TelemetryLog::load(connection)?;
-    Ok(Store { devices, telemetry, documents, last_number, journal: Journal::default() })
+    Ok(Store { devices, telemetry, documents, cloud, feedback, last_number, journal: Journal::default() })
+}
+
+fn record_mut<'a>(
+    devices: &'a mut BTreeMap<String, Device>,
+    device: &str,
+    module: &str,
+) -> Option<&'a mut Record> {
+    let device = devices.get_mut(device)?;
+    match module {
+        "" => Some(&mut device.record),
+        module => Some(&mut device.modules.get_mut(module)?.record),
+    }
 }
 
 fn for_each(

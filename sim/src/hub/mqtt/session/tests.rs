@@ -31,7 +31,11 @@ fn telemetry(state: &State) -> Vec<&Telemetry> {
 }
 
 fn session(client_id: &str) -> Session {
-    Session::new(Identity::from_client_id(client_id).unwrap(), 1)
+    session_of(client_id, true, &mut state())
+}
+
+fn session_of(client_id: &str, clean: bool, state: &mut State) -> Session {
+    Session::open(Identity::from_client_id(client_id).unwrap(), 1, clean, state)
 }
 
 fn publish(topic: &str, payload: &str) -> Packet {
@@ -212,7 +216,7 @@ fn unacknowledged_messages_are_bounded_and_their_ids_are_not_used_again() {
     subscribe(&mut session, &[("$iothub/twin/PATCH/properties/desired/#", QoS::AtLeastOnce)]);
     let change = DesiredChange { identity: Identity::device("d").unwrap(), version: 2, patch: Object::new() };
     session.last_packet_id = u16::MAX - 1;
-    session.in_flight.insert(1);
+    session.in_flight.insert(1, None);
     let send = |session: &mut Session| match session.on_event(Event::Desired(change.clone()))? {
         Some(Packet::Publish(publish)) => Ok(publish.pkid),
         other => panic!("no PUBLISH: {other:?}"),
