@@ -348,3 +348,6 @@ impl Store {
 fn rewritten(message: &CloudMessage) -> Change {
     Change::CloudMessageState { sequence: message.sequence, message: json(message) }
 }
+
+#[cfg(test)]
+mod tests;
