@@ -1,4 +1,4 @@
-//! edgeAgent's connection: the deployment comes in, the modules' state goes out.
+//! edgeAgent's connection: the deployment comes in, the modules' state goes out, methods are answered.
 
 use std::sync::Arc;
 
@@ -7,22 +7,29 @@ use tokio::sync::watch;
 
 use super::board::{ConfigStatus, LinkState, RuntimeState};
 use super::deployment::{Deployment, DeploymentError};
+use super::engine::Engine;
 use super::link::{Session, Upstream};
+use super::methods::Methods;
 use super::reported;
 use crate::identity::EDGE_AGENT;
 use crate::module_client::{ModuleClient, Notices, TwinError};
 
 /// The session of `$edgeAgent`.
-pub struct AgentSession {
+pub struct AgentSession<E> {
     upstream: Arc<Upstream>,
+    methods: Methods<E>,
     deployments: watch::Sender<Option<Arc<Deployment>>>,
 }
 
-impl AgentSession {
-    /// A session that hands the deployments that it accepts to `deployments`.
+impl<E: Engine> AgentSession<E> {
+    /// A session that hands the deployments that it accepts to `deployments`, and answers `methods`.
     #[must_use]
-    pub fn new(upstream: Arc<Upstream>, deployments: watch::Sender<Option<Arc<Deployment>>>) -> Self {
-        Self { upstream, deployments }
+    pub fn new(
+        upstream: Arc<Upstream>,
+        methods: Methods<E>,
+        deployments: watch::Sender<Option<Arc<Deployment>>>,
+    ) -> Self {
+        Self { upstream, methods, deployments }
     }
 
     /// Takes up the desired properties; a deployment that is refused leaves the last good one in force.
@@ -53,7 +60,7 @@ impl AgentSession {
     }
 }
 
-impl Session for AgentSession {
+impl<E: Engine> Session for AgentSession<E> {
     const MODULE_ID: &'static str = EDGE_AGENT;
 
     fn link_state(state: &mut RuntimeState) -> &mut LinkState {
@@ -61,7 +68,15 @@ impl Session for AgentSession {
     }
 
     async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
-        self.upstream.follow_twin(client, notices, |desired| self.apply(desired), reported::edge_agent).await
+        let calls = match client.method_calls().await {
+            Ok(calls) => calls,
+            Err(error) => return error.into(),
+        };
+        let apply = |desired: &Value| self.apply(desired);
+        tokio::select! {
+            error = self.upstream.follow_twin(client, notices, apply, reported::edge_agent) => error,
+            error = self.methods.serve(calls) => error.into(),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::gateway::Gateway;
 use super::identity::IdentityService;
 use super::link::Upstream;
 use super::management;
+use super::methods::Methods;
 use super::spool::{self, Spool};
 use super::state::StateFolder;
 use super::steps::{Host, Steps};
@@ -141,19 +142,20 @@ impl Daemon {
             edge_ca,
         };
         let steps = Steps {
-            engine,
+            engine: engine.clone(),
             upstream: upstream.clone(),
             workloads: Workloads::new(options.state.workload_sockets(), services),
             host: Host { hostname: options.settings.hostname, network: options.settings.network },
         };
-        let (supervisor, _orders) = Supervisor::new(steps, deployments.subscribe());
+        let (supervisor, orders) = Supervisor::new(steps, deployments.subscribe());
         let edge_hub = Identity::module(&options.settings.device_id, EDGE_HUB)?;
         let edge_hub_session =
             EdgeHubSession::new(upstream.clone(), edge_hub.clone(), routes.clone(), spool.clone());
         let (routes, known) = (routes.subscribe(), deployments.subscribe());
         let gateway_service = Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known);
         let gateway_service = Arc::new(gateway_service);
-        let agent = AgentSession::new(upstream.clone(), deployments);
+        let methods = Methods::new(engine, orders, upstream.clone());
+        let agent = AgentSession::new(upstream.clone(), methods, deployments);
         let management_api = management::router(upstream.board.clone());
 
         // Everything runs in one task tree: the supervisor is waited for, the others end with the shutdown.

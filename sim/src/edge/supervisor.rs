@@ -68,6 +68,20 @@ impl Orders {
         let outcome = if given { outcome.await.ok() } else { None };
         outcome.unwrap_or_else(|| Err("the runtime was interrupted by a new deployment or stops".to_owned()))
     }
+
+    /// Orders that are noted, and done at once.
+    #[cfg(test)]
+    pub(super) fn noted() -> (Self, mpsc::UnboundedReceiver<(String, Action)>) {
+        let (orders, mut given) = mpsc::channel::<Order>(MAX_ORDERS);
+        let (note, notes) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Order { module, action, done }) = given.recv().await {
+                note.send((module, action)).unwrap();
+                done.send(Ok(())).unwrap();
+            }
+        });
+        (Self(orders), notes)
+    }
 }
 
 /// The supervisor of the modules.

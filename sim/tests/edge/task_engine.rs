@@ -73,6 +73,11 @@ impl TaskEngine {
         container.exit_code = Some(exit_code);
     }
 
+    /// The module writes a line to its log.
+    pub(crate) fn write_log(&self, name: &str, line: &str) {
+        self.containers.lock().unwrap().get_mut(name).unwrap().log.push(line.to_owned());
+    }
+
     pub(crate) fn starts(&self, name: &str) -> u32 {
         self.containers.lock().unwrap().get(name).map_or(0, |container| container.starts)
     }

@@ -1,0 +1,215 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bollard::models::ContainerCreateBody;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::edge::deployment::RegistryCredential;
+use crate::edge::engine::{EngineError, EngineVersion, LogFrame, LogRequest, LogStream};
+use crate::edge::identity::IdentityService;
+use crate::edge::planner::{ContainerState, ObservedModule};
+use crate::http::HttpClient;
+use crate::identity::Identity;
+use crate::module_client::Link;
+use crate::module_client::tests::Peer;
+use crate::pki::CertificateAuthority;
+use crate::sas::SharedAccessKey;
+use crate::tls::{Endpoint, Trust, client_config};
+
+/// An engine with two modules that have logs, and nothing else.
+struct Logs;
+
+fn unused<T>() -> Result<T, EngineError> {
+    Err(EngineError { message: "not asked for here".to_owned() })
+}
+
+impl crate::edge::engine::Engine for Logs {
+    async fn version(&self) -> Result<EngineVersion, EngineError> {
+        unused()
+    }
+    async fn ensure_network(&self, _: &str) -> Result<IpAddr, EngineError> {
+        unused()
+    }
+    async fn modules(&self) -> Result<BTreeMap<String, ObservedModule>, EngineError> {
+        let module = ObservedModule {
+            digest: None,
+            image: String::new(),
+            image_id: String::new(),
+            state: ContainerState::Running,
+            started_at: None,
+            finished_at: None,
+            exit_code: None,
+        };
+        Ok(["filter", "sensor"].map(|name| (name.to_owned(), module.clone())).into())
+    }
+    async fn has_pinned_image(&self, _: &str) -> bool {
+        false
+    }
+    async fn pull(&self, _: &str, _: Option<&RegistryCredential>) -> Result<(), EngineError> {
+        unused()
+    }
+    async fn create(&self, _: &str, _: ContainerCreateBody) -> Result<(), EngineError> {
+        unused()
+    }
+    async fn start(&self, _: &str) -> Result<(), EngineError> {
+        unused()
+    }
+    async fn stop(&self, _: &str) -> Result<(), EngineError> {
+        unused()
+    }
+    async fn remove(&self, _: &str) -> Result<(), EngineError> {
+        unused()
+    }
+    fn logs(&self, name: &str, request: LogRequest) -> Result<LogStream, EngineError> {
+        let count = usize::try_from(request.tail.unwrap_or(40)).unwrap();
+        let line = format!("<4> {name} {}\n", "x".repeat(4000));
+        let frame = LogFrame { is_error: false, text: line.into() };
+        Ok(futures_util::stream::iter(vec![Ok(frame); count]).boxed())
+    }
+}
+
+fn methods(orders: Orders) -> Methods<Logs> {
+    let authority = CertificateAuthority::generate("nobody").unwrap();
+    let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
+    let endpoint = Endpoint::new("hub.test", 1);
+    let (key, master) = (SharedAccessKey::generate().unwrap(), SharedAccessKey::generate().unwrap());
+    let http = HttpClient::new(endpoint.clone(), tls.clone());
+    let upstream = Upstream {
+        link: Link { endpoint, tls, hub_name: "hub.test".to_owned() },
+        identities: IdentityService::new(http, "hub.test".to_owned(), "d".to_owned(), key, master),
+        board: Arc::default(),
+        shutdown: CancellationToken::new(),
+    };
+    Methods::new(Arc::new(Logs), orders, Arc::new(upstream))
+}
+
+async fn handle(name: &str, body: &str) -> (i32, Value) {
+    let (orders, _notes) = Orders::noted();
+    let (status, body) = methods(orders).handle(name, body.as_bytes()).await;
+    (status, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
+}
+
+#[tokio::test]
+async fn methods_are_answered_over_the_connection() {
+    let identity = Identity::module("d", "$edgeAgent").unwrap();
+    let (mut peer, client, _notices) = Peer::with_client(&identity).await;
+    let (orders, mut notes) = Orders::noted();
+    let calls = client.method_calls().await.unwrap();
+    let methods = methods(orders);
+    let serving = tokio::spawn(async move { methods.serve(calls).await });
+    assert_eq!(peer.call("ping", "null").await, (200, Bytes::new()));
+    let body = r#"{"schemaVersion":"1.0","id":"sensor"}"#;
+    assert_eq!(peer.call("RestartModule", body).await, (200, Bytes::new()));
+    assert_eq!(notes.recv().await.unwrap(), ("sensor".to_owned(), Action::Restart));
+    drop(client);
+    assert!(matches!(serving.await.unwrap(), ClientError::Closed));
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_told_with_the_status_of_the_real_agent() {
+    for (name, body, status, message) in [
+        (
+            "reboot",
+            "",
+            400,
+            "Command 'reboot' not found. The supported commands are - ping,RestartModule,GetModuleLogs",
+        ),
+        ("RestartModule", "", 400, "Request payload not found"),
+        ("RestartModule", "null", 400, "Request payload not found"),
+        ("RestartModule", "{", 400, "Error parsing command payload because of error - "),
+        ("RestartModule", "[]", 400, "Error parsing command payload because of error - "),
+        ("RestartModule", r#"{"schemaVersion":"1.0"}"#, 400, "Error parsing command payload"),
+        ("RestartModule", r#"{"schemaVersion":"1.0","id":" "}"#, 400, "Error parsing command payload"),
+        ("RestartModule", r#"{"id":"sensor"}"#, 400, "schemaVersion is missing"),
+        (
+            "RestartModule",
+            r#"{"schemaVersion":"x","id":"sensor"}"#,
+            500,
+            "Invalid restart module request schema version x",
+        ),
+        (
+            "RestartModule",
+            r#"{"schemaVersion":"2.0","id":"sensor"}"#,
+            500,
+            "The restart module request schema version 2.0 is not compatible with the expected version 1.0",
+        ),
+        (
+            "restartmodule",
+            r#"{"SchemaVersion":"1.0","ID":"other"}"#,
+            500,
+            "Module other not found in the current environment",
+        ),
+        ("RestartModule", r#"{"schemaVersion":"1.0","id":"edgeHub"}"#, 500, "edgeHub is a part of"),
+        ("GetModuleLogs", r#"{"schemaVersion":"1.0"}"#, 400, "items is missing"),
+        ("GetModuleLogs", r#"{"schemaVersion":"1.0","items":{"id":"("}}"#, 400, "regex parse error"),
+        (
+            "GetModuleLogs",
+            r#"{"schemaVersion":"1.0","items":[{"id":"all","filter":{"regex":"("}}]}"#,
+            400,
+            "Error parsing",
+        ),
+        ("GetModuleLogs", r#"{"schemaVersion":"1.0","items":[{"filter":{}}]}"#, 400, "Error parsing"),
+        ("GetModuleLogs", r#"{"schemaVersion":"1.0","items":[],"encoding":"zip"}"#, 400, "encoding"),
+        ("GetModuleLogs", r#"{"schemaVersion":"1.0","items":[],"contentType":"xml"}"#, 400, "contentType"),
+        (
+            "GetModuleLogs",
+            r#"{"schemaVersion":"3.1","items":[]}"#,
+            500,
+            "logs upload request schema version 3.1",
+        ),
+        (
+            "GetModuleLogs",
+            r#"{"schemaVersion":"1.0","items":[{"id":"all","filter":{"since":"soon"}}]}"#,
+            500,
+            "invalid parameter: since",
+        ),
+        (
+            "GetModuleLogs",
+            r#"{"schemaVersion":"1.0","items":[{"id":"all","filter":{"tail":-1}}]}"#,
+            500,
+            "tail",
+        ),
+        (
+            "GetModuleLogs",
+            r#"{"schemaVersion":"1.0","items":[{"id":"sensor"}]}"#,
+            400,
+            "supports up to 127000 bytes",
+        ),
+    ] {
+        let (answered, answer) = handle(name, body).await;
+        assert_eq!(answered, status, "{name} {body}: {answer}");
+        assert!(answer["message"].as_str().unwrap().contains(message), "{name} {body}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn logs_are_given_for_the_modules_that_match() {
+    let logs = |items: Value, encoding: &str| {
+        json!({"schemaVersion": "1.1", "items": items, "encoding": encoding, "contentType": "text"})
+            .to_string()
+    };
+    let (status, answer) =
+        handle("GetModuleLogs", &logs(json!([{"id": "^SEN", "filter": {"tail": 2}}]), "none")).await;
+    assert_eq!((status, answer.as_array().unwrap().len()), (200, 1), "{answer}");
+    assert_eq!((&answer[0]["id"], &answer[0]["payloadBytes"]), (&json!("sensor"), &Value::Null));
+    let text = answer[0]["payload"].as_str().unwrap();
+    assert_eq!(text.lines().filter(|line| line.starts_with("<4> sensor xxx")).count(), 2);
+
+    let both = json!([{"id": "sensor", "filter": {"loglevel": 6}}, {"id": "all"}]);
+    let (status, answer) = handle("GetModuleLogs", &logs(both, "gzip")).await;
+    assert_eq!(status, 200, "what is too large may be small when compressed: {answer}");
+    let sizes = answer.as_array().unwrap().iter().map(|log| {
+        assert_eq!(log["payload"], Value::Null);
+        let bytes = STANDARD.decode(log["payloadBytes"].as_str().unwrap()).unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bytes.as_slice()), &mut text)
+            .unwrap();
+        text.lines().count()
+    });
+    assert_eq!(sizes.collect::<Vec<_>>(), [40, 0], "the first item that matches decides");
+    let (status, answer) = handle("GetModuleLogs", &logs(json!({"id": "nobody"}), "none")).await;
+    assert_eq!((status, answer), (200, json!([])));
+}
