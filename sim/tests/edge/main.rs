@@ -7,6 +7,8 @@ mod gateway;
 #[cfg(test)]
 mod local_apis;
 #[cfg(test)]
+mod methods;
+#[cfg(test)]
 mod programs;
 #[cfg(test)]
 mod proxy;

@@ -11,7 +11,7 @@ use kedge_sim::edge::board::{Board, RuntimeState};
 use kedge_sim::edge::config::Settings;
 use kedge_sim::edge::daemon::{Daemon, HubAddress, Options};
 use kedge_sim::edge::state::StateFolder;
-use kedge_sim::http::{HttpClient, Request, header};
+use kedge_sim::http::{HttpClient, Method, Request, header};
 use kedge_sim::hub::{self, Listeners};
 use kedge_sim::pki::CertificateAuthority;
 use kedge_sim::sas::{OWNER_POLICY, SharedAccessKey, sign, unix_seconds};
@@ -115,8 +115,25 @@ impl World {
             "capabilities": {"iotEdge": true},
             "authentication": {"type": "sas", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
         });
+        let answer = self.ask_hub(Method::PUT, &format!("/devices/{DEVICE}"), &body).await;
+        assert_eq!(answer.0, 200, "{}", answer.1);
+    }
+
+    /// Calls a method of a module of the device; the status and the payload that the module gave.
+    pub(crate) async fn call(&self, module: &str, method: &str, payload: &Value) -> (i64, Value) {
+        let body = json!({"methodName": method, "payload": payload, "connectTimeoutInSeconds": 20});
+        let path = format!("/twins/{DEVICE}/modules/{}/methods", module.replace('$', "%24"));
+        let (status, mut answer) = self.ask_hub(Method::POST, &path, &body).await;
+        assert_eq!(status, 200, "{answer}");
+        (answer["status"].as_i64().unwrap(), answer["payload"].take())
+    }
+
+    /// Asks the service side of the hub.
+    pub(crate) async fn ask_hub(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
         let token = sign(HUB, &self.owner_key, unix_seconds(Timestamp::now()) + 60, Some(OWNER_POLICY));
-        let request = Request::put(format!("/devices/{DEVICE}?api-version=2021-04-12"))
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{path}?api-version=2021-04-12"))
             .header(header::AUTHORIZATION, token)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.to_string().into())
@@ -124,7 +141,7 @@ impl World {
         let tls = client_config(Trust::Only(self.authority.certificate_pem())).unwrap();
         let client = HttpClient::new(Endpoint::at(HUB, self.https.address), tls);
         let answer = client.send(request).await.unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
+        (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
     }
 
     pub(crate) async fn deploy(&self, content: &Value) {
