@@ -262,12 +262,17 @@ impl ServiceClient {
 
     /// Reads the twin of a device.
     pub async fn device_twin(&self, device: &str) -> Result<Value, ServiceError> {
-        self.get(&format!("/twins/{}", percent::encode(device))).await
+        self.get(&device_twin_path(device)).await
     }
 
     /// Reads the twin of a module.
     pub async fn module_twin(&self, device: &str, module: &str) -> Result<Value, ServiceError> {
         self.get(&module_twin_path(device, module)).await
+    }
+
+    /// Merges a patch into the desired properties of a device; gives the twin as it is then.
+    pub async fn patch_device_desired(&self, device: &str, patch: &Value) -> Result<Value, ServiceError> {
+        self.patch_desired(&device_twin_path(device), patch).await
     }
 
     /// Merges a patch into the desired properties of a module; gives the twin as it is then.
@@ -277,8 +282,39 @@ impl ServiceClient {
         module: &str,
         patch: &Value,
     ) -> Result<Value, ServiceError> {
+        self.patch_desired(&module_twin_path(device, module), patch).await
+    }
+
+    async fn patch_desired(&self, twin: &str, patch: &Value) -> Result<Value, ServiceError> {
         let body = json!({"properties": {"desired": patch}});
-        let answer = self.call(Method::PATCH, &module_twin_path(device, module), None, Some(&body)).await?;
+        let answer = self.call(Method::PATCH, twin, None, Some(&body)).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Calls a method of a device; gives its status and payload.
+    pub async fn call_device_method(
+        &self,
+        device: &str,
+        method: &str,
+        payload: &Value,
+    ) -> Result<Value, ServiceError> {
+        self.call_method(&device_twin_path(device), method, payload).await
+    }
+
+    /// Calls a method of a module; gives its status and payload.
+    pub async fn call_module_method(
+        &self,
+        device: &str,
+        module: &str,
+        method: &str,
+        payload: &Value,
+    ) -> Result<Value, ServiceError> {
+        self.call_method(&module_twin_path(device, module), method, payload).await
+    }
+
+    async fn call_method(&self, twin: &str, method: &str, payload: &Value) -> Result<Value, ServiceError> {
+        let body = json!({"methodName": method, "payload": payload});
+        let answer = self.call(Method::POST, &format!("{twin}/methods"), None, Some(&body)).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
@@ -382,6 +418,10 @@ struct SymmetricKey {
 
 fn device_path(device: &str) -> String {
     format!("/devices/{}", percent::encode(device))
+}
+
+fn device_twin_path(device: &str) -> String {
+    format!("/twins/{}", percent::encode(device))
 }
 
 fn module_twin_path(device: &str, module: &str) -> String {

@@ -37,6 +37,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick {
         // One after the other: they share the machine's engine and the names of the deployment.
         let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
+        let sdk = ["--package", "kedge-sim", "--test", "sdk"];
+        commands.push(cmd!(shell, "{cargo} test --locked {sdk...} -- --include-ignored --nocapture"));
         commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}"));
     }
     for command in commands {

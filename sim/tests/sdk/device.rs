@@ -1,0 +1,183 @@
+//! The SDK as a device of the hub.
+
+use std::time::Duration;
+
+use kedge_sim::http::Method;
+use kedge_sim::pki::{CertificateAuthority, Validity, self_signed_client};
+use kedge_sim::service::TelemetryMessage;
+use kedge_sim::x509::ClientCertificate;
+use serde_json::{Value, json};
+
+use crate::hub::Hub;
+use crate::sdk::Sdk;
+
+const DEVICE: &str = "press-1";
+/// How the SDK tells what IoT Hub answers to credentials that it does not take.
+const REFUSED: &str = "Connection Refused: not authorised";
+
+async fn connected(hub: &Hub, more: Value) -> Sdk {
+    let connection_string = hub.service().register_device(DEVICE).await.unwrap();
+    let mut create = json!({"do": "create", "connection_string": connection_string.expose(), "ca": hub.ca()});
+    create.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut sdk = Sdk::start().await;
+    sdk.call(create).await;
+    sdk.next("connected").await;
+    sdk
+}
+
+fn bodies(messages: &[TelemetryMessage]) -> Vec<&str> {
+    messages.iter().map(|message| message.body.as_deref().unwrap()).collect()
+}
+
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn telemetry_arrives_with_its_properties() {
+    let hub = Hub::start().await;
+    let mut sdk = connected(&hub, json!({})).await;
+    sdk.call(json!({
+        "do": "send", "body": "{\"t\": 21.5}", "message_id": "m-1", "correlation_id": "c/1", "content_type": "application/json",
+        "content_encoding": "utf-8", "properties": {"room": "küche 1&2", "a/b=c": "%2F"},
+    }))
+    .await;
+    let message = hub.telemetry(1).await.remove(0);
+    assert_eq!((message.device_id.as_str(), message.module_id.as_deref()), (DEVICE, None));
+    assert_eq!(message.body.as_deref(), Some("{\"t\": 21.5}"));
+    assert_eq!(message.properties["room"], "küche 1&2");
+    assert_eq!(message.properties["a/b=c"], "%2F");
+    let system: Vec<_> =
+        message.system_properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    for expected in ["content-type=application/json", "content-encoding=utf-8", "correlation-id=c/1"] {
+        assert!(system.iter().any(|property| property == expected), "{expected} is not among {system:?}");
+    }
+    sdk.call(json!({"do": "end"})).await;
+}
+
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn the_twin_is_read_reported_and_patched() {
+    let hub = Hub::start().await;
+    let mut sdk = connected(&hub, json!({})).await;
+    let twin = sdk.call(json!({"do": "twin"})).await;
+    assert_eq!(twin["desired"]["$version"], 1);
+    sdk.call(json!({"do": "report", "patch": {"firmware": {"version": "2.1"}, "gone": null}})).await;
+    let reported = hub.service().device_twin(DEVICE).await.unwrap()["properties"]["reported"].take();
+    assert_eq!(reported["firmware"]["version"], "2.1");
+    let service = hub.service();
+    let patch = service.patch_device_desired(DEVICE, &json!({"interval": 5})).await.unwrap();
+    assert_eq!(patch["properties"]["desired"]["$version"], 2);
+    let desired = sdk.next("desired").await;
+    assert_eq!(desired["patch"], json!({"interval": 5, "$version": 2}));
+    let twin = sdk.call(json!({"do": "twin"})).await;
+    assert_eq!(
+        (&twin["desired"]["interval"], &twin["reported"]["firmware"]["version"]),
+        (&json!(5), &json!("2.1"))
+    );
+    sdk.call(json!({"do": "end"})).await;
+}
+
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn a_direct_method_is_called_and_answered() {
+    let hub = Hub::start().await;
+    let mut sdk = connected(&hub, json!({})).await;
+    let answer = hub.service().call_device_method(DEVICE, "restart", &json!({"delay": 3})).await.unwrap();
+    assert_eq!(answer, json!({"status": 201, "payload": {"echo": {"delay": 3}}}));
+    let call = sdk.next("method").await;
+    assert_eq!((&call["name"], &call["payload"]), (&json!("restart"), &json!({"delay": 3})));
+    sdk.call(json!({"do": "end"})).await;
+    let refused = hub.service().call_device_method(DEVICE, "restart", &json!(null)).await.unwrap_err();
+    assert_eq!(refused.status().map(|status| status.as_u16()), Some(404), "{refused}");
+}
+
+/// The SDK sends again what was not acknowledged, so nothing that it was told is sent may be missing.
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn a_device_connects_again_when_the_hub_was_killed_and_loses_nothing() {
+    let mut hub = Hub::start().await;
+    let mut sdk = connected(&hub, json!({})).await;
+    for number in 0..3 {
+        sdk.call(json!({"do": "send", "body": number.to_string()})).await;
+    }
+    sdk.call(json!({"do": "report", "patch": {"a": 1}})).await;
+    hub.kill().await;
+    sdk.next("away").await;
+    hub.start_again().await;
+    sdk.next("connected").await;
+    sdk.call(json!({"do": "send", "body": "3"})).await;
+    let messages = hub.telemetry(4).await;
+    assert_eq!(bodies(&messages), ["0", "1", "2", "3"]);
+    assert_eq!(sdk.call(json!({"do": "twin"})).await["reported"]["a"], 1);
+    let service = hub.service();
+    service.patch_device_desired(DEVICE, &json!({"after": "the kill"})).await.unwrap();
+    assert_eq!(sdk.next("desired").await["patch"]["after"], "the kill", "the subscription is there again");
+    sdk.call(json!({"do": "end"})).await;
+}
+
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn a_disabled_device_and_a_wrong_key_are_refused() {
+    let hub = Hub::start().await;
+    let right = hub.service().register_device(DEVICE).await.unwrap();
+    let wrong = right.expose().replace("SharedAccessKey=", "SharedAccessKey=AAAA");
+    let mut sdk = Sdk::start().await;
+    let create = json!({"do": "create", "connection_string": wrong, "ca": hub.ca()});
+    let error = sdk.attempt(&create).await.unwrap_err();
+    assert!(error.contains(REFUSED), "{error}");
+    hub.service().set_device_enabled(DEVICE, false).await.unwrap();
+    let create = json!({"do": "create", "connection_string": right.expose(), "ca": hub.ca()});
+    let error = sdk.attempt(&create).await.unwrap_err();
+    assert!(error.contains(REFUSED), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn a_device_proves_itself_by_a_certificate() {
+    let hub = Hub::start().await;
+    let validity = Validity::for_next(Duration::from_secs(3600));
+    let authority = CertificateAuthority::generate("factory").unwrap();
+    let by_authority = authority.issue_client("press-2", validity).unwrap();
+    let self_signed = self_signed_client(DEVICE, validity).unwrap();
+    let thumbprint = ClientCertificate::from_pem(&self_signed.chain_pem).unwrap().thumbprint().to_string();
+    let thumbprints = json!({"primaryThumbprint": thumbprint, "secondaryThumbprint": thumbprint});
+    let certificate = json!({"certificate": authority.certificate_pem()});
+    hub.ask(Method::PUT, "/kedge/certificates/factory", &certificate).await;
+    let cases = [
+        (DEVICE, self_signed, json!({"type": "selfSigned", "x509Thumbprint": thumbprints})),
+        ("press-2", by_authority, json!({"type": "certificateAuthority"})),
+    ];
+    for (device, issued, authentication) in cases {
+        let body = json!({"deviceId": device, "authentication": authentication});
+        hub.ask(Method::PUT, &format!("/devices/{device}"), &body).await;
+        let file = |kind: &str, text: &str| {
+            let path = hub.folder.path().join(format!("{device}.{kind}"));
+            fs_err::write(&path, text).unwrap();
+            path
+        };
+        let (chain, key) = (file("pem", &issued.chain_pem), file("key", issued.key_pem.expose()));
+        let mut sdk = Sdk::start().await;
+        let create = json!({
+            "do": "create", "certificate": chain, "key": key, "hostname": hub.host, "device": device, "ca": hub.ca(),
+        });
+        sdk.call(create).await;
+        sdk.call(json!({"do": "send", "body": device})).await;
+        sdk.call(json!({"do": "end"})).await;
+    }
+    assert_eq!(bodies(&hub.telemetry(2).await), [DEVICE, "press-2"]);
+}
+
+#[tokio::test]
+#[ignore = "installs Microsoft's SDK"]
+async fn mqtt_over_web_sockets_does_the_same() {
+    let hub = Hub::start().await;
+    if !hub.has_web_sockets() {
+        eprintln!("NOT TRIED: the SDK's WebSockets want port 443, which this user may not have; root may");
+        return;
+    }
+    let mut sdk = connected(&hub, json!({"websockets": true})).await;
+    sdk.call(json!({"do": "send", "body": "over a web socket", "properties": {"a": "1"}})).await;
+    let message = hub.telemetry(1).await.remove(0);
+    assert_eq!((message.body.as_deref(), message.properties["a"].as_str()), (Some("over a web socket"), "1"));
+    let answer = hub.service().call_device_method(DEVICE, "ping", &json!("x".repeat(70_000))).await.unwrap();
+    assert_eq!(answer["payload"]["echo"].as_str().map(str::len), Some(70_000));
+    sdk.call(json!({"do": "end"})).await;
+}
