@@ -3,6 +3,10 @@
 //! All calls but [`ServiceClient::telemetry`] and [`ServiceClient::health`] are those of IoT Hub. Each request is
 //! signed anew with the owner's key, so a client may be kept for as long as one likes.
 
+mod messages;
+
+pub use messages::{CloudToDeviceMessage, FeedbackBatch, FeedbackRecord, MethodCall, MethodResult};
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
-use crate::http::{DEFAULT_TIMEOUT, HttpClient, HttpError, Method, Request, StatusCode};
+use crate::http::{DEFAULT_TIMEOUT, HttpClient, HttpError, Method, Request, Response, StatusCode};
 use crate::percent;
 use crate::sas::{OWNER_POLICY, SharedAccessKey, sign, unix_seconds};
 use crate::secret::Secret;
@@ -376,12 +380,20 @@ impl ServiceClient {
     }
 
     async fn send(&self, request: Request<Bytes>, limit: Duration) -> Result<Bytes, ServiceError> {
-        let (head, body) = self.http.clone().with_timeout(limit).send(request).await?.into_parts();
-        if head.status.is_success() {
-            return Ok(body);
+        Ok(self.exchange(request, limit).await?.into_body())
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Bytes>,
+        limit: Duration,
+    ) -> Result<Response<Bytes>, ServiceError> {
+        let response = self.http.clone().with_timeout(limit).send(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
         }
-        let message = serde_json::from_slice::<Refusal>(&body).map(|refusal| refusal.message);
-        Err(ServiceError::Refused { status: head.status, message: message.unwrap_or_default() })
+        let message = serde_json::from_slice::<Refusal>(response.body()).map(|refusal| refusal.message);
+        Err(ServiceError::Refused { status: response.status(), message: message.unwrap_or_default() })
     }
 }
 

@@ -19,6 +19,7 @@ use kedge_sim::tls::{self, ClientStream, Endpoint, Trust};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const HUB: &str = "hub.kedge.test";
@@ -36,7 +37,9 @@ pub(crate) struct TestHub {
     /// May issue the certificates of devices.
     pub(crate) device_ca: CertificateAuthority,
     pub(crate) owner_key: SharedAccessKey,
-    _stop: DropGuard,
+    config: Config,
+    stop: DropGuard,
+    task: JoinHandle<anyhow::Result<()>>,
     _state: tempfile::TempDir,
 }
 
@@ -73,13 +76,20 @@ pub(crate) fn manifest(modules: &Value) -> Value {
     }})
 }
 
+/// Runs a hub on free ports.
+async fn run(config: &Config) -> (SocketAddr, SocketAddr, DropGuard, JoinHandle<anyhow::Result<()>>) {
+    let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let listeners = Listeners { https: bind().await, mqtt: bind().await };
+    let (https, mqtt) = (listeners.https.local_addr().unwrap(), listeners.mqtt.local_addr().unwrap());
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(hub::run(listeners, config.clone(), shutdown.clone()));
+    (https, mqtt, shutdown.drop_guard(), task)
+}
+
 impl TestHub {
     pub(crate) async fn start() -> Self {
         let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
         let issued = authority.issue_server(&[HUB], Duration::from_secs(3600)).unwrap();
-        let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let listeners = Listeners { https: bind().await, mqtt: bind().await };
-        let (https, mqtt) = (listeners.https.local_addr().unwrap(), listeners.mqtt.local_addr().unwrap());
         let owner_key = SharedAccessKey::generate().unwrap();
         let state = tempfile::tempdir().unwrap();
         let device_ca = CertificateAuthority::generate("KEdge test device CA").unwrap();
@@ -90,12 +100,18 @@ impl TestHub {
             state_folder: state.path().to_owned(),
             device_ca: Some(device_ca.certificate_pem().to_owned()),
         };
-        let shutdown = CancellationToken::new();
-        tokio::spawn(hub::run(listeners, config, shutdown.clone()));
+        let (https, mqtt, stop, task) = run(&config).await;
         let ca_pem = authority.certificate_pem().to_owned();
         let tls = tls::client_config(Trust::Only(&ca_pem)).unwrap();
-        let _stop = shutdown.drop_guard();
-        Self { https, mqtt, ca_pem, tls, device_ca, owner_key, _stop, _state: state }
+        Self { https, mqtt, ca_pem, tls, device_ca, owner_key, config, stop, task, _state: state }
+    }
+
+    /// Ends the hub, and starts it again with the same state.
+    pub(crate) async fn restart(self) -> Self {
+        drop(self.stop);
+        self.task.await.unwrap().unwrap();
+        let (https, mqtt, stop, task) = run(&self.config).await;
+        Self { https, mqtt, stop, task, ..self }
     }
 
     /// A hub with the edge device, and the device's key.

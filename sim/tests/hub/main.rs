@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod identity_rest;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod mqtt_refusals;
 #[cfg(test)]
 mod mqtt_session;
