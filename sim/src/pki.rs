@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 
 use crate::secret::Secret;
@@ -113,6 +113,18 @@ impl CertificateAuthority {
     /// `{device}/{module}`, for its provisioning service the registration id.
     pub fn issue_client(&self, common_name: &str, validity: Validity) -> Result<IssuedCertificate, PkiError> {
         let params = new_params(Vec::new(), common_name, validity)?;
+        self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Issues a certificate by which a client proves to be what the URI names.
+    pub fn issue_client_for(
+        &self,
+        common_name: &str,
+        uri: &str,
+        validity: Validity,
+    ) -> Result<IssuedCertificate, PkiError> {
+        let mut params = new_params(Vec::new(), common_name, validity)?;
+        params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
         self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 

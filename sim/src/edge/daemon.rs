@@ -139,6 +139,7 @@ impl Daemon {
         let services = Services {
             upstream: upstream.clone(),
             trust_bundle: trust_bundle(&edge_ca, options.settings.trust_bundle.as_deref()),
+            sealer: Arc::new(options.state.sealer()?),
             edge_ca,
         };
         let steps = Steps {
@@ -154,9 +155,9 @@ impl Daemon {
         let (routes, known) = (routes.subscribe(), deployments.subscribe());
         let gateway_service = Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known);
         let gateway_service = Arc::new(gateway_service);
+        let management_api = management::router(engine.clone(), orders.clone(), upstream.clone());
         let methods = Methods::new(engine, orders, upstream.clone());
         let agent = AgentSession::new(upstream.clone(), methods, deployments);
-        let management_api = management::router(upstream.board.clone());
 
         // Everything runs in one task tree: the supervisor is waited for, the others end with the shutdown.
         tokio::join!(

@@ -75,12 +75,6 @@ impl ModuleIdentity {
         self.keys[0].hmac(data)
     }
 
-    /// As [`ModuleIdentity::sign`], with the secondary key.
-    #[must_use]
-    pub fn sign_with_secondary(&self, data: &[u8]) -> [u8; 32] {
-        self.keys[1].hmac(data)
-    }
-
     /// A token for an MQTT session of this identity.
     #[must_use]
     pub fn token(&self, hub_name: &str) -> Secret {
@@ -109,6 +103,7 @@ pub struct IdentityService {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct HubModule {
+    module_id: Option<String>,
     generation_id: Option<String>,
 }
 
@@ -153,10 +148,10 @@ impl IdentityService {
         if let Some(known) = self.get(module_id) {
             return Ok(known);
         }
-        let module = match self.call(Method::GET, module_id, Bytes::new(), false).await {
+        let module = match self.call(Method::GET, Some(module_id), Bytes::new(), false).await {
             Err(IdentityServiceError::Refused { status: 404, .. }) => {
                 let body = json!({"moduleId": module_id, "deviceId": self.device_id});
-                self.call(Method::PUT, module_id, body.to_string().into(), false).await?
+                self.call(Method::PUT, Some(module_id), body.to_string().into(), false).await?
             }
             other => other?,
         };
@@ -170,16 +165,33 @@ impl IdentityService {
                 "type": "sas",
             },
         });
-        self.call(Method::PUT, module_id, body.to_string().into(), true).await?;
+        self.call(Method::PUT, Some(module_id), body.to_string().into(), true).await?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(module_id.to_owned(), identity.clone());
         Ok(identity)
     }
 
+    /// The module identities in the hub, with their generations; those that are known here while the hub is away.
+    pub async fn list(&self) -> Result<Vec<(String, String)>, IdentityServiceError> {
+        let answer = match self.call(Method::GET, None, Bytes::new(), false).await {
+            Ok(answer) => answer,
+            Err(IdentityServiceError::Unreachable(_)) => {
+                let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+                let known = known.iter().map(|(name, module)| (name.clone(), module.generation_id.clone()));
+                return Ok(known.collect());
+            }
+            Err(error) => return Err(error),
+        };
+        let modules: Vec<HubModule> = serde_json::from_slice(&answer)
+            .map_err(|error| IdentityServiceError::Malformed(error.to_string()))?;
+        let named = modules.into_iter().filter_map(|module| Some((module.module_id?, module.generation_id?)));
+        Ok(named.collect())
+    }
+
     /// Removes the identity from the hub; one that is gone already is fine.
     pub async fn delete(&self, module_id: &str) -> Result<(), IdentityServiceError> {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(module_id);
-        match self.call(Method::DELETE, module_id, Bytes::new(), true).await {
+        match self.call(Method::DELETE, Some(module_id), Bytes::new(), true).await {
             Ok(_) | Err(IdentityServiceError::Refused { status: 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -201,15 +213,13 @@ impl IdentityService {
     async fn call(
         &self,
         method: Method,
-        module_id: &str,
+        module_id: Option<&str>,
         body: Bytes,
         if_match: bool,
     ) -> Result<Bytes, IdentityServiceError> {
-        let path = format!(
-            "/devices/{}/modules/{}?api-version={API_VERSION}",
-            encode_segment(&self.device_id),
-            encode_segment(module_id)
-        );
+        let module = module_id.map(|module| format!("/{}", encode_segment(module))).unwrap_or_default();
+        let device = encode_segment(&self.device_id);
+        let path = format!("/devices/{device}/modules{module}?api-version={API_VERSION}");
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(header::AUTHORIZATION, self.device_token().expose());
         if if_match {

@@ -1,4 +1,9 @@
-//! The management API, as far as it reads, and the health of the runtime beside it.
+//! The management API, and the health of the runtime beside it.
+//!
+//! What only edgeAgent may ask of the real daemon is refused: here the daemon is edgeAgent itself.
+
+mod modules;
+mod system;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,63 +11,72 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::api::{ApiError, json_response, require_api_version};
-use super::board::{Board, RuntimeState};
+use super::engine::Engine;
 use super::health::Health;
+use super::link::Upstream;
+use super::supervisor::Orders;
 use crate::http::{Method, StatusCode};
 use crate::unix_http::{self, UnixHttpError};
+
+pub(super) use modules::module_list;
 
 /// Where the socket is.
 pub const DEFAULT_SOCKET: &str = "/var/run/iotedge/mgmt.sock";
 /// As the real one: for the runtime's own group.
 pub(super) const SOCKET_MODE: u32 = 0o660;
 
-pub(super) fn router(board: Arc<Board>) -> Router {
-    let versioned =
-        Router::new().route("/modules", get(list)).layer(axum::middleware::from_fn(require_api_version));
+/// What requests are answered from.
+struct Services<E> {
+    engine: Arc<E>,
+    orders: Orders,
+    upstream: Arc<Upstream>,
+}
+
+type Shared<E> = State<Arc<Services<E>>>;
+
+pub(super) fn router<E: Engine>(engine: Arc<E>, orders: Orders, upstream: Arc<Upstream>) -> Router {
+    let forbidden = async || ApiError::forbidden();
+    let versioned = Router::new()
+        .route("/modules", get(modules::list).post(forbidden))
+        .route("/modules/{module}", get(modules::one).put(forbidden).delete(forbidden))
+        .route("/modules/{module}/prepareupdate", post(forbidden))
+        .route("/modules/{module}/logs", get(modules::logs))
+        .route("/modules/{module}/{action}", post(modules::act))
+        .route("/identities", get(identities).post(forbidden))
+        .route("/identities/", get(identities).post(forbidden))
+        .route("/identities/{module}", put(forbidden).delete(forbidden))
+        .route("/systeminfo", get(system::info))
+        .route("/device/reprovision", post(forbidden))
+        .layer(axum::middleware::from_fn(require_api_version));
     Router::new()
         .route("/kedge/health", get(health))
         .merge(versioned)
         .fallback(async || ApiError::not_found())
-        .with_state(board)
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(Arc::new(Services { engine, orders, upstream }))
 }
 
-async fn list(State(board): State<Arc<Board>>) -> Response {
-    json_response(StatusCode::OK, &module_list(&board.state()))
+async fn health<E: Engine>(State(services): Shared<E>) -> Result<Response, ApiError> {
+    let health = serde_json::to_value(Health::from(&services.upstream.board.state()));
+    Ok(json_response(StatusCode::OK, &health.map_err(ApiError::internal)?))
 }
 
-async fn health(State(board): State<Arc<Board>>) -> Result<Response, ApiError> {
-    let health = serde_json::to_value(Health::from(&board.state()));
-    let health =
-        health.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
-    Ok(json_response(StatusCode::OK, &health))
-}
-
-/// The answer of `GET /modules`, of both local APIs.
-pub(super) fn module_list(state: &RuntimeState) -> Value {
-    let modules = state.modules.iter().map(|(name, module)| {
-        let observed = module.observed.as_ref();
-        let exit = observed.and_then(|seen| {
-            let code = seen.exit_code?;
-            Some(json!({"exitTime": seen.finished_at, "statusCode": code.to_string()}))
-        });
+async fn identities<E: Engine>(State(services): Shared<E>) -> Result<Response, ApiError> {
+    let identities = services.upstream.identities.list().await.map_err(ApiError::internal)?;
+    let identities = identities.into_iter().map(|(module, generation)| {
         json!({
-            "id": name,
-            "name": name,
-            "type": "docker",
-            "config": {"settings": {"image": module.spec.image}, "env": []},
-            "status": {
-                "startTime": observed.and_then(|seen| seen.started_at.clone()),
-                "exitStatus": exit,
-                "runtimeStatus": {"status": module.status, "description": module.description},
-            },
+            "moduleId": module,
+            "managedBy": "iotedge",
+            "generationId": generation,
+            "authType": "sas",
         })
     });
-    json!({"modules": modules.collect::<Vec<_>>()})
+    Ok(json_response(StatusCode::OK, &json!({"identities": identities.collect::<Vec<_>>()})))
 }
 
 /// Asks the daemon behind a management socket for its health.

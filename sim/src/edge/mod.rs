@@ -25,6 +25,7 @@ pub mod notify;
 pub mod planner;
 pub mod reported;
 pub mod routes;
+pub mod seal;
 pub mod spool;
 pub mod state;
 pub mod steps;

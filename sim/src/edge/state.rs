@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::seal::{self, Sealer};
 use crate::pki::CertificateAuthority;
 use crate::random;
 use crate::sas::{SasError, SharedAccessKey};
@@ -47,17 +48,15 @@ impl StateFolder {
     /// The key from which the keys of all module identities are derived.
     pub fn master_key(&self) -> anyhow::Result<SharedAccessKey> {
         let path = self.0.join("keyd/aziot_identityd_master_id");
-        let bytes = match read_if_there(&path)? {
-            Some(bytes) => bytes,
-            None => {
-                let bytes: [u8; MASTER_KEY_BYTES] = random::bytes()
-                    .map_err(|_| SasError::NoRandomness)
-                    .context("failed to make the master key")?;
-                write_private(&path, &bytes)?;
-                bytes.to_vec()
-            }
-        };
+        let bytes = kept_key::<MASTER_KEY_BYTES>(&path)?;
         SharedAccessKey::from_bytes(bytes).with_context(|| format!("{} is not a key", path.display()))
+    }
+
+    /// The key by which modules have their data encrypted.
+    pub fn sealer(&self) -> anyhow::Result<Sealer> {
+        let path = self.0.join("keyd/iotedge_master_encryption_id");
+        let bytes = kept_key::<{ seal::KEY_BYTES }>(&path)?;
+        Sealer::new(&bytes).with_context(|| format!("{} is not a key", path.display()))
     }
 
     /// The authority that issues the gateway's certificate.
@@ -81,6 +80,17 @@ impl StateFolder {
             }
         }
     }
+}
+
+/// The bytes of the file, which is made at the first time.
+fn kept_key<const LENGTH: usize>(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if let Some(bytes) = read_if_there(path)? {
+        return Ok(bytes);
+    }
+    let bytes: [u8; LENGTH] =
+        random::bytes().map_err(|_| SasError::NoRandomness).context("failed to make a key")?;
+    write_private(path, &bytes)?;
+    Ok(bytes.to_vec())
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -119,6 +129,8 @@ mod tests {
         let state = StateFolder::new(folder.path());
         let made = state.master_key().unwrap();
         assert_eq!(state.master_key().unwrap(), made);
+        let sealed = state.sealer().unwrap().seal(b"m", b"v", b"text".to_vec()).unwrap();
+        assert_eq!(state.sealer().unwrap().open(b"m", b"v", sealed).unwrap(), b"text");
         let mode =
             std::fs::metadata(folder.path().join("keyd/aziot_identityd_master_id")).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);

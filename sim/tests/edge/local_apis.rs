@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kedge_sim::edge::health::Health;
 use kedge_sim::edge::management::ask_health;
 use kedge_sim::secret::Secret;
 use kedge_sim::tls::{Endpoint, Trust, client_config, connect, serve, server_config};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{IMAGE, SENSOR, World, ask, deployment, with_modules};
+use crate::world::{Edge, IMAGE, SENSOR, World, ask, ask_raw, deployment, with_modules};
 
 const VERSION: &str = "api-version=2022-08-03";
 
@@ -37,6 +38,8 @@ async fn a_socket_serves_its_own_module_only() {
         "/modules/other/genid/x/sign",
         "/modules/%24edgeHub/genid/x/sign",
         "/modules/other/genid/x/certificate/server",
+        "/modules/other/genid/x/encrypt",
+        "/modules/other/certificate/identity",
     ] {
         let refused = ask(&socket, "POST", &format!("{path}?{VERSION}"), &body).await;
         assert_eq!(refused, (403, json!({"message": "forbidden"})), "{path}");
@@ -50,27 +53,62 @@ async fn requests_that_cannot_be_answered_are_refused_with_a_reason() {
     edge.running(SENSOR).await;
     let socket = edge.workload_socket(SENSOR);
     let sign = format!("/modules/{SENSOR}/genid/x/sign?{VERSION}");
-    let request =
-        |key: &str, algo: &str, data: &str| json!({"keyId": key, "algo": algo, "data": data}).to_string();
-    for (path, body, status, message) in [
-        ("/trust-bundle", String::new(), 400, "api-version not specified"),
-        ("/trust-bundle?api-version=1999-01-01", String::new(), 400, "invalid api-version: 1999-01-01"),
-        (sign.as_str(), "not json".to_owned(), 400, "malformed request body"),
-        (&sign, request("primary", "MD5", ""), 400, "algo is not HMACSHA256"),
-        (&sign, request("third", "HMACSHA256", ""), 400, "keyId is neither"),
-        (&sign, request("primary", "HMACSHA256", "!"), 400, "data is not base64"),
-        (
-            &format!("/modules/{SENSOR}/genid/x/encrypt?{VERSION}"),
-            String::new(),
-            404,
-            "not supported by the simulated",
-        ),
+    let encrypt = format!("/modules/{SENSOR}/genid/x/encrypt?{VERSION}");
+    let decrypt = format!("/modules/{SENSOR}/genid/x/decrypt?{VERSION}");
+    let foreign = json!({"ciphertext": "AAAA", "initializationVector": "AAAA"}).to_string();
+    for (method, path, body, status, message) in [
+        ("GET", "/trust-bundle", "", 400, "api-version not specified"),
+        ("GET", "/trust-bundle?api-version=1999-01-01", "", 400, "invalid api-version \"1999-01-01\""),
+        ("POST", &format!("/trust-bundle?{VERSION}"), "{}", 400, "method not allowed"),
+        ("GET", &format!("/nothing?{VERSION}"), "", 404, "not found"),
+        ("GET", &sign, "", 400, "method not allowed"),
+        ("POST", &sign, "", 400, "missing request body"),
+        ("POST", &sign, "not json", 422, "expected"),
+        ("POST", &sign, "{}", 422, "missing field `data`"),
+        ("POST", &sign, r#"{"data":"!"}"#, 400, "invalid parameter: "),
+        ("POST", &encrypt, "{}", 422, "missing field `plaintext`"),
+        ("POST", &decrypt, &foreign, 500, "could not decrypt"),
     ] {
-        let method = if body.is_empty() { "GET" } else { "POST" };
-        let (answered, answer) = ask(&socket, method, path, &body).await;
+        let (answered, answer) = ask(&socket, method, path, body).await;
         assert_eq!(answered, status, "{path}: {answer}");
         assert!(answer["message"].as_str().unwrap().contains(message), "{path}: {answer}");
     }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_has_its_data_encrypted_and_gets_it_back_after_a_restart() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    let call = async |edge: &Edge, operation: &str, body: Value| {
+        let path = format!("/modules/{SENSOR}/genid/any/{operation}?{VERSION}");
+        let (status, answer) = ask(&edge.workload_socket(SENSOR), "POST", &path, &body.to_string()).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    };
+    let vector = "bXkgdmVjdG9y";
+    let sealed =
+        call(&edge, "encrypt", json!({"plaintext": "c2VjcmV0", "initializationVector": vector})).await;
+    assert!(!sealed["ciphertext"].as_str().unwrap().contains("c2VjcmV0"));
+    let edge = world.start_edge(edge.stop().await).await;
+    edge.running(SENSOR).await;
+    let body = json!({"ciphertext": sealed["ciphertext"], "initializationVector": vector});
+    assert_eq!(call(&edge, "decrypt", body).await, json!({"plaintext": "c2VjcmV0"}));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_gets_an_identity_certificate_of_the_edge_ca() {
+    let (_world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    let path = format!("/modules/{SENSOR}/certificate/identity?{VERSION}");
+    let (status, answer) = ask(&edge.workload_socket(SENSOR), "POST", &path, "").await;
+    assert_eq!((status, &answer["privateKey"]["type"]), (201, &json!("key")));
+    let key = Secret::new(answer["privateKey"]["bytes"].as_str().unwrap());
+    server_config(answer["certificate"].as_str().unwrap(), &key).expect("the key is that of the certificate");
+    let thirty_days = Timestamp::now() + Duration::from_secs(30 * 24 * 3600);
+    let expiration: Timestamp = answer["expiration"].as_str().unwrap().parse().unwrap();
+    assert!((thirty_days - expiration).get_seconds().abs() < 60, "{expiration}");
     edge.stop().await;
 }
 
@@ -109,9 +147,48 @@ async fn the_management_api_lists_modules_and_tells_the_health() {
     assert_eq!((status, &modules["modules"][0]["name"]), (200, &json!(SENSOR)));
     assert_eq!(modules["modules"][0]["status"]["runtimeStatus"]["status"], "running");
     assert_eq!(ask(&socket, "GET", "/modules", "").await.0, 400);
-    assert_eq!(ask(&socket, "POST", &format!("/modules/{SENSOR}/restart?{VERSION}"), "").await.0, 404);
     let health = ask_health(&socket).await.unwrap();
     assert_eq!((health.problem(), health.gateway.clients.as_slice()), (None, [SENSOR.to_owned()].as_slice()));
     edge.stop().await;
     assert!(ask_health(&socket).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_management_api_serves_the_tools() {
+    let (_world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    let socket = edge.management_socket();
+    let call = async |method: &str, path: &str| {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        ask(&socket, method, &format!("{path}{separator}{VERSION}"), "").await
+    };
+    assert_eq!(call("POST", &format!("/modules/{SENSOR}/restart")).await.0, 204);
+    assert_eq!(edge.engine.starts(SENSOR), 2);
+    let (status, module) = call("GET", &format!("/modules/{SENSOR}")).await;
+    assert_eq!((status, &module["config"]["settings"]["image"]), (200, &json!(IMAGE)));
+    edge.engine.write_log(SENSOR, "hello");
+    let (status, log) = ask_raw(&socket, &format!("/modules/{SENSOR}/logs?tail=1&{VERSION}")).await;
+    assert_eq!((status, log.as_ref()), (200, b"\x01\0\0\0\0\0\0\x06hello\n".as_slice()));
+    let (_, identities) = call("GET", "/identities/").await;
+    let mut names: Vec<_> =
+        identities["identities"].as_array().unwrap().iter().map(|one| one["moduleId"].clone()).collect();
+    names.sort_by_key(ToString::to_string);
+    assert_eq!(names, ["$edgeAgent", "$edgeHub", SENSOR]);
+    assert_eq!(identities["identities"][0]["authType"], "sas");
+    let (status, info) = call("GET", "/systeminfo").await;
+    assert_eq!((status, &info["osType"], &info["server_version"]), (200, &json!("Linux"), &json!("test")));
+    for (method, path, status, message) in [
+        ("GET", "/modules/unknown", 404, "No such module: unknown"),
+        ("POST", "/modules/unknown/restart", 404, "No such module: unknown"),
+        ("GET", "/modules/unknown/logs", 404, "No such module: unknown"),
+        ("GET", "/modules/tempSensor/logs?tail=some", 400, "invalid parameter: tail"),
+        ("POST", "/modules/tempSensor/dance", 404, "not found"),
+        ("DELETE", "/modules/tempSensor", 403, "forbidden"),
+        ("POST", "/device/reprovision", 403, "forbidden"),
+        ("DELETE", "/identities/tempSensor", 403, "forbidden"),
+        ("DELETE", "/systeminfo", 400, "method not allowed"),
+    ] {
+        assert_eq!(call(method, path).await, (status, json!({"message": message})), "{method} {path}");
+    }
+    edge.stop().await;
 }

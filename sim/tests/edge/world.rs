@@ -319,5 +319,15 @@ pub(crate) fn assert_continuous(messages: &[TelemetryMessage]) -> u64 {
 pub(crate) async fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Value) {
     let method = method.parse().unwrap();
     let answer = kedge_sim::unix_http::request(socket, method, path, body.to_owned().into()).await.unwrap();
-    (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap())
+    let json = match answer.body().as_ref() {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).unwrap(),
+    };
+    (answer.status().as_u16(), json)
+}
+
+/// Asks a local API for something else than JSON.
+pub(crate) async fn ask_raw(socket: &Path, path: &str) -> (u16, bytes::Bytes) {
+    let answer = kedge_sim::unix_http::request(socket, Method::GET, path, "".into()).await.unwrap();
+    (answer.status().as_u16(), answer.into_body())
 }
