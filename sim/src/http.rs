@@ -118,6 +118,20 @@ impl HttpClient {
     }
 }
 
+/// Marks an answer that is not to be given: the connection is closed in its place.
+#[derive(Debug, Clone, Copy)]
+pub struct CloseConnection;
+
+impl CloseConnection {
+    /// The answer of a handler that wants the connection closed.
+    pub fn response() -> axum::response::Response {
+        let mut response = axum::response::Response::new(axum::body::Body::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.extensions_mut().insert(Self);
+        response
+    }
+}
+
 /// Serves `router` over TLS until `shutdown`, with at most `limit` connections. Each request has the [`Peer`] that it
 /// comes from as an extension.
 pub async fn serve(
@@ -152,7 +166,16 @@ where
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        router.call(request)
+        let answer = router.call(request);
+        async move {
+            match answer.await {
+                Ok(answer) if answer.extensions().get::<CloseConnection>().is_some() => {
+                    Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+                }
+                Ok(answer) => Ok(answer),
+                Err(never) => match never {},
+            }
+        }
     });
     server.serve_connection(TokioIo::new(stream), service).with_upgrades().await
 }

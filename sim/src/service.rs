@@ -3,6 +3,7 @@
 //! All calls but [`ServiceClient::telemetry`] and [`ServiceClient::health`] are those of IoT Hub. Each request is
 //! signed anew with the owner's key, so a client may be kept for as long as one likes.
 
+mod administration;
 mod messages;
 
 pub use messages::{CloudToDeviceMessage, FeedbackBatch, FeedbackRecord, MethodCall, MethodResult};
@@ -218,9 +219,12 @@ impl ServiceClient {
 
     fn connection_string_in(&self, device: &str, answer: &[u8]) -> Result<Secret, ServiceError> {
         let keys: DeviceKeys = serde_json::from_slice(answer)?;
-        let key = keys.authentication.symmetric_key.primary_key;
         let hub = &self.hub_name;
-        Ok(Secret::new(format!("HostName={hub};DeviceId={device};SharedAccessKey={}", key.expose())))
+        let proof = match &keys.authentication.symmetric_key.primary_key {
+            Some(key) => format!("SharedAccessKey={}", key.expose()),
+            None => "x509=true".to_owned(),
+        };
+        Ok(Secret::new(format!("HostName={hub};DeviceId={device};{proof}")))
     }
 
     /// Enables or disables a device; a disabled one is disconnected.
@@ -407,7 +411,7 @@ struct Refusal {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Scoped {
-    device_scope: Option<String>,
+    device_scope: String,
 }
 
 #[derive(Deserialize)]
@@ -425,7 +429,7 @@ struct Authentication {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SymmetricKey {
-    primary_key: Secret,
+    primary_key: Option<Secret>,
 }
 
 fn device_path(device: &str) -> String {

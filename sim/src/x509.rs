@@ -143,6 +143,11 @@ impl ClientCertificate {
         Thumbprint(hex(&Sha1::digest(self.chain.first().map(AsRef::as_ref).unwrap_or_default())))
     }
 
+    /// The first and the last moment of its validity.
+    pub fn validity(&self) -> [Option<Timestamp>; 2] {
+        [self.not_before, self.not_after].map(|seconds| Timestamp::from_second(seconds).ok())
+    }
+
     /// Refuses a certificate whose time has not come or is over.
     pub fn check_validity(&self, now: Timestamp) -> Result<(), X509Error> {
         match now.as_second() {

@@ -14,6 +14,9 @@ use crate::secret::Secret;
 use crate::tls;
 use crate::x509::Authorities;
 
+/// The id scope of a hub whose configuration names none.
+pub const DEFAULT_ID_SCOPE: &str = "0neKEDGE";
+
 /// What the hub needs to run.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -27,6 +30,8 @@ pub struct Config {
     pub state_folder: PathBuf,
     /// Authorities that may issue the certificates of devices, as PEM.
     pub device_ca: Option<String>,
+    /// The id scope of the provisioning service.
+    pub id_scope: String,
 }
 
 /// `hub.toml`.
@@ -52,6 +57,13 @@ pub struct ConfigFile {
     pub state_folder: PathBuf,
     /// PEM file with the authorities that may issue the certificates of devices; services may add others.
     pub device_ca_file: Option<PathBuf>,
+    /// The id scope of the provisioning service.
+    #[serde(default = "default_id_scope")]
+    pub id_scope: String,
+}
+
+fn default_id_scope() -> String {
+    DEFAULT_ID_SCOPE.to_owned()
 }
 
 fn default_https() -> SocketAddr {
@@ -84,7 +96,9 @@ impl ConfigFile {
             .with_context(|| format!("cannot use the key in {}", self.owner_key_file.display()))?;
         let device_ca = self.device_ca_file.as_deref().map(read_authorities).transpose()?;
         let (host_name, state_folder) = (self.host_name.clone(), self.state_folder.clone());
-        Ok(Config { host_name, tls, owner_key, state_folder, device_ca })
+        validate_id(&self.id_scope).context("id_scope is not an id scope")?;
+        let id_scope = self.id_scope.clone();
+        Ok(Config { host_name, tls, owner_key, state_folder, device_ca, id_scope })
     }
 }
 

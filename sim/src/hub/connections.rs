@@ -110,6 +110,11 @@ impl Connections {
         })
     }
 
+    /// All clients that are connected.
+    pub(super) fn identities(&self) -> Vec<Identity> {
+        self.live.keys().cloned().collect()
+    }
+
     /// Puts an event into a client's mailbox.
     pub(super) fn notify(&mut self, identity: &Identity, event: Event) -> Result<(), NotTaken> {
         self.live.get_mut(identity).ok_or(NotTaken::Offline)?.put(event)

@@ -7,11 +7,14 @@
 mod authority;
 mod config;
 mod connections;
+mod dps;
+mod faults;
 mod mqtt;
 mod rest;
 mod store;
 
-pub use config::{Config, ConfigFile};
+pub use config::{Config, ConfigFile, DEFAULT_ID_SCOPE};
+pub use faults::FaultSettings;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::authority::Authority;
 use self::connections::{Connections, Event, NotTaken, Ticket};
+use self::dps::Provisioning;
+use self::faults::Faults;
 use self::store::{DesiredChange, Storage, Store};
 use crate::database::Receipt;
 use crate::identity::Identity;
@@ -49,7 +54,7 @@ pub struct Listeners {
 /// Runs the hub until `shutdown`; open connections are dropped then. An error means that its state cannot be read.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let authority = Authority::new(&config.host_name, config.owner_key.clone(), config.device_ca);
-    let hub = Arc::new(Hub::open(authority, &config.state_folder)?);
+    let hub = Arc::new(Hub::open(authority, Provisioning::new(&config.id_scope), &config.state_folder)?);
     let https = http::serve(
         listeners.https,
         config.tls.clone(),
@@ -86,6 +91,8 @@ async fn sweep(hub: &Hub) {
 /// What both interfaces share.
 struct Hub {
     authority: Authority,
+    provisioning: Provisioning,
+    faults: Faults,
     state: Mutex<State>,
     storage: Storage,
     /// The receipt of the latest message, for readers that wait.
@@ -95,16 +102,24 @@ struct Hub {
 #[derive(Default)]
 struct State {
     store: Store,
+    /// Requests of clients for their twins are answered with 429.
+    throttled: bool,
     connections: Connections,
 }
 
 impl Hub {
     /// A hub with the state in the folder.
-    fn open(authority: Authority, state_folder: &Path) -> anyhow::Result<Self> {
+    fn open(authority: Authority, provisioning: Provisioning, state_folder: &Path) -> anyhow::Result<Self> {
         let (store, storage) = Storage::open(state_folder)?;
         authority.set_added_authorities(&rest::certificates::texts(&store));
-        let state = Mutex::new(State { store, connections: Connections::default() });
-        Ok(Self { authority, state, storage, latest_message: watch::Sender::new(Receipt::NONE) })
+        let state = Mutex::new(State { store, ..State::default() });
+        let (faults, latest_message) = (Faults::default(), watch::Sender::new(Receipt::NONE));
+        Ok(Self { authority, provisioning, faults, state, storage, latest_message })
+    }
+
+    /// The time at which tokens and certificates are looked at.
+    fn now(&self) -> Timestamp {
+        self.faults.now()
     }
 
     /// Wakes the readers that wait for telemetry.
@@ -154,6 +169,13 @@ impl State {
     /// Tells a device that there may be a message for it. When its mailbox is full, it will look anyway.
     fn offer_cloud_messages(&mut self, device: &Identity) {
         let _ = self.connections.notify(device, Event::CloudMessage);
+    }
+
+    /// Closes the connections of all clients.
+    fn evict_all(&mut self, now: Timestamp) {
+        for identity in self.connections.identities() {
+            self.evict(&identity, now);
+        }
     }
 
     /// Tells a client, when it is connected, what has changed for it.

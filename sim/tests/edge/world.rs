@@ -71,6 +71,7 @@ impl World {
             host_name: HUB.to_owned(),
             tls: server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
             device_ca: None,
+            id_scope: hub::DEFAULT_ID_SCOPE.to_owned(),
             owner_key: owner_key.clone(),
             state_folder: folder.path().join("hub"),
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use kedge_sim::http::header::HeaderMap;
 use kedge_sim::http::{HttpClient, HttpError, Method, Request, StatusCode};
 use kedge_sim::hub::{self, Config, Listeners};
 use kedge_sim::identity::Identity;
@@ -41,6 +42,12 @@ pub(crate) struct TestHub {
     stop: DropGuard,
     task: JoinHandle<anyhow::Result<()>>,
     _state: tempfile::TempDir,
+}
+
+/// By what a device registers.
+pub(crate) enum Proof<'a> {
+    Token(&'a str),
+    Certificate(&'a IssuedCertificate),
 }
 
 /// What a request was answered with.
@@ -98,6 +105,7 @@ impl TestHub {
             tls: tls::server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
             owner_key: owner_key.clone(),
             state_folder: state.path().to_owned(),
+            id_scope: hub::DEFAULT_ID_SCOPE.to_owned(),
             device_ca: Some(device_ca.certificate_pem().to_owned()),
         };
         let (https, mqtt, stop, task) = run(&config).await;
@@ -196,6 +204,43 @@ impl TestHub {
     /// The configuration of a client that shows a certificate.
     pub(crate) fn tls_as(&self, certificate: &IssuedCertificate) -> Arc<ClientConfig> {
         tls::client_config_as(Trust::Only(&self.ca_pem), Some(certificate)).unwrap()
+    }
+
+    /// Sends a request as a device does that registers: with a token of its own, or a certificate.
+    pub(crate) async fn dps(
+        &self,
+        method: Method,
+        path: &str,
+        proof: &Proof<'_>,
+        body: &Value,
+    ) -> (u16, Value, HeaderMap) {
+        let mut request = Request::builder().method(method).uri(format!("{path}?api-version=2021-06-01"));
+        let tls = match proof {
+            Proof::Token(token) => {
+                request = request.header("authorization", *token);
+                self.tls.clone()
+            }
+            Proof::Certificate(certificate) => self.tls_as(certificate),
+        };
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let client = HttpClient::new(Endpoint::at(HUB, self.https), tls);
+        let (head, body) = within(client.send(request.body(body).unwrap())).await.unwrap().into_parts();
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap_or_default(), head.headers)
+    }
+
+    /// Connects a client that may have a certificate, with a user name of one's own choice.
+    pub(crate) async fn connect_dps(
+        &self,
+        registration: &str,
+        username: &str,
+        proof: &Proof<'_>,
+    ) -> Result<(Client, Incoming), ClientError> {
+        match proof {
+            Proof::Token(token) => self.connect_with(registration, username, token).await,
+            Proof::Certificate(certificate) => {
+                self.connect_with_both(registration, username, "", certificate).await
+            }
+        }
     }
 
     /// Sends a request without a token on a connection with a client certificate.

@@ -5,6 +5,8 @@ mod device_scope;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod identity_rest;
@@ -16,6 +18,8 @@ mod mqtt_refusals;
 mod mqtt_session;
 #[cfg(test)]
 mod program;
+#[cfg(test)]
+mod provisioning;
 #[cfg(test)]
 mod service_rest;
 #[cfg(test)]

@@ -20,8 +20,8 @@ use self::connect::{Accepted, ConnectError};
 use self::message::{Message, Refusal};
 use self::outbox::Outbox;
 use self::session::Session;
-use super::Hub;
 use super::connections::Ticket;
+use super::{Hub, dps};
 use crate::database::{DatabaseError, Receipt};
 use crate::identity::Identity;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
@@ -50,6 +50,8 @@ enum End {
     Evicted,
     #[error("refused: {0}")]
     ConnectRefused(#[from] ConnectError),
+    #[error("provisioning: {0}")]
+    Provisioning(#[from] dps::End),
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
     #[error(transparent)]
@@ -65,6 +67,9 @@ where
 {
     let mut connection = Connection::new(stream, MAX_PACKET);
     let Peer { address: peer, certificate } = peer;
+    if hub.faults.is_offline() {
+        return;
+    }
     let Opened { accepted, ticket, session } = match open(&hub, &mut connection, certificate.as_ref()).await {
         Ok(opened) => opened,
         Err(end) => {
@@ -124,9 +129,12 @@ where
         Some(_) => return Err(Refusal::UnexpectedPacket.into()),
         None => return Err(End::Closed),
     };
+    if dps::is_registration(&connect) {
+        return Err(dps::serve(hub, connection, &connect, certificate).await.into());
+    }
     let decision = {
         let (mut state, now) = (hub.state(), Timestamp::now());
-        let accepted = connect::accept(&connect, certificate, &hub.authority, &state.store, now);
+        let accepted = connect::accept(&connect, certificate, &hub.authority, &state.store, hub.now());
         accepted.map(|accepted| {
             let ticket = state.connect(&accepted.identity, now);
             let (identity, clean) = (accepted.identity.clone(), connect.clean_session);

@@ -185,6 +185,11 @@ impl Session {
                 message.store(&mut state.store, now)?;
                 reaction.stored = true;
             }
+            ClientTopic::TwinGet { request_id } | ClientTopic::ReportedPatch { request_id }
+                if state.throttled =>
+            {
+                reaction.replies.extend(self.twin_response(429, request_id, None, &Value::Null)?);
+            }
             ClientTopic::TwinGet { request_id } => {
                 let twin = state.store.twin(&self.identity)?;
                 let body =

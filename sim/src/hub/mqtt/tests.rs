@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::hub::authority::Authority;
+use crate::hub::dps::Provisioning;
 use crate::hub::store::{Authentication, DeviceSpec, Precondition};
 use crate::mqtt::QoS;
 use crate::mqtt::packet::{Connect, Subscribe};
@@ -35,7 +36,7 @@ impl std::ops::Deref for TestHub {
 fn hub() -> TestHub {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(HUB, SharedAccessKey::generate().unwrap(), None);
-    let hub = Hub::open(authority, folder.path()).unwrap();
+    let hub = Hub::open(authority, Provisioning::new("scope"), folder.path()).unwrap();
     let authentication = Some(Authentication::Sas { primary: key(), secondary: key() });
     let spec = DeviceSpec { authentication, ..DeviceSpec::default() };
     hub.state().store.create_device("d", spec, Timestamp::now()).unwrap();

@@ -58,6 +58,11 @@ fn view(document: &Document) -> Value {
     view
 }
 
+/// The text of one certificate.
+pub(in crate::hub) fn text(store: &Store, name: &str) -> Option<String> {
+    Some(store.document(Kind::Certificate, name).ok()?.read::<Certificate>().ok()?.certificate)
+}
+
 /// The texts of all certificates.
 pub(in crate::hub) fn texts(store: &Store) -> Vec<String> {
     let documents = store.documents(Kind::Certificate);

@@ -10,7 +10,7 @@ use crate::hub::store::StoreError;
 
 /// What a caller is told when a request is refused.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(in crate::hub) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -31,6 +31,13 @@ impl ApiError {
         tracing::error!("the storage failed: {error}");
         let message = "the hub cannot use its storage; try again later".to_owned();
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "ServiceUnavailable", message }
+    }
+
+    /// The caller asks more often than it may.
+    pub(super) fn throttled() -> Self {
+        let message = "The request has been throttled. Wait 10 seconds and try again. Operation type: CRUD";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self { status, code: "ThrottlingBacklogTimeout", message: message.to_owned() }
     }
 
     /// An error of which the status says everything.

@@ -7,34 +7,38 @@
 pub(super) mod certificates;
 mod devices;
 mod error;
+mod faults;
 mod messages;
 mod methods;
 mod modules;
-mod request;
+pub(super) mod request;
 mod scope;
 mod telemetry;
 mod twins;
 mod view;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use hyper::http::Extensions;
+use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::error::ApiError;
-use super::Hub;
 use super::authority::{AuthError, Credential, read_token};
 use super::store::StoreError;
+use super::{Hub, dps};
 use crate::identity::Identity;
 use crate::tls::Peer;
 
@@ -44,7 +48,7 @@ const MAX_BODY: usize = 1024 * 1024;
 /// Longest wait for a commit, which takes milliseconds unless the disk is full.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
-type SharedHub = Arc<Hub>;
+pub(super) type SharedHub = Arc<Hub>;
 
 /// All routes of the hub.
 pub(super) fn router(hub: SharedHub) -> Router {
@@ -64,6 +68,9 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .route("/kedge/telemetry", get(telemetry::read))
         .route("/kedge/certificates", get(certificates::list))
         .route("/kedge/certificates/{name}", put(certificates::write).delete(certificates::delete))
+        .route("/kedge/faults", get(faults::read).put(faults::write).delete(faults::clear))
+        .route("/kedge/faults/closeConnections", post(faults::close_connections))
+        .merge(dps::service_routes())
         .route_layer(from_fn_with_state(hub.clone(), require_service));
     let modules = Router::new()
         .route("/devices/{device}/modules", get(modules::list))
@@ -94,10 +101,12 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .merge(modules)
         .merge(module)
         .merge(gateways)
+        .merge(dps::device_routes())
         .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(hub.clone(), confirm))
         .layer(map_response(json_error))
+        .layer(from_fn_with_state(hub.clone(), faults::meet))
         .layer(from_fn(log))
         .with_state(hub)
 }
@@ -119,13 +128,16 @@ async fn require_service_or_device(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (credential, now) = (credential(&request)?, Timestamp::now());
+    let caller = Caller::of(request.headers(), request.extensions());
+    let credential = caller.credential()?;
     match &credential {
-        Credential::Token(token) if token.policy().is_some() => hub.authority.verify_service(token, now)?,
+        Credential::Token(token) if token.policy().is_some() => {
+            hub.authority.verify_service(token, Timestamp::now())?;
+        }
         credential => {
             let device = path.get("device").map(String::as_str).unwrap_or_default();
             let device = Identity::device(device).map_err(StoreError::from)?;
-            hub.authority.verify_identity(&hub.state().store, &device, credential, now)?;
+            hub.authority.verify_identity(&hub.state().store, &device, credential, hub.now())?;
         }
     }
     Ok(next.run(request).await)
@@ -139,8 +151,9 @@ async fn require_module(
     next: Next,
 ) -> Result<Response, ApiError> {
     let module = Identity::module(&device, &module).map_err(StoreError::from)?;
-    let credential = credential(&request)?;
-    hub.authority.verify_identity(&hub.state().store, &module, &credential, Timestamp::now())?;
+    let caller = Caller::of(request.headers(), request.extensions());
+    let credential = caller.credential()?;
+    hub.authority.verify_identity(&hub.state().store, &module, &credential, hub.now())?;
     Ok(next.run(request).await)
 }
 
@@ -152,8 +165,8 @@ async fn require_edge_hub(
     next: Next,
 ) -> Result<Response, ApiError> {
     let gateway = Identity::module(&device, &module).map_err(StoreError::from)?;
-    let credential = credential(&request)?;
-    hub.authority.verify_identity(&hub.state().store, &gateway, &credential, Timestamp::now())?;
+    let caller = Caller::of(request.headers(), request.extensions());
+    hub.authority.verify_identity(&hub.state().store, &gateway, &caller.credential()?, hub.now())?;
     if !gateway.is_edge_hub() {
         return Err(AuthError::NotInScope.into());
     }
@@ -198,11 +211,30 @@ async fn json_error(response: Response) -> Response {
     ApiError::with_status(status).into_response()
 }
 
-/// The token of a request, or the certificate of its connection when there is no token.
-fn credential(request: &Request) -> Result<Credential<'_>, AuthError> {
-    let peer = request.extensions().get::<Peer>();
-    let certificate = peer.and_then(|peer| peer.certificate.as_ref());
-    Credential::read(authorization(request.headers()), certificate)
+/// By what the caller of a request may prove who it is.
+pub(super) struct Caller {
+    authorization: Option<String>,
+    peer: Option<Peer>,
+}
+
+impl Caller {
+    fn of(headers: &HeaderMap, extensions: &Extensions) -> Self {
+        Self { authorization: authorization(headers).map(str::to_owned), peer: extensions.get().cloned() }
+    }
+
+    /// The token, or the certificate of the connection when there is no token.
+    pub(super) fn credential(&self) -> Result<Credential<'_>, AuthError> {
+        let certificate = self.peer.as_ref().and_then(|peer| peer.certificate.as_ref());
+        Credential::read(self.authorization.as_deref(), certificate)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers, &parts.extensions))
+    }
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

@@ -23,7 +23,7 @@ use crate::x509::Thumbprint;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body. The content type is not looked at, and errors are JSON too.
-pub(super) struct JsonBody<T>(pub(super) T);
+pub(in crate::hub) struct JsonBody<T>(pub(in crate::hub) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
@@ -50,7 +50,7 @@ fn unreadable(rejection: BytesRejection) -> ApiError {
 }
 
 /// The `If-Match` header, when there is one.
-pub(super) struct IfMatch(pub(super) Option<Precondition>);
+pub(in crate::hub) struct IfMatch(pub(in crate::hub) Option<Precondition>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = ApiError;

@@ -13,21 +13,30 @@ use super::journal::{Change, json};
 use super::{Precondition, Store, StoreError};
 
 /// Documents that the hub keeps at most of each kind.
-const MAX_DOCUMENTS: usize = 1000;
+const MAX_DOCUMENTS: usize = 10_000;
 
 /// What a document is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::hub) enum Kind {
+    /// An authority that may issue the certificates of devices.
     Certificate,
+    /// Of one device.
+    Enrollment,
+    EnrollmentGroup,
+    /// What became of a device that registered.
+    Registration,
 }
 
 impl Kind {
-    const ALL: [Self; 1] = [Self::Certificate];
+    const ALL: [Self; 4] = [Self::Certificate, Self::Enrollment, Self::EnrollmentGroup, Self::Registration];
 
     /// Its name in the database.
     fn name(self) -> &'static str {
         match self {
             Self::Certificate => "certificate",
+            Self::Enrollment => "enrollment",
+            Self::EnrollmentGroup => "enrollmentGroup",
+            Self::Registration => "registration",
         }
     }
 

@@ -1,0 +1,93 @@
+//! Faults that are switched on and off.
+
+use kedge_sim::http::{Method, StatusCode};
+use kedge_sim::hub::FaultSettings;
+use kedge_sim::topics::{ClientTopic, HubTopic, Subscription};
+use serde_json::{Value, json};
+
+use crate::harness::{DEVICE, HUB, TestHub, token, within};
+
+const PATH: &str = "/devices/kedge-device/modules";
+
+async fn status(hub: &TestHub, key: &kedge_sim::sas::SharedAccessKey) -> Option<u16> {
+    let token = token(&format!("{HUB}/devices/{DEVICE}"), key);
+    let answer = hub.try_rest(Method::GET, PATH, Some(&token), None, "").await;
+    answer.ok().map(|answer| answer.status.as_u16())
+}
+
+#[tokio::test]
+async fn a_hub_that_is_offline_closes_connections_and_comes_back() {
+    let (hub, key) = TestHub::with_device().await;
+    let (client, mut incoming) = hub.connect(DEVICE, &key).await.unwrap();
+    hub.service().set_faults(&FaultSettings { offline: true, ..FaultSettings::default() }).await.unwrap();
+    assert!(within(incoming.next()).await.is_err(), "who is connected is cut off");
+    drop(client);
+    assert_eq!(status(&hub, &key).await, None);
+    assert!(hub.connect(DEVICE, &key).await.is_err());
+    hub.service().clear_faults().await.unwrap();
+    assert_eq!(status(&hub, &key).await, Some(200));
+    assert!(hub.connect(DEVICE, &key).await.is_ok());
+}
+
+#[tokio::test]
+async fn all_connections_are_closed_once() {
+    let (hub, key) = TestHub::with_device().await;
+    let (_client, mut incoming) = hub.connect(DEVICE, &key).await.unwrap();
+    hub.service().close_connections().await.unwrap();
+    assert!(within(incoming.next()).await.is_err());
+    assert!(hub.connect(DEVICE, &key).await.is_ok());
+}
+
+#[tokio::test]
+async fn throttling_is_told_over_https_and_for_twins_over_mqtt() {
+    let (hub, key) = TestHub::with_device().await;
+    let (client, mut incoming) = hub.connect(DEVICE, &key).await.unwrap();
+    client.subscribe(vec![Subscription::TwinResponses.to_string()]).await.unwrap();
+    hub.service().set_faults(&FaultSettings { throttle: true, ..FaultSettings::default() }).await.unwrap();
+    let answer = hub.as_owner(Method::GET, "/devices", None, &Value::Null).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(answer.message().starts_with("ErrorCode:ThrottlingBacklogTimeout;"), "{}", answer.body);
+    let mut ask = async |topic: ClientTopic, body: &'static str| {
+        within(client.publish(topic.to_string(), body.into())).await.unwrap();
+        match HubTopic::parse(&within(incoming.next()).await.unwrap().topic) {
+            Ok(HubTopic::TwinResponse { status, .. }) => status,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask(ClientTopic::TwinGet { request_id: "1".into() }, "").await, 429);
+    assert_eq!(ask(ClientTopic::ReportedPatch { request_id: "2".into() }, "{}").await, 429);
+    hub.service().clear_faults().await.unwrap();
+    assert_eq!(ask(ClientTopic::TwinGet { request_id: "3".into() }, "").await, 200);
+}
+
+#[tokio::test]
+async fn requests_are_rejected_with_the_status_that_is_wished() {
+    let (hub, key) = TestHub::with_device().await;
+    for wish in [500, 503, 400, 429] {
+        let settings = FaultSettings { reject_status: Some(wish), ..FaultSettings::default() };
+        hub.service().set_faults(&settings).await.unwrap();
+        let token = token(&format!("{HUB}/devices/{DEVICE}"), &key);
+        let answer = hub.rest(Method::GET, PATH, Some(&token), None, "").await;
+        assert_eq!(answer.status.as_u16(), wish);
+        assert_eq!(answer.body.is_null(), wish == 503, "{wish} {}", answer.body);
+        assert!(wish == 503 || answer.message().starts_with("ErrorCode:"), "{}", answer.body);
+    }
+    let shown = hub.as_owner(Method::GET, "/kedge/faults", None, &Value::Null).await;
+    assert_eq!(shown.body["rejectStatus"], 429);
+    for body in [json!({"rejectStatus": 200}), json!({"typo": true}), json!({"clockSkewSecs": i64::MIN / 2})]
+    {
+        let answer = hub.as_owner(Method::PUT, "/kedge/faults", None, &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_makes_tokens_expire() {
+    let (hub, key) = TestHub::with_device().await;
+    let skew = |secs| FaultSettings { clock_skew_secs: secs, ..FaultSettings::default() };
+    for (secs, expected) in [(300, 200), (900, 401), (-900, 200)] {
+        hub.service().set_faults(&skew(secs)).await.unwrap();
+        assert_eq!(status(&hub, &key).await, Some(expected), "{secs}");
+        assert_eq!(hub.connect(DEVICE, &key).await.is_ok(), expected == 200, "{secs}");
+    }
+}
