@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::backup::Backup;
 use super::board::{ConfigStatus, LinkState, RuntimeState};
 use super::deployment::{Deployment, DeploymentError};
 use super::engine::Engine;
@@ -19,6 +20,7 @@ pub struct AgentSession<E> {
     upstream: Arc<Upstream>,
     methods: Methods<E>,
     deployments: watch::Sender<Option<Arc<Deployment>>>,
+    backup: Backup,
 }
 
 impl<E: Engine> AgentSession<E> {
@@ -28,8 +30,25 @@ impl<E: Engine> AgentSession<E> {
         upstream: Arc<Upstream>,
         methods: Methods<E>,
         deployments: watch::Sender<Option<Arc<Deployment>>>,
+        backup: Backup,
     ) -> Self {
-        Self { upstream, methods, deployments }
+        Self { upstream, methods, deployments, backup }
+    }
+
+    /// Puts the deployment into force that was so before the start: modules do not wait for the hub.
+    pub fn restore(&self) {
+        let Some(desired) = self.backup.deployment() else { return };
+        if let Ok(deployment) = Deployment::parse(&desired) {
+            let version = deployment.version;
+            tracing::info!(
+                "Deployment version {version} of the last time is in force until the hub is heard"
+            );
+            self.upstream.board.update(|state| {
+                state.deployment = ConfigStatus { version, status: 200, description: String::new() };
+                state.last_version = version;
+            });
+            self.take_up(deployment);
+        }
     }
 
     /// Takes up the desired properties; a deployment that is refused leaves the last good one in force.
@@ -37,15 +56,20 @@ impl<E: Engine> AgentSession<E> {
         let outcome = Deployment::parse(desired);
         let mut status = config_status(desired, outcome.as_ref().err());
         match outcome {
-            Ok(deployment) => self.take_up(deployment),
+            Ok(deployment) => {
+                if self.take_up(deployment) {
+                    self.backup.keep_deployment(desired);
+                }
+            }
             Err(error) => status.description = error.description(),
         }
         self.upstream.board.update(|state| state.deployment = status);
     }
 
-    fn take_up(&self, deployment: Deployment) {
+    /// True when the deployment is another than the one before.
+    fn take_up(&self, deployment: Deployment) -> bool {
         let deployment = Arc::new(deployment);
-        self.deployments.send_if_modified(|current| {
+        let is_new = self.deployments.send_if_modified(|current| {
             let is_new = current.as_ref() != Some(&deployment);
             if is_new {
                 tracing::info!("Applying deployment version {}", deployment.version);
@@ -57,6 +81,7 @@ impl<E: Engine> AgentSession<E> {
             is_new
         });
         self.upstream.board.update(|state| state.current = Some(deployment));
+        is_new
     }
 }
 

@@ -17,7 +17,7 @@ use super::config::Settings;
 use super::engine::Engine;
 use super::forwarder::{self, EdgeHubSession};
 use super::gateway::Gateway;
-use super::identity::IdentityService;
+use super::identity::{DeviceCredential, IdentityService};
 use super::link::Upstream;
 use super::management;
 use super::methods::Methods;
@@ -105,8 +105,9 @@ impl Daemon {
             http,
             hub_hostname.clone(),
             device_id.clone(),
-            device_key.clone(),
+            DeviceCredential::Sas(device_key.clone()),
             options.state.master_key()?,
+            options.state.backup(hub_hostname, device_id),
         );
         let link = Link {
             endpoint: options.hub.mqtt.clone(),
@@ -157,7 +158,9 @@ impl Daemon {
         let gateway_service = Arc::new(gateway_service);
         let management_api = management::router(engine.clone(), orders.clone(), upstream.clone());
         let methods = Methods::new(engine, orders, upstream.clone());
-        let agent = AgentSession::new(upstream.clone(), methods, deployments);
+        let backup = options.state.backup(&upstream.link.hub_name, upstream.identities.device_id());
+        let agent = AgentSession::new(upstream.clone(), methods, deployments, backup);
+        agent.restore();
 
         // Everything runs in one task tree: the supervisor is waited for, the others end with the shutdown.
         tokio::join!(

@@ -2,7 +2,7 @@
 //!
 //! Keys are derived from the master key and the generation id that the hub gave the module, and are
 //! uploaded; hub and gateway verify the same tokens with them. No private key leaves this module but
-//! through signatures.
+//! through signatures. While the hub is away the generations of the last time are good.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::backup::Backup;
 use crate::http::{HttpClient, HttpError, Method, Request, StatusCode, header};
 use crate::identity::Identity;
 use crate::percent::encode_segment;
@@ -90,13 +91,23 @@ impl ModuleIdentity {
     }
 }
 
+/// By what the device itself proves who it is.
+#[derive(Debug, Clone)]
+pub enum DeviceCredential {
+    /// Tokens that are signed with its key.
+    Sas(SharedAccessKey),
+    /// The certificate that its connections show.
+    X509,
+}
+
 /// All module identities of the device that this process knows.
 pub struct IdentityService {
     http: HttpClient,
     hub_name: String,
     device_id: String,
-    device_key: SharedAccessKey,
+    credential: DeviceCredential,
     master_key: SharedAccessKey,
+    backup: Backup,
     known: RwLock<HashMap<String, Arc<ModuleIdentity>>>,
 }
 
@@ -114,16 +125,17 @@ struct HubError {
 }
 
 impl IdentityService {
-    /// A service for the device whose key is given.
+    /// A service for the device; `http` shows its certificate when it has one.
     #[must_use]
     pub fn new(
         http: HttpClient,
         hub_name: String,
         device_id: String,
-        device_key: SharedAccessKey,
+        credential: DeviceCredential,
         master_key: SharedAccessKey,
+        backup: Backup,
     ) -> Self {
-        Self { http, hub_name, device_id, device_key, master_key, known: RwLock::default() }
+        Self { http, hub_name, device_id, credential, master_key, backup, known: RwLock::default() }
     }
 
     /// The device's id.
@@ -148,6 +160,21 @@ impl IdentityService {
         if let Some(known) = self.get(module_id) {
             return Ok(known);
         }
+        let identity = match self.provision_online(module_id).await {
+            Err(error @ IdentityServiceError::Unreachable(_)) => {
+                let generation = self.backup.generations().remove(module_id).ok_or(error)?;
+                tracing::info!("The hub is away; the identity of {module_id} is that of the last time");
+                self.derive(module_id, generation)?
+            }
+            other => other?,
+        };
+        let identity = Arc::new(identity);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(module_id.to_owned(), identity.clone());
+        Ok(identity)
+    }
+
+    async fn provision_online(&self, module_id: &str) -> Result<ModuleIdentity, IdentityServiceError> {
         let module = match self.call(Method::GET, Some(module_id), Bytes::new(), false).await {
             Err(IdentityServiceError::Refused { status: 404, .. }) => {
                 let body = json!({"moduleId": module_id, "deviceId": self.device_id});
@@ -155,7 +182,7 @@ impl IdentityService {
             }
             other => other?,
         };
-        let identity = Arc::new(self.derive(module_id, &module)?);
+        let identity = self.derive(module_id, generation_of(&module)?)?;
         let [primary, secondary] = identity.keys.each_ref().map(SharedAccessKey::to_base64);
         let body = json!({
             "moduleId": module_id,
@@ -166,8 +193,7 @@ impl IdentityService {
             },
         });
         self.call(Method::PUT, Some(module_id), body.to_string().into(), true).await?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.insert(module_id.to_owned(), identity.clone());
+        self.backup.keep_generation(module_id, Some(&identity.generation_id));
         Ok(identity)
     }
 
@@ -190,6 +216,7 @@ impl IdentityService {
 
     /// Removes the identity from the hub; one that is gone already is fine.
     pub async fn delete(&self, module_id: &str) -> Result<(), IdentityServiceError> {
+        self.backup.keep_generation(module_id, None);
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(module_id);
         match self.call(Method::DELETE, Some(module_id), Bytes::new(), true).await {
             Ok(_) | Err(IdentityServiceError::Refused { status: 404, .. }) => Ok(()),
@@ -197,16 +224,14 @@ impl IdentityService {
         }
     }
 
-    fn derive(&self, module_id: &str, answer: &[u8]) -> Result<ModuleIdentity, IdentityServiceError> {
-        let malformed = |error: &dyn std::fmt::Display| IdentityServiceError::Malformed(error.to_string());
-        let module: HubModule = serde_json::from_slice(answer).map_err(|error| malformed(&error))?;
-        let generation_id = module.generation_id.ok_or_else(|| malformed(&"module identity not found"))?;
+    fn derive(&self, module_id: &str, generation_id: String) -> Result<ModuleIdentity, IdentityServiceError> {
         let derived = |use_: &str| {
             let data = format!("{module_id}:{generation_id}:{use_}");
             SharedAccessKey::from_bytes(self.master_key.hmac(data.as_bytes()).to_vec())
         };
         let keys = [derived("primary")?, derived("secondary")?];
-        let identity = Identity::module(&self.device_id, module_id).map_err(|error| malformed(&error))?;
+        let identity = Identity::module(&self.device_id, module_id)
+            .map_err(|error| IdentityServiceError::Malformed(error.to_string()))?;
         Ok(ModuleIdentity { identity, generation_id, keys })
     }
 
@@ -221,7 +246,9 @@ impl IdentityService {
         let device = encode_segment(&self.device_id);
         let path = format!("/devices/{device}/modules{module}?api-version={API_VERSION}");
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header(header::AUTHORIZATION, self.device_token().expose());
+        if let DeviceCredential::Sas(key) = &self.credential {
+            request = request.header(header::AUTHORIZATION, self.device_token(key).expose());
+        }
         if if_match {
             request = request.header(header::IF_MATCH, "*");
         }
@@ -240,13 +267,16 @@ impl IdentityService {
     }
 
     /// The hub compares the audience without regard to case; the real service sends lower case.
-    fn device_token(&self) -> Secret {
+    fn device_token(&self, key: &SharedAccessKey) -> Secret {
         let resource = format!("{}/devices/{}", self.hub_name, self.device_id).to_lowercase();
-        Secret::new(sign(
-            &resource,
-            &self.device_key,
-            unix_seconds(Timestamp::now()) + REQUEST_TOKEN_SECS,
-            None,
-        ))
+        Secret::new(sign(&resource, key, unix_seconds(Timestamp::now()) + REQUEST_TOKEN_SECS, None))
     }
+}
+
+fn generation_of(answer: &[u8]) -> Result<String, IdentityServiceError> {
+    let module: HubModule =
+        serde_json::from_slice(answer).map_err(|error| IdentityServiceError::Malformed(error.to_string()))?;
+    module
+        .generation_id
+        .ok_or_else(|| IdentityServiceError::Malformed("module identity not found".to_owned()))
 }

@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod api;
+pub mod backup;
 pub mod board;
 pub mod condition;
 pub mod config;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::backup::Backup;
 use super::seal::{self, Sealer};
 use crate::pki::CertificateAuthority;
 use crate::random;
@@ -33,6 +34,12 @@ impl StateFolder {
     #[must_use]
     pub fn workload_sockets(&self) -> PathBuf {
         self.0.join("edged/mnt")
+    }
+
+    /// What the device falls back on while the hub is away.
+    #[must_use]
+    pub fn backup(&self, hub_name: &str, device_id: &str) -> Backup {
+        Backup::new(&self.0, hub_name, device_id)
     }
 
     /// The gateway's store. Messages of another device, or for another hub, stay in a file of their own.
@@ -93,7 +100,7 @@ fn kept_key<const LENGTH: usize>(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes.to_vec())
 }
 
-fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs_err::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -102,7 +109,7 @@ fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Writes a file that only its owner can read, completely or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
 
     if let Some(folder) = path.parent() {

@@ -1,5 +1,6 @@
 //! Deployments: applied, changed, refused.
 
+use kedge_sim::edge::board::{ConfigStatus, LinkState};
 use kedge_sim::edge::planner::ContainerState;
 use serde_json::{Value, json};
 
@@ -259,5 +260,32 @@ async fn what_the_deployment_says_of_the_agent_reaches_the_modules() {
     edge.running(SENSOR).await;
     let env = edge.engine.env(SENSOR);
     assert_eq!((env["RuntimeLogLevel"].as_str(), env["UpstreamProtocol"].as_str()), ("Debug", "Mqtt"));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_was_killed_takes_its_modules_up_again_without_the_hub() {
+    let (world, edge) = World::with_sensor().await;
+    edge.running(SENSOR).await;
+    let version = edge.state(|state| state.modules_version > 0).await.modules_version;
+    let generation = edge.engine.env(SENSOR)["IOTEDGE_MODULEGENERATIONID"].clone();
+    world.https.cut();
+    world.mqtt.cut();
+    let engine = edge.kill().await;
+    assert_eq!(engine.state(SENSOR), Some(ContainerState::Running));
+    let edge = world.start_edge(engine).await;
+    edge.engine.until(|| edge.engine.starts(SENSOR) == 2).await;
+    let state = edge.running(SENSOR).await;
+    assert_eq!(state.deployment, ConfigStatus { version, status: 200, description: String::new() });
+    assert_eq!(edge.engine.created(SENSOR), 1, "it is the same container");
+    assert_eq!(edge.engine.env(SENSOR)["IOTEDGE_MODULEGENERATIONID"], generation);
+    let before = {
+        world.https.mend();
+        world.mqtt.mend();
+        world.count().await
+    };
+    world.telemetry(|messages| messages.len() > before + 2).await;
+    edge.state(|state| state.agent == LinkState::Connected).await;
+    assert_eq!((edge.engine.created(SENSOR), edge.engine.starts(SENSOR)), (1, 2));
     edge.stop().await;
 }

@@ -251,6 +251,14 @@ impl Edge {
         self.folder.join("mgmt.sock")
     }
 
+    /// Ends the daemon as SIGKILL does: nothing is told to anybody, and the modules run on.
+    pub(crate) async fn kill(self) -> Arc<TaskEngine> {
+        self.task.abort();
+        let ended = within_limit(self.task).await.expect("the daemon is gone");
+        assert!(ended.unwrap_err().is_cancelled());
+        self.engine
+    }
+
     /// Stops the daemon as SIGTERM does.
     pub(crate) async fn stop(self) -> Arc<TaskEngine> {
         self.shutdown.cancel();

@@ -79,6 +79,8 @@ pub(super) fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::backup::Backup;
+    use crate::edge::identity::DeviceCredential;
     use crate::http::HttpClient;
     use crate::sas::SharedAccessKey;
     use crate::tls::{Endpoint, Trust, client_config};
@@ -89,7 +91,14 @@ mod tests {
         let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
         let http = HttpClient::new(Endpoint::new("hub.test", 443), tls);
         let key = || SharedAccessKey::generate().unwrap();
-        let identities = IdentityService::new(http, "hub.test".into(), "d".into(), key(), key());
+        let identities = IdentityService::new(
+            http,
+            "hub.test".into(),
+            "d".into(),
+            DeviceCredential::Sas(key()),
+            key(),
+            Backup::new("/nonexistent".as_ref(), "hub.test", "d"),
+        );
         let connect = Connect::new(format!("d/m\n<3>forged{}", "x".repeat(60_000)));
         let refusal = admit(&connect, &identities, "hub.test", |_| Some(true), 0).unwrap_err();
         let text = refusal.to_string();

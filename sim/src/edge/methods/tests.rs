@@ -7,9 +7,10 @@ use bollard::models::ContainerCreateBody;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::edge::backup::Backup;
 use crate::edge::deployment::RegistryCredential;
 use crate::edge::engine::{EngineError, EngineVersion, LogFrame, LogRequest, LogStream};
-use crate::edge::identity::IdentityService;
+use crate::edge::identity::{DeviceCredential, IdentityService};
 use crate::edge::planner::{ContainerState, ObservedModule};
 use crate::http::HttpClient;
 use crate::identity::Identity;
@@ -79,7 +80,14 @@ fn methods(orders: Orders) -> Methods<Logs> {
     let http = HttpClient::new(endpoint.clone(), tls.clone());
     let upstream = Upstream {
         link: Link { endpoint, tls, hub_name: "hub.test".to_owned() },
-        identities: IdentityService::new(http, "hub.test".to_owned(), "d".to_owned(), key, master),
+        identities: IdentityService::new(
+            http,
+            "hub.test".to_owned(),
+            "d".to_owned(),
+            DeviceCredential::Sas(key),
+            master,
+            Backup::new("/nonexistent".as_ref(), "hub.test", "d"),
+        ),
         board: Arc::default(),
         shutdown: CancellationToken::new(),
     };
