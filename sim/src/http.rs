@@ -3,11 +3,13 @@
 //! The client opens a connection for each request, as the identity service of IoT Edge does; nothing here is
 //! called often enough to need a pool. Sizes and times are bounded on both sides.
 
+use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{HOST, HeaderValue};
 use hyper::service::{Service as _, service_fn};
@@ -118,6 +120,22 @@ impl HttpClient {
     }
 }
 
+/// Work that goes on with a connection after its last answer, which let the client change to another protocol. Each
+/// request has one as an extension; the connection counts as open until the work is done.
+#[derive(Clone, Default)]
+pub struct AfterUpgrade(Arc<Mutex<Option<BoxFuture<'static, ()>>>>);
+
+impl AfterUpgrade {
+    /// To be run when the answer is sent.
+    pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(work));
+    }
+
+    fn take(&self) -> Option<BoxFuture<'static, ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Marks an answer that is not to be given: the connection is closed in its place.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseConnection;
@@ -163,9 +181,11 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    let router = TowerToHyperService::new(router);
+    let (router, after) = (TowerToHyperService::new(router), AfterUpgrade::default());
+    let for_requests = after.clone();
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(for_requests.clone());
         let answer = router.call(request);
         async move {
             match answer.await {
@@ -177,7 +197,11 @@ where
             }
         }
     });
-    server.serve_connection(TokioIo::new(stream), service).with_upgrades().await
+    server.serve_connection(TokioIo::new(stream), service).with_upgrades().await?;
+    if let Some(work) = after.take() {
+        work.await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

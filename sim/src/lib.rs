@@ -21,4 +21,5 @@ pub mod tls;
 pub mod topics;
 pub mod twin_limits;
 pub mod unix_http;
+pub mod websocket;
 pub mod x509;

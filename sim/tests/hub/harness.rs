@@ -197,6 +197,11 @@ impl TestHub {
         key
     }
 
+    /// The HTTPS endpoint, and whom its clients trust.
+    pub(crate) fn https(&self) -> (Endpoint, Arc<ClientConfig>) {
+        (Endpoint::at(HUB, self.https), self.tls.clone())
+    }
+
     pub(crate) async fn tls_to_mqtt(&self) -> ClientStream {
         within(tls::connect(&Endpoint::at(HUB, self.mqtt), self.tls.clone())).await.unwrap()
     }
@@ -353,7 +358,7 @@ impl TestHub {
     }
 }
 
-fn options(client_id: &str, username: &str, password: &str) -> Options {
+pub(crate) fn options(client_id: &str, username: &str, password: &str) -> Options {
     Options {
         client_id: client_id.to_owned(),
         username: username.to_owned(),

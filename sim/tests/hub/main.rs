@@ -23,4 +23,6 @@ mod provisioning;
 #[cfg(test)]
 mod service_rest;
 #[cfg(test)]
+mod websockets;
+#[cfg(test)]
 mod x509;

@@ -26,7 +26,7 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::http::Extensions;
 use hyper::http::request::Parts;
@@ -38,9 +38,10 @@ use tokio::time::timeout;
 use self::error::ApiError;
 use super::authority::{AuthError, Credential, read_token};
 use super::store::StoreError;
-use super::{Hub, dps};
+use super::{Hub, dps, mqtt};
 use crate::identity::Identity;
 use crate::tls::Peer;
+use crate::websocket;
 
 /// The largest request body; a deployment manifest is a few tens of kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -97,6 +98,8 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .route_layer(from_fn_with_state(hub.clone(), require_edge_hub));
     Router::new()
         .route("/kedge/health", get(health))
+        .route(websocket::PATH, get(open_websocket))
+        .route("/%24iothub/websocket", get(open_websocket))
         .merge(service)
         .merge(modules)
         .merge(module)
@@ -171,6 +174,12 @@ async fn require_edge_hub(
         return Err(AuthError::NotInScope.into());
     }
     Ok(next.run(request).await)
+}
+
+/// MQTT over WebSockets; who connects is asked by MQTT.
+async fn open_websocket(State(hub): State<SharedHub>, peer: Extension<Peer>, request: Request) -> Response {
+    let Extension(peer) = peer;
+    websocket::accept(request, |stream| mqtt::serve(hub, stream, peer))
 }
 
 /// Reads are told only to those who look for them; the telemetry poll would drown everything else.
