@@ -157,6 +157,13 @@ impl<C: Change> Writer<C> {
         reached.map(drop).map_err(|_| DatabaseError::Closed)
     }
 
+    /// Waits until changes can be written. Safe to cancel.
+    pub async fn writable(&self) -> Result<(), DatabaseError> {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|progress| progress.trouble.is_none()).await;
+        reached.map(drop).map_err(|_| DatabaseError::Closed)
+    }
+
     /// Why changes cannot be written at the moment.
     #[must_use]
     pub fn trouble(&self) -> Option<Arc<str>> {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use kedge_sim::hub::{self, ConfigFile, Listeners};
 use kedge_sim::process::{run_to_end, stop_on_signals};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,15 @@ struct Args {
     /// The configuration
     #[arg(long, default_value = "/etc/kedge-hub/hub.toml")]
     config: PathBuf,
+}
+
+/// Each connection takes a file descriptor, and the system gives few unless it is asked.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("cannot raise the limit of open files, fewer clients can connect: {error}");
+    }
 }
 
 fn main() -> ExitCode {
@@ -38,6 +48,7 @@ fn main() -> ExitCode {
 async fn run(args: &Args) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     stop_on_signals(&shutdown)?;
+    raise_file_limit();
     let file = ConfigFile::read(&args.config)?;
     let config = file.load()?;
     let bind = async |address| {

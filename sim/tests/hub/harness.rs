@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,10 @@ impl TestHub {
         let ca_pem = authority.certificate_pem().to_owned();
         let tls = tls::client_config(Trust::Only(&ca_pem)).unwrap();
         Self { https, mqtt, ca_pem, tls, device_ca, owner_key, config, stop, task, _state: state }
+    }
+
+    pub(crate) fn state_folder(&self) -> &Path {
+        &self.config.state_folder
     }
 
     /// Ends the hub, and starts it again with the same state.

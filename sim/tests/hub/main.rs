@@ -23,6 +23,8 @@ mod provisioning;
 #[cfg(test)]
 mod service_rest;
 #[cfg(test)]
+mod storage_trouble;
+#[cfg(test)]
 mod websockets;
 #[cfg(test)]
 mod x509;

@@ -203,13 +203,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
         loop {
             let writer = &self.hub.storage.writer;
             let awaited = self.outbox.awaited();
-            let is_full = self.outbox.is_full();
+            let is_stuck = writer.trouble().is_some();
+            let is_full = is_stuck || self.outbox.is_full();
             let step = tokio::select! {
                 () = self.ticket.news.notified() => self.on_news(),
                 () = tokio::time::sleep_until(self.token_end) => Err(End::TokenExpired),
                 committed = writer.committed(awaited.unwrap_or(Receipt::NONE)), if awaited.is_some() => {
                     committed.map_err(End::from)
                 }
+                // What cannot be written down would only pile up.
+                writable = writer.writable(), if is_stuck => writable.map_err(End::from),
                 packet = timeout_at(self.silence_end, self.connection.read()), if !is_full => {
                     self.on_read(packet.map_err(|_| End::Silent))
                 }

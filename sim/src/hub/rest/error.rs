@@ -27,7 +27,7 @@ impl ApiError {
     }
 
     /// The hub cannot read or write its state.
-    pub(super) fn storage(error: &dyn std::error::Error) -> Self {
+    pub(super) fn storage(error: impl std::fmt::Display) -> Self {
         tracing::error!("the storage failed: {error}");
         let message = "the hub cannot use its storage; try again later".to_owned();
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "ServiceUnavailable", message }

@@ -198,6 +198,9 @@ async fn log(request: Request, next: Next) -> Response {
 /// Holds the answer to a change back until the change is committed.
 async fn confirm(State(hub): State<SharedHub>, request: Request, next: Next) -> Result<Response, ApiError> {
     let is_read = request.method() == Method::GET;
+    if let Some(trouble) = hub.storage.writer.trouble().filter(|_| !is_read) {
+        return Err(ApiError::storage(trouble));
+    }
     let response = next.run(request).await;
     if is_read {
         return Ok(response);
@@ -205,8 +208,8 @@ async fn confirm(State(hub): State<SharedHub>, request: Request, next: Next) -> 
     let receipt = hub.state().store.receipt();
     match timeout(CONFIRM_TIMEOUT, hub.storage.writer.committed(receipt)).await {
         Ok(Ok(())) => Ok(response),
-        Ok(Err(error)) => Err(ApiError::storage(&error)),
-        Err(late) => Err(ApiError::storage(&late)),
+        Ok(Err(error)) => Err(ApiError::storage(error)),
+        Err(late) => Err(ApiError::storage(late)),
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) async fn read(
 async fn read_page(hub: &SharedHub, query: &TelemetryQuery) -> Result<Page, ApiError> {
     let (hub, query) = (hub.clone(), query.clone());
     let page = spawn_blocking(move || hub.storage.telemetry.page(&query)).await;
-    page.map_err(|error| ApiError::storage(&error))?.map_err(|error| ApiError::storage(&error))
+    page.map_err(ApiError::storage)?.map_err(ApiError::storage)
 }
 
 fn view(message: &Telemetry) -> Value {
