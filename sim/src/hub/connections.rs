@@ -115,6 +115,11 @@ impl Connections {
         self.live.keys().cloned().collect()
     }
 
+    /// False when the connection is over, although its task may not know yet.
+    pub(super) fn is_current(&mut self, identity: &Identity, connection_id: u64) -> bool {
+        self.current(identity, connection_id).is_some()
+    }
+
     /// Puts an event into a client's mailbox.
     pub(super) fn notify(&mut self, identity: &Identity, event: Event) -> Result<(), NotTaken> {
         self.live.get_mut(identity).ok_or(NotTaken::Offline)?.put(event)
@@ -218,6 +223,9 @@ mod tests {
         let newer = connections.open(&identity());
         assert!(older.news.notified().now_or_never().is_some(), "the older one is woken");
         assert_eq!(connections.take(&identity(), older.connection_id), None);
+        let is_current = |connections: &mut Connections, id| connections.is_current(&identity(), id);
+        assert!(!is_current(&mut connections, older.connection_id));
+        assert!(is_current(&mut connections, newer.connection_id));
         assert!(!connections.close(&identity(), older.connection_id));
         assert_eq!(connections.take(&identity(), newer.connection_id), Some(VecDeque::new()));
         assert!(connections.close(&identity(), newer.connection_id));

@@ -2,7 +2,7 @@
 
 use kedge_sim::mqtt::{Client, Incoming, Packet, QoS, packet};
 use kedge_sim::sas::SharedAccessKey;
-use kedge_sim::service::ConnectionState;
+use kedge_sim::service::{ConnectionState, MAX_TELEMETRY_WAIT, TelemetryFilter};
 use kedge_sim::topics::{ClientTopic, HubTopic};
 use serde_json::{Value, json};
 
@@ -171,4 +171,21 @@ async fn a_last_will_is_delivered_unless_the_client_says_goodbye() {
     let message = hub.telemetry_after(0).await.remove(0);
     assert_eq!(message.body.as_deref(), Some("gone"));
     assert_eq!(message.properties.get("iothub-MessageType").map(String::as_str), Some("Will"));
+}
+
+#[tokio::test]
+async fn a_message_that_arrives_with_the_goodbye_is_stored_and_announced() {
+    let (hub, key) = TestHub::with_device().await;
+    let service = hub.service();
+    let waiting = tokio::spawn(async move {
+        service.telemetry(&TelemetryFilter::default(), 0, MAX_TELEMETRY_WAIT).await.unwrap().messages
+    });
+    let mut connection = hub.raw(DEVICE, &key).await;
+    let mut publish =
+        packet::Publish::new(format!("devices/{DEVICE}/messages/events/"), QoS::AtLeastOnce, "x");
+    publish.pkid = 1;
+    connection.queue(&Packet::Publish(publish)).unwrap();
+    connection.queue(&Packet::Disconnect).unwrap();
+    connection.flush().await.unwrap();
+    assert_eq!(within(waiting).await.unwrap().len(), 1);
 }

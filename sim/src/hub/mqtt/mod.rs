@@ -21,7 +21,7 @@ use self::message::{Message, Refusal};
 use self::outbox::Outbox;
 use self::session::Session;
 use super::connections::Ticket;
-use super::{Hub, dps};
+use super::{Hub, State, dps};
 use crate::database::{DatabaseError, Receipt};
 use crate::identity::Identity;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
@@ -233,17 +233,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
 
     /// Takes a packet and those that have arrived with it, under one lock.
     fn on_read(&mut self, read: Result<Result<Option<Packet>, Error>, End>) -> Result<(), End> {
-        let mut next = Some(read??.ok_or(End::Closed)?);
+        let first = read??.ok_or(End::Closed)?;
         self.silence_end = Instant::now() + self.silence_limit;
-        let (mut state, now) = (self.hub.state(), Timestamp::now());
+        let mut state = self.hub.state();
+        if !state.connections.is_current(self.session.identity(), self.ticket.connection_id) {
+            return Err(End::Evicted);
+        }
         let mut stored = false;
+        let step = self.take_packets(first, &mut state, &mut stored);
+        // Also when a later packet has ended the connection.
+        if stored {
+            self.hub.announce_message(state.store.receipt());
+        }
+        step
+    }
+
+    fn take_packets(&mut self, first: Packet, state: &mut State, stored: &mut bool) -> Result<(), End> {
+        let (mut next, now) = (Some(first), Timestamp::now());
         while let Some(packet) = next {
             if packet == Packet::PingReq {
                 self.outbox.push_after_others(Packet::PingResp);
             } else {
                 let size = body_size(&packet);
-                let reaction = self.session.on_packet(packet, &mut state, now)?;
-                stored |= reaction.stored;
+                let reaction = self.session.on_packet(packet, state, now)?;
+                *stored |= reaction.stored;
                 self.outbox.push(state.store.receipt(), size, reaction.replies);
                 if reaction.disconnected {
                     self.said_goodbye = true;
@@ -251,9 +264,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
                 }
             }
             next = if self.outbox.is_full() { None } else { self.connection.read_ready()? };
-        }
-        if stored {
-            self.hub.announce_message(state.store.receipt());
         }
         Ok(())
     }
