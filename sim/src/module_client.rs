@@ -46,12 +46,31 @@ pub struct Link {
 impl Link {
     /// Opens an MQTT session for `identity` with a token of its own.
     pub async fn open(&self, identity: &Identity, token: Secret) -> Result<(Client, Incoming), ClientError> {
+        self.open_session(identity, token, false).await
+    }
+
+    /// As [`Link::open`], for a caller that acknowledges what arrives when somebody else has it.
+    pub async fn open_relay(
+        &self,
+        identity: &Identity,
+        token: Secret,
+    ) -> Result<(Client, Incoming), ClientError> {
+        self.open_session(identity, token, true).await
+    }
+
+    async fn open_session(
+        &self,
+        identity: &Identity,
+        token: Secret,
+        manual_acknowledgements: bool,
+    ) -> Result<(Client, Incoming), ClientError> {
         let options = Options {
             client_id: identity.client_id(),
             username: identity.username(&self.hub_name),
             password: token,
             keep_alive: KEEP_ALIVE,
             max_packet: MAX_PACKET,
+            manual_acknowledgements,
         };
         let opened = timeout(CONNECT_TIMEOUT, async {
             let stream =

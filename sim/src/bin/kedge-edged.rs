@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use kedge_sim::edge::config::{self, EXIT_BAD_SETTINGS, Settings};
-use kedge_sim::edge::daemon::{Daemon, HubAddress, MQTT_PORT, Options};
+use kedge_sim::edge::daemon::{Daemon, HTTPS_PORT, HubAddress, MQTT_PORT, Options};
 use kedge_sim::edge::docker::DockerEngine;
 use kedge_sim::edge::health::Health;
 use kedge_sim::edge::state::{self, StateFolder};
@@ -61,6 +61,9 @@ struct RunArgs {
     /// Where the MQTT gateway listens
     #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], MQTT_PORT)))]
     gateway: SocketAddr,
+    /// Where the gateway listens for HTTPS [default: port 443 beside port 8883, else nowhere]
+    #[arg(long)]
+    gateway_https: Option<SocketAddr>,
 }
 
 fn main() -> ExitCode {
@@ -116,6 +119,9 @@ async fn serve(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
         state: StateFolder::new(std::path::absolute(args.state)?),
         management_socket: args.socket,
         gateway: args.gateway,
+        gateway_https: args.gateway_https.or_else(|| {
+            (args.gateway.port() == MQTT_PORT).then(|| SocketAddr::new(args.gateway.ip(), HTTPS_PORT))
+        }),
     };
     let daemon = Daemon::bind(options, shutdown).await?;
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {

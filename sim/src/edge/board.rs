@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::deployment::{Deployment, ModuleSpec};
 use super::planner::ObservedModule;
 use super::spool::Usage;
+use crate::identity::Identity;
 
 /// The state of the runtime.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,8 +38,8 @@ pub struct RuntimeState {
     pub modules_version: u64,
     /// Why the deployment cannot be carried out here.
     pub unmet: Option<String>,
-    /// Modules that connected to the gateway since the start.
-    pub clients: BTreeMap<String, ClientState>,
+    /// Modules and leaf devices that connected to the gateway since the start.
+    pub clients: BTreeMap<Identity, ClientState>,
     /// The messages that the gateway keeps.
     pub store: StoreState,
     /// Version of the container engine, when it answered.

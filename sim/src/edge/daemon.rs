@@ -21,6 +21,7 @@ use super::identity::{DeviceCredential, IdentityService};
 use super::link::Upstream;
 use super::management;
 use super::methods::Methods;
+use super::scope::Scope;
 use super::spool::{self, Spool};
 use super::state::StateFolder;
 use super::steps::{Host, Steps};
@@ -33,7 +34,8 @@ use crate::pki::CertificateAuthority;
 use crate::tls::{self, Endpoint};
 use crate::unix_http;
 
-const HTTPS_PORT: u16 = 443;
+/// HTTPS, at the hub and at the gateway.
+pub const HTTPS_PORT: u16 = 443;
 /// MQTT over TLS, at the hub and at the gateway.
 pub const MQTT_PORT: u16 = 8883;
 /// The certificate is issued anew at every start of the daemon.
@@ -70,8 +72,10 @@ pub struct Options {
     pub state: StateFolder,
     /// The management socket.
     pub management_socket: PathBuf,
-    /// Where the gateway listens.
+    /// Where the gateway listens for MQTT.
     pub gateway: SocketAddr,
+    /// Where it listens for HTTPS, if at all.
+    pub gateway_https: Option<SocketAddr>,
     /// The hub.
     pub hub: HubAddress,
 }
@@ -81,6 +85,7 @@ pub struct Daemon {
     options: Options,
     edge_ca: Arc<CertificateAuthority>,
     gateway: TcpListener,
+    gateway_https: Option<TcpListener>,
     gateway_tls: Arc<ServerConfig>,
     management: UnixListener,
     spool: Spool,
@@ -96,9 +101,11 @@ impl Daemon {
             .issue_server(&[hostname], GATEWAY_VALIDITY)
             .with_context(|| format!("no certificate can be issued for the hostname \"{hostname}\""))?;
         let gateway_tls = tls::server_config(&certificate.chain_pem, &certificate.key_pem)?;
-        let gateway = TcpListener::bind(options.gateway)
-            .await
-            .with_context(|| format!("the gateway cannot listen on {}", options.gateway))?;
+        let gateway = listen(options.gateway).await?;
+        let gateway_https = match options.gateway_https {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let management = unix_http::listen(&options.management_socket, management::SOCKET_MODE).await?;
         let http = HttpClient::new(options.hub.https.clone(), options.hub.tls.clone());
         let identities = IdentityService::new(
@@ -116,12 +123,17 @@ impl Daemon {
         };
         let upstream = Arc::new(Upstream { link, identities, board: Arc::default(), shutdown });
         let spool = Spool::open(&options.state.message_store(hub_hostname, device_id))?;
-        Ok(Self { options, edge_ca, spool, gateway, gateway_tls, management, upstream })
+        Ok(Self { options, edge_ca, spool, gateway, gateway_https, gateway_tls, management, upstream })
     }
 
     /// Where the gateway listens.
     pub fn gateway_address(&self) -> std::io::Result<SocketAddr> {
         self.gateway.local_addr()
+    }
+
+    /// Where it listens for HTTPS.
+    pub fn https_address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.gateway_https.as_ref().map(TcpListener::local_addr).transpose()
     }
 
     /// The state of the runtime.
@@ -132,7 +144,8 @@ impl Daemon {
 
     /// Works until the shutdown, and then stops the modules.
     pub async fn run<E: Engine>(self, engine: Arc<E>) -> anyhow::Result<()> {
-        let Self { options, edge_ca, spool, gateway, gateway_tls, management, upstream } = self;
+        let Self { options, edge_ca, spool, gateway, gateway_https, gateway_tls, management, upstream } =
+            self;
         let shutdown = upstream.shutdown.clone();
         let (deployments, _) = watch::channel(None);
         let (routes, _) = watch::channel(None);
@@ -154,9 +167,17 @@ impl Daemon {
         let edge_hub_session =
             EdgeHubSession::new(upstream.clone(), edge_hub.clone(), routes.clone(), spool.clone());
         let (routes, known) = (routes.subscribe(), deployments.subscribe());
-        let gateway_service = Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known);
+        let http = HttpClient::new(options.hub.https, options.hub.tls);
+        let scope = Arc::new(Scope::open(http, upstream.clone(), spool.clone()).await);
+        let gateway_service =
+            Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known, scope.clone());
         let gateway_service = Arc::new(gateway_service);
         let management_api = management::router(engine.clone(), orders.clone(), upstream.clone());
+        let https = async {
+            if let Some(listener) = gateway_https {
+                gateway_service.clone().serve_https(listener, gateway_tls.clone()).await;
+            }
+        };
         let methods = Methods::new(engine, orders, upstream.clone());
         let backup = options.state.backup(&upstream.link.hub_name, upstream.identities.device_id());
         let agent = AgentSession::new(upstream.clone(), methods, deployments, backup);
@@ -167,12 +188,18 @@ impl Daemon {
             supervisor.run(),
             upstream.keep_connected(agent),
             upstream.keep_connected(edge_hub_session),
-            gateway_service.serve(gateway, gateway_tls),
+            gateway_service.clone().serve(gateway, gateway_tls.clone()),
+            https,
+            scope.follow(),
             spool::look_after(&spool, &upstream.board, &shutdown),
             unix_http::serve(management, management_api, shutdown.clone()),
         );
         Ok(())
     }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("the gateway cannot listen on {address}"))
 }
 
 /// What modules trust: the Edge CA, and what the user added.

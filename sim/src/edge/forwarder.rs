@@ -69,12 +69,10 @@ impl Session for EdgeHubSession {
             }
             upstream.board.update(|state| state.routes = status);
         };
-        let device_id = upstream.identities.device_id();
-        let report = |state: &RuntimeState| reported::edge_hub(state, device_id);
         let queue = async { spool.consumer(Endpoint::Upstream).await };
         tokio::select! {
             error = queue.then(|queue| empty(queue, prefix, client.mqtt())) => error.into(),
-            error = upstream.follow_twin(client, notices, apply, report) => error,
+            error = upstream.follow_twin(client, notices, apply, reported::edge_hub) => error,
         }
     }
 }

@@ -49,7 +49,7 @@ pub struct ModuleHealth {
 /// The gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayHealth {
-    /// Modules that are connected.
+    /// Modules and leaf devices that are connected.
     pub clients: Vec<String>,
     /// Messages that wait for their endpoint.
     #[serde(default)]
@@ -115,7 +115,9 @@ impl From<&RuntimeState> for Health {
             deployment: state.deployment_status(),
             modules: modules.collect(),
             gateway: GatewayHealth {
-                clients: clients.map(|(name, _)| name.clone()).collect(),
+                clients: clients
+                    .map(|(client, _)| client.module_id().unwrap_or(client.device_id()).to_owned())
+                    .collect(),
                 queued: state.store.usage.messages,
                 expired: state.store.usage.expired,
                 error: state.store.trouble.clone(),

@@ -26,6 +26,7 @@ pub mod notify;
 pub mod planner;
 pub mod reported;
 pub mod routes;
+pub mod scope;
 pub mod seal;
 pub mod spool;
 pub mod state;

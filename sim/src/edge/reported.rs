@@ -17,7 +17,7 @@ const PRODUCT: &str = concat!("kedge-simulated ", env!("CARGO_PKG_VERSION"));
 
 /// What `$edgeHub` reports.
 #[must_use]
-pub fn edge_hub(state: &RuntimeState, device_id: &str) -> Value {
+pub fn edge_hub(state: &RuntimeState) -> Value {
     let mut reported = common(&state.routes);
     let clients: Map<String, Value> = state
         .clients
@@ -27,7 +27,7 @@ pub fn edge_hub(state: &RuntimeState, device_id: &str) -> Value {
                 true => ("Connected", "lastConnectedTimeUtc"),
                 false => ("Disconnected", "lastDisconnectedTimeUtc"),
             };
-            (format!("{device_id}/{name}"), json!({"status": status, time: client.since.to_string()}))
+            (name.to_string(), json!({"status": status, time: client.since.to_string()}))
         })
         .collect();
     reported["clients"] = Value::Object(clients);
@@ -87,19 +87,20 @@ fn without_nulls(value: &Value) -> Value {
 mod tests {
     use super::*;
     use crate::edge::board::ClientState;
+    use crate::identity::Identity;
 
     #[test]
     fn the_gateways_clients_are_reported_by_device_and_module() {
         let mut state = RuntimeState::default();
         let since = jiff::Timestamp::UNIX_EPOCH;
-        state.clients.insert("a".to_owned(), ClientState { connected: true, since });
-        state.clients.insert("b".to_owned(), ClientState { connected: false, since });
-        let clients = &edge_hub(&state, "d")["clients"];
+        state.clients.insert(Identity::module("d", "a").unwrap(), ClientState { connected: true, since });
+        state.clients.insert(Identity::device("leaf").unwrap(), ClientState { connected: false, since });
+        let clients = &edge_hub(&state)["clients"];
         assert_eq!(
             clients["d/a"],
             json!({"status": "Connected", "lastConnectedTimeUtc": "1970-01-01T00:00:00Z"})
         );
-        assert_eq!(clients["d/b"]["status"], "Disconnected");
+        assert_eq!(clients["leaf"]["status"], "Disconnected");
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct Options {
     pub keep_alive: Duration,
     /// Largest packet in either direction.
     pub max_packet: usize,
+    /// Whether the caller acknowledges what the server publishes, by [`Client::acknowledge`]; else it is acknowledged
+    /// when it arrives.
+    pub manual_acknowledgements: bool,
 }
 
 /// Why a connection could not be made, or ended.
@@ -112,7 +115,7 @@ impl Client {
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (publish_queue, publishes) = mpsc::channel(INCOMING_QUEUE);
         let (end, outcome) = oneshot::channel();
-        let driver = Driver::new(connection, command_queue, publish_queue, options.keep_alive);
+        let driver = Driver::new(connection, command_queue, publish_queue, options);
         tokio::spawn(async move {
             // Nobody may be left who wants to know why the connection ended.
             let _ = end.send(driver.run().await);
@@ -144,6 +147,18 @@ impl Client {
         let (done, granted) = oneshot::channel();
         self.send(Command::Subscribe(filters, done)).await?;
         granted.await.map_err(|_| ClientError::Closed)?
+    }
+
+    /// Ends subscriptions.
+    pub async fn unsubscribe(&self, filters: Vec<String>) -> Result<(), ClientError> {
+        let (done, ended) = oneshot::channel();
+        self.send(Command::Unsubscribe(filters, done)).await?;
+        ended.await.map_err(|_| ClientError::Closed)?
+    }
+
+    /// Acknowledges a QoS 1 publish of the server, for callers that do this themselves.
+    pub async fn acknowledge(&self, packet_id: u16) -> Result<(), ClientError> {
+        self.send(Command::Acknowledge(packet_id)).await
     }
 
     /// Completes when the connection is over.

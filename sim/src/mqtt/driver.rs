@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::client::ClientError;
+use super::client::{ClientError, Options};
 use super::{Connection, Packet, QoS, packet};
 
 /// Requests that may wait for the server's answer at once.
@@ -21,6 +21,8 @@ type Reply = oneshot::Sender<Result<(), ClientError>>;
 pub(super) enum Command {
     Publish(packet::Publish, Reply),
     Subscribe(Vec<String>, Reply),
+    Unsubscribe(Vec<String>, Reply),
+    Acknowledge(u16),
 }
 
 /// State of one connection.
@@ -29,6 +31,8 @@ pub(super) struct Driver<S> {
     commands: mpsc::Receiver<Command>,
     publishes: mpsc::Sender<packet::Publish>,
     keep_alive: Duration,
+    /// Whether what arrives is acknowledged at once.
+    acknowledges: bool,
     in_flight: BTreeMap<u16, Reply>,
     last_packet_id: u16,
     last_received: Instant,
@@ -39,13 +43,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         connection: Connection<S>,
         commands: mpsc::Receiver<Command>,
         publishes: mpsc::Sender<packet::Publish>,
-        keep_alive: Duration,
+        options: &Options,
     ) -> Self {
         Self {
             connection,
             commands,
             publishes,
-            keep_alive,
+            keep_alive: options.keep_alive,
+            acknowledges: !options.manual_acknowledgements,
             in_flight: BTreeMap::new(),
             last_packet_id: 0,
             last_received: Instant::now(),
@@ -98,6 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 subscribe.pkid = id;
                 (Packet::Subscribe(subscribe), reply)
             }
+            Command::Unsubscribe(topics, reply) => {
+                (Packet::Unsubscribe(packet::Unsubscribe { pkid: id, topics }), reply)
+            }
+            Command::Acknowledge(id) => return self.write(&Packet::PubAck(packet::PubAck::new(id))).await,
         };
         match self.write(&packet).await {
             // The request cannot be sent on any connection; this one is unharmed.
@@ -127,6 +136,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.answer(pkid, if refused { Err(ClientError::SubscriptionRefused) } else { Ok(()) });
                 Ok(())
             }
+            Packet::UnsubAck(ack) => {
+                self.answer(ack.pkid, Ok(()));
+                Ok(())
+            }
             Packet::PingResp => Ok(()),
             _ => Err(ClientError::Unexpected("a packet that only clients send")),
         }
@@ -148,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         match qos {
             QoS::AtMostOnce => Ok(()),
+            QoS::AtLeastOnce if !self.acknowledges => Ok(()),
             QoS::AtLeastOnce => self.write(&Packet::PubAck(packet::PubAck::new(id))).await,
             QoS::ExactlyOnce => Err(ClientError::Unexpected("a publish with QoS 2")),
         }

@@ -11,6 +11,8 @@ pub mod system {
     pub const CONTENT_TYPE: &str = "$.ct";
     /// Content encoding of the body.
     pub const CONTENT_ENCODING: &str = "$.ce";
+    /// What kind of message it is, for messages that the gateway makes itself.
+    pub const MESSAGE_SCHEMA: &str = "$.schema";
     /// Output of the module that the message left by.
     pub const OUTPUT_NAME: &str = "$.on";
     /// Message id that the sender gave.

@@ -13,13 +13,13 @@ use kedge_sim::topics::{HubTopic, MAX_MESSAGE};
 use serde_json::json;
 
 use crate::task_engine::TaskEngine;
-use crate::world::{DEVICE, EDGE, Edge, HUB, SENSOR, World, ask, within_limit};
+use crate::world::{DEVICE, EDGE, Edge, HUB, SENSOR, World, ask, sensor, within_limit};
 
 /// What a test client says of itself.
 pub(crate) struct Login {
-    client_id: String,
-    username: String,
-    password: String,
+    pub(crate) client_id: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
 }
 
 impl Login {
@@ -39,6 +39,7 @@ impl Login {
         let stream = tls::connect(&Endpoint::at(EDGE, edge.gateway), config).await.unwrap();
         let mut connection = Connection::new(stream, 1024 * 1024);
         let mut connect = Connect::new(&self.client_id);
+        connect.clean_session = false;
         connect.set_login(&self.username, &self.password);
         connection.write(&Packet::Connect(connect)).await.unwrap();
         match within_limit(connection.read()).await.unwrap().unwrap() {
@@ -46,6 +47,27 @@ impl Login {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_speak_mqtt_over_websockets() {
+    let (_world, edge) = World::with_sensor().await;
+    cut_the_sensor_off(&edge).await;
+    let login = Login::of_sensor(&edge).await;
+    let edge_ca = fs_err::read_to_string(edge.folder.join("certd/aziot-edged-ca.pem")).unwrap();
+    let config = client_config(Trust::Only(&edge_ca)).unwrap();
+    let stream = kedge_sim::websocket::connect(&Endpoint::at(EDGE, edge.https), config).await.unwrap();
+    let mut connection = Connection::new(stream, 1024 * 1024);
+    let mut connect = Connect::new(&login.client_id);
+    connect.set_login(&login.username, &login.password);
+    connection.write(&Packet::Connect(connect)).await.unwrap();
+    let topic = format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/");
+    connection.write(&publish(&topic, QoS::AtLeastOnce)).await.unwrap();
+    for expected in ["ConnAck", "PubAck"] {
+        let packet = within_limit(connection.read()).await.unwrap().unwrap().unwrap();
+        assert!(format!("{packet:?}").starts_with(expected), "{packet:?}");
+    }
+    edge.stop().await;
 }
 
 /// A connection as the sensor, which itself is cut off, since it would take it over.
@@ -58,14 +80,14 @@ pub(crate) async fn in_place_of_the_sensor(edge: &Edge) -> Connection<ClientStre
 
 pub(crate) async fn cut_the_sensor_off(edge: &Edge) {
     let is_connected = |state: &RuntimeState, expected| {
-        state.clients.get(SENSOR).is_some_and(|client| client.connected == expected)
+        state.clients.get(&sensor()).is_some_and(|client| client.connected == expected)
     };
     edge.state(|state| is_connected(state, true)).await;
     edge.engine.gateway().await.cut();
     edge.state(|state| is_connected(state, false)).await;
 }
 
-async fn signed(edge: &Edge, resource: &str, expiry: u64) -> String {
+pub(crate) async fn signed(edge: &Edge, resource: &str, expiry: u64) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
@@ -123,7 +145,7 @@ async fn only_modules_of_the_deployment_with_their_own_token_may_connect() {
         (
             "another device",
             login("other/tempSensor", user("other/tempSensor"), &good.password),
-            ConnectReturnCode::BadClientId,
+            ConnectReturnCode::NotAuthorized,
         ),
         ("no module", login(DEVICE, user(DEVICE), &good.password), ConnectReturnCode::BadClientId),
         (
@@ -162,6 +184,9 @@ async fn before_the_first_deployment_a_module_is_asked_to_come_again() {
 async fn a_module_sees_its_twin_and_is_told_when_the_hub_is_away() {
     let (world, edge) = World::with_sensor().await;
     let mut connection = in_place_of_the_sensor(&edge).await;
+    let mut subscribe = Subscribe::new("$iothub/twin/res/#", QoS::AtLeastOnce);
+    subscribe.pkid = 3;
+    connection.write(&Packet::Subscribe(subscribe)).await.unwrap();
     assert_eq!(twin_status(&mut connection).await, 200);
     world.mqtt.cut();
     edge.state(|state| state.edge_hub != LinkState::Connected).await;
@@ -177,7 +202,8 @@ async fn twin_status(connection: &mut Connection<ClientStream>) -> u16 {
         let Packet::Publish(answer) = packet.expect("the connection stays") else { continue };
         match HubTopic::parse(&answer.topic).unwrap() {
             HubTopic::TwinResponse { status, request_id, .. } if request_id == "7" => return status,
-            other => panic!("{other:?}"),
+            // The sensor's session may have more.
+            _ => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Edge, IMAGE, SENSOR, World, ask, ask_raw, deployment, with_modules};
+use crate::world::{Edge, IMAGE, SENSOR, World, ask, ask_raw, deployment, sensor, with_modules};
 
 const VERSION: &str = "api-version=2022-08-03";
 
@@ -141,7 +141,8 @@ async fn a_server_certificate_is_trusted_by_the_trust_bundle() {
 async fn the_management_api_lists_modules_and_tells_the_health() {
     let (_world, edge) = World::with_sensor().await;
     edge.running(SENSOR).await;
-    edge.state(|state| state.clients.contains_key(SENSOR) && Health::from(state).problem().is_none()).await;
+    edge.state(|state| state.clients.contains_key(&sensor()) && Health::from(state).problem().is_none())
+        .await;
     let socket = edge.management_socket();
     let (status, modules) = ask(&socket, "GET", &format!("/modules?{VERSION}"), "").await;
     assert_eq!((status, &modules["modules"][0]["name"]), (200, &json!(SENSOR)));

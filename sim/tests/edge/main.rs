@@ -5,13 +5,19 @@ mod deployments;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]
+mod leaf;
+#[cfg(test)]
 mod local_apis;
 #[cfg(test)]
 mod methods;
 #[cfg(test)]
+mod module_calls;
+#[cfg(test)]
 mod programs;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod relay;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

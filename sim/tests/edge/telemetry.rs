@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::task_engine::TaskEngine;
-use crate::world::{DEVICE, HUB, IMAGE, SENSOR, World, assert_continuous, deployment, number};
+use crate::world::{DEVICE, HUB, IMAGE, SENSOR, World, assert_continuous, deployment, number, sensor};
 
 fn at_least(count: u64) -> impl Fn(&[TelemetryMessage]) -> bool {
     move |messages| messages.last().is_some_and(|message| number(message).0 >= count)
@@ -71,7 +71,7 @@ async fn no_message_is_lost_when_the_gateway_is_out_of_reach() {
         let messages = world.telemetry(at_least(5 * round)).await;
         assert_continuous(&messages);
         gateway.cut();
-        edge.state(|state| state.clients.get(SENSOR).is_some_and(|client| !client.connected)).await;
+        edge.state(|state| state.clients.get(&sensor()).is_some_and(|client| !client.connected)).await;
         gateway.mend();
     }
     let messages = world.telemetry(at_least(20)).await;

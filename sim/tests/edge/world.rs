@@ -13,6 +13,7 @@ use kedge_sim::edge::daemon::{Daemon, HubAddress, Options};
 use kedge_sim::edge::state::StateFolder;
 use kedge_sim::http::{HttpClient, Method, Request, header};
 use kedge_sim::hub::{self, Listeners};
+use kedge_sim::identity::Identity;
 use kedge_sim::pki::CertificateAuthority;
 use kedge_sim::sas::{OWNER_POLICY, SharedAccessKey, sign, unix_seconds};
 use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
@@ -56,6 +57,7 @@ pub(crate) struct Edge {
     pub(crate) engine: Arc<TaskEngine>,
     pub(crate) board: Arc<Board>,
     pub(crate) gateway: SocketAddr,
+    pub(crate) https: SocketAddr,
     pub(crate) folder: PathBuf,
     shutdown: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -170,15 +172,17 @@ impl World {
             state: StateFolder::new(&folder),
             management_socket: folder.join("mgmt.sock"),
             gateway: LOOPBACK.into(),
+            gateway_https: Some(LOOPBACK.into()),
             hub,
         };
         let shutdown = CancellationToken::new();
         let daemon = Daemon::bind(options, shutdown.clone()).await.unwrap();
         let (gateway, board) = (daemon.gateway_address().unwrap(), daemon.board());
+        let https = daemon.https_address().unwrap().unwrap();
         let towards_gateway = Proxy::start(gateway).await;
         engine.set_gateway(towards_gateway).await;
         let task = tokio::spawn(daemon.run(engine.clone()));
-        Edge { engine, board, gateway, folder, shutdown, task }
+        Edge { engine, board, gateway, https, folder, shutdown, task }
     }
 
     /// Telemetry of the device from the beginning, when there is enough of it.
@@ -265,6 +269,11 @@ impl Edge {
         within_limit(self.task).await.expect("the daemon stops").unwrap().unwrap();
         self.engine
     }
+}
+
+/// The sensor as a client.
+pub(crate) fn sensor() -> Identity {
+    Identity::module(DEVICE, SENSOR).unwrap()
 }
 
 /// The quickstart deployment with one sensor; `settings` are merged into the module.

@@ -49,6 +49,7 @@ impl Program {
             password: Secret::new(token(&identity.resource(HUB), &key)),
             keep_alive: Duration::from_secs(60),
             max_packet: 1024 * 1024,
+            manual_acknowledgements: false,
         };
         let tls = tls::client_config(Trust::Only(&self.ca_pem)).unwrap();
         let stream = within(tls::connect(&self.mqtt, tls)).await.unwrap();

@@ -3,24 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::edge::identity::{IdentityService, ModuleIdentity};
+use jiff::Timestamp;
+
+use super::Gateway;
+use super::credentials::Credentials;
+use crate::edge::identity::ModuleIdentity;
+use crate::edge::scope::Member;
 use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, MAX_ID_LEN, Username};
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
-use crate::sas::SasError;
+use crate::sas::{SasError, unix_seconds};
 
 /// Why a client was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("the client id {0:?} is not that of a module of this device")]
+    #[error("the client id {0:?} is not that of a module or leaf device")]
     ClientId(String),
     #[error("the user name does not belong to the client id, or names another hub")]
     Username,
-    #[error("the module {0} is not known yet")]
-    NotYetKnown(String),
+    #[error("{0} is not known yet")]
+    NotYetKnown(Identity),
     #[error("there is no module {0} in the deployment")]
     UnknownModule(String),
-    #[error("{module}: {source}")]
-    Token { module: String, source: SasError },
+    #[error("{0} is not a child of this device in the hub")]
+    NotInScope(Identity),
+    #[error("{0} is disabled in the hub, or has no keys there")]
+    Disabled(Identity),
+    #[error("{client}: {source}")]
+    Token { client: Identity, source: SasError },
+    #[error("{0} clients are connected already")]
+    TooMany(usize),
 }
 
 impl Refusal {
@@ -29,8 +40,10 @@ impl Refusal {
         match self {
             Self::ClientId(_) => ConnectReturnCode::BadClientId,
             Self::Username => ConnectReturnCode::BadUserNamePassword,
-            Self::NotYetKnown(_) => ConnectReturnCode::ServiceUnavailable,
-            Self::UnknownModule(_) | Self::Token { .. } => ConnectReturnCode::NotAuthorized,
+            Self::NotYetKnown(_) | Self::TooMany(_) => ConnectReturnCode::ServiceUnavailable,
+            Self::UnknownModule(_) | Self::NotInScope(_) | Self::Disabled(_) | Self::Token { .. } => {
+                ConnectReturnCode::NotAuthorized
+            }
         }
     }
 }
@@ -38,69 +51,113 @@ impl Refusal {
 /// A client that was let in.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    pub(super) identity: Arc<ModuleIdentity>,
+    pub(super) credentials: Arc<Credentials>,
     /// How long the token is good, and with it the connection.
     pub(super) token_life: Duration,
 }
 
-/// Checks what a client says of itself.
-///
-/// `is_deployed` tells whether a module belongs to the deployment, or `None` before the first one came.
-pub(super) fn admit(
-    connect: &Connect,
-    identities: &IdentityService,
-    hub_name: &str,
-    is_deployed: impl Fn(&str) -> Option<bool>,
-    now: u64,
-) -> Result<Admitted, Refusal> {
-    // A stranger chose it: it goes into the log escaped, and not in any length.
-    let foreign = || Refusal::ClientId(connect.client_id.chars().take(2 * MAX_ID_LEN + 1).collect());
-    let identity = Identity::from_client_id(&connect.client_id).map_err(|_| foreign())?;
-    let module = identity
-        .module_id()
-        .filter(|module| ![EDGE_AGENT, EDGE_HUB].contains(module))
-        .filter(|_| identity.device_id() == identities.device_id())
-        .ok_or_else(foreign)?;
-    let login = connect.login.as_ref().ok_or(Refusal::Username)?;
-    let username = Username::parse(&login.username).map_err(|_| Refusal::Username)?;
-    if username.identity != identity || !username.hub_name.eq_ignore_ascii_case(hub_name) {
-        return Err(Refusal::Username);
+/// What a client says of itself, when that makes sense.
+#[derive(Debug, PartialEq, Eq)]
+struct Claim<'a> {
+    identity: Identity,
+    token: &'a str,
+}
+
+impl<'a> Claim<'a> {
+    fn read(connect: &'a Connect, hub_name: &str, device_id: &str) -> Result<Self, Refusal> {
+        // A stranger chose it: it goes into the log escaped, and not in any length.
+        let foreign = || Refusal::ClientId(connect.client_id.chars().take(2 * MAX_ID_LEN + 1).collect());
+        let identity = Identity::from_client_id(&connect.client_id).map_err(|_| foreign())?;
+        let is_own = identity.device_id() == device_id;
+        let is_client = match identity.module_id() {
+            Some(module) => ![EDGE_AGENT, EDGE_HUB].contains(&module),
+            None => !is_own,
+        };
+        if !is_client {
+            return Err(foreign());
+        }
+        let login = connect.login.as_ref().ok_or(Refusal::Username)?;
+        let username = Username::parse(&login.username).map_err(|_| Refusal::Username)?;
+        if username.identity != identity || !username.hub_name.eq_ignore_ascii_case(hub_name) {
+            return Err(Refusal::Username);
+        }
+        Ok(Self { identity, token: &login.password })
     }
-    match (is_deployed(module), identities.get(module)) {
-        (Some(false), _) => Err(Refusal::UnknownModule(module.to_owned())),
-        (Some(true), Some(identity)) => match identity.verify(&login.password, hub_name, now) {
-            Ok(token_life) => Ok(Admitted { identity, token_life }),
-            Err(source) => Err(Refusal::Token { module: module.to_owned(), source }),
-        },
-        _ => Err(Refusal::NotYetKnown(module.to_owned())),
+}
+
+impl Gateway {
+    /// Checks what a client says of itself.
+    pub(super) async fn authenticate(&self, connect: &Connect) -> Result<Admitted, Refusal> {
+        let (identities, hub_name) = (&self.upstream.identities, &self.upstream.link.hub_name);
+        let Claim { identity, token } = Claim::read(connect, hub_name, identities.device_id())?;
+        self.verify(identity, token).await
+    }
+
+    /// Verifies the token of somebody who may use the gateway.
+    pub(super) async fn verify(&self, identity: Identity, token: &str) -> Result<Admitted, Refusal> {
+        let verified = |credentials: Arc<Credentials>| {
+            let now = unix_seconds(Timestamp::now());
+            let verified = credentials.verify(token, &self.upstream.link.hub_name, now);
+            verified.map(|token_life| Admitted { credentials, token_life })
+        };
+        if let Some(module) = self.own_module(&identity)? {
+            let outcome = verified(Arc::new(Credentials::from(&*module)));
+            return outcome.map_err(|source| Refusal::Token { client: identity, source });
+        }
+        let first = match self.member(&identity, false).await? {
+            Member::Enabled(credentials) => {
+                verified(credentials).map_err(|source| Refusal::Token { client: identity.clone(), source })
+            }
+            Member::Disabled => Err(Refusal::Disabled(identity.clone())),
+        };
+        if first.is_ok() {
+            return first;
+        }
+        // Its keys or its state may be others by now.
+        match self.member(&identity, true).await {
+            Ok(Member::Enabled(credentials)) => {
+                verified(credentials).map_err(|source| Refusal::Token { client: identity, source })
+            }
+            Ok(Member::Disabled) => Err(Refusal::Disabled(identity)),
+            Err(_) => first,
+        }
+    }
+
+    /// A module of the deployment, when its keys are known; an error for one that is not in the deployment.
+    fn own_module(&self, identity: &Identity) -> Result<Option<Arc<ModuleIdentity>>, Refusal> {
+        let identities = &self.upstream.identities;
+        let Some(module) = identity.module_id().filter(|_| identity.device_id() == identities.device_id())
+        else {
+            return Ok(None);
+        };
+        let deployment = self.deployments.borrow().clone();
+        match deployment.map(|deployment| deployment.modules.contains_key(module)) {
+            Some(false) => Err(Refusal::UnknownModule(module.to_owned())),
+            Some(true) => Ok(identities.get(module)),
+            None => Ok(None),
+        }
+    }
+
+    async fn member(&self, identity: &Identity, again: bool) -> Result<Member, Refusal> {
+        match self.scope.member(identity, again).await {
+            Ok(Some(member)) => Ok(member),
+            Ok(None) => Err(Refusal::NotInScope(identity.clone())),
+            Err(error) => {
+                tracing::debug!("{identity}: {error}");
+                Err(Refusal::NotYetKnown(identity.clone()))
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::backup::Backup;
-    use crate::edge::identity::DeviceCredential;
-    use crate::http::HttpClient;
-    use crate::sas::SharedAccessKey;
-    use crate::tls::{Endpoint, Trust, client_config};
 
     #[test]
     fn a_strangers_client_id_stays_one_line_of_bounded_length() {
-        let authority = crate::pki::CertificateAuthority::generate("test CA").unwrap();
-        let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
-        let http = HttpClient::new(Endpoint::new("hub.test", 443), tls);
-        let key = || SharedAccessKey::generate().unwrap();
-        let identities = IdentityService::new(
-            http,
-            "hub.test".into(),
-            "d".into(),
-            DeviceCredential::Sas(key()),
-            key(),
-            Backup::new("/nonexistent".as_ref(), "hub.test", "d"),
-        );
         let connect = Connect::new(format!("d/m\n<3>forged{}", "x".repeat(60_000)));
-        let refusal = admit(&connect, &identities, "hub.test", |_| Some(true), 0).unwrap_err();
+        let refusal = Claim::read(&connect, "hub.test", "d").unwrap_err();
         let text = refusal.to_string();
         assert!(text.contains("d/m\\n<3>forged") && !text.contains('\n') && text.len() < 1000, "{text}");
         assert_eq!(refusal.code(), ConnectReturnCode::BadClientId);

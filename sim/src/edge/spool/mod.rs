@@ -118,6 +118,8 @@ struct State {
     usage: Usage,
     /// Of the last change that was submitted.
     last_receipt: Receipt,
+    /// Of the last text that was kept.
+    last_kept: Receipt,
 }
 
 /// Room for messages, which is given back when they are not put there.
@@ -136,7 +138,7 @@ impl Spool {
             make_private(path)?;
             let connection = database::open(path, Durability::Power, SCHEMA)?;
             let (queues, usage, last_id) = change::stored(&connection)?;
-            let state = State { last_id, queues, usage, last_receipt: Receipt::NONE };
+            let state = State { last_id, queues, usage, ..State::default() };
             let shared = Shared {
                 writer: Writer::start(connection)?,
                 reader: Arc::new(AsyncMutex::new(database::open_reader(path)?)),
@@ -211,12 +213,14 @@ impl Spool {
     pub fn keep(&self, name: &str, value: Option<String>) -> Receipt {
         let mut state = self.0.state();
         let receipt = self.0.writer.submit(Change::Keep(name.to_owned(), value));
-        state.last_receipt = receipt;
+        (state.last_receipt, state.last_kept) = (receipt, receipt);
         receipt
     }
 
     /// Reads a text that was kept.
     pub async fn kept(&self, name: &str) -> Result<Option<String>, DatabaseError> {
+        let last_kept = self.0.state().last_kept;
+        self.committed(last_kept).await?;
         let connection = self.0.reader.lock().await;
         let mut statement = connection.prepare_cached("SELECT value FROM kept WHERE name = ?1")?;
         Ok(statement.query_row([name], |row| row.get(0)).optional()?)

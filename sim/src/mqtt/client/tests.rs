@@ -13,6 +13,7 @@ fn options() -> Options {
         password: Secret::new("token"),
         keep_alive: Duration::from_secs(30),
         max_packet: LIMIT,
+        manual_acknowledgements: false,
     }
 }
 

@@ -1,0 +1,300 @@
+//! Who may use the gateway beside the modules of the deployment: the children of this edge device in the hub, with
+//! their keys.
+//!
+//! The hub is asked for all of them at the start and every hour, and for a client that is not among them when it
+//! comes. What it said is kept, so that clients are let in while the hub is away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+
+use super::gateway::credentials::Credentials;
+use super::identity::{IdentityService, IdentityServiceError};
+use super::link::Upstream;
+use super::spool::Spool;
+use crate::http::{HttpClient, HttpError, Request, StatusCode, header};
+use crate::identity::{EDGE_HUB, Identity};
+use crate::percent::{encode, encode_segment};
+use crate::retry::{Backoff, pause};
+use crate::sas::SharedAccessKey;
+
+const API_VERSION: &str = "2018-08-30-preview";
+const PAGE: usize = 100;
+/// Clients of one edge device; the hub's own limit is far lower.
+const MAX_CLIENTS: usize = 10_000;
+const INTERVAL: Duration = Duration::from_secs(3600);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(60);
+/// The hub is asked for the same client again, at the earliest.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Strangers of whom it is known that the hub was asked for them.
+const MAX_STRANGERS: usize = 1000;
+/// Name of the last answers in the store.
+const KEPT: &str = "scope";
+
+/// Why it is not known who somebody is.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeError {
+    /// The gateway has no identity in the hub yet.
+    #[error(transparent)]
+    Identity(#[from] IdentityServiceError),
+    /// The hub cannot be reached.
+    #[error("the hub cannot be asked who is in scope")]
+    Unreachable(#[from] HttpError),
+    /// The hub does not answer the question.
+    #[error("the hub refused to say who is in scope, with status {0}")]
+    Refused(StatusCode),
+    /// The answer makes no sense.
+    #[error("the hub's answer of who is in scope cannot be read")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// What is known of a client.
+#[derive(Debug, Clone)]
+pub(super) enum Member {
+    /// It may connect with these keys.
+    Enabled(Arc<Credentials>),
+    /// It is in scope, but is disabled, or has no keys.
+    Disabled,
+}
+
+/// The scope of this edge device.
+pub struct Scope {
+    http: HttpClient,
+    upstream: Arc<Upstream>,
+    spool: Spool,
+    members: Mutex<HashMap<Identity, (Entry, Member)>>,
+    /// When the hub was last asked for somebody; also lets one question after the other to the hub.
+    asked: AsyncMutex<HashMap<Identity, Instant>>,
+}
+
+/// A device or module, in the names of the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    device_id: String,
+    #[serde(default)]
+    module_id: Option<String>,
+    /// Modules have none of their own.
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    authentication: Authentication,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Authentication {
+    #[serde(default)]
+    symmetric_key: Option<SymmetricKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SymmetricKey {
+    primary_key: Option<String>,
+    secondary_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    #[serde(default)]
+    devices: Vec<Entry>,
+    #[serde(default)]
+    modules: Vec<Entry>,
+    #[serde(default)]
+    continuation_link: Option<String>,
+}
+
+impl Entry {
+    fn member(&self) -> Option<(Identity, Member)> {
+        let identity = match &self.module_id {
+            Some(module) => Identity::module(&self.device_id, module),
+            None => Identity::device(&self.device_id),
+        };
+        let identity = identity.ok()?;
+        let keys = self.authentication.symmetric_key.as_ref().and_then(|keys| {
+            let key = |text: &Option<String>| SharedAccessKey::from_base64(text.as_ref()?).ok();
+            Some([key(&keys.primary_key)?, key(&keys.secondary_key)?])
+        });
+        let enabled = self.status.as_ref().is_none_or(|status| status.eq_ignore_ascii_case("enabled"));
+        let member = match keys {
+            Some(keys) if enabled => Member::Enabled(Arc::new(Credentials::new(identity.clone(), keys))),
+            _ => Member::Disabled,
+        };
+        Some((identity, member))
+    }
+}
+
+impl Scope {
+    /// The scope as it was last known.
+    pub async fn open(http: HttpClient, upstream: Arc<Upstream>, spool: Spool) -> Self {
+        let scope = Self { http, upstream, spool, members: Mutex::default(), asked: AsyncMutex::default() };
+        match scope.spool.kept(KEPT).await {
+            Ok(Some(text)) => match serde_json::from_str::<Vec<Entry>>(&text) {
+                Ok(entries) => drop(scope.enter(entries, true)),
+                Err(error) => tracing::warn!("The last known clients cannot be read: {error}"),
+            },
+            Ok(None) => {}
+            Err(error) => tracing::error!("The last known clients cannot be read: {error}"),
+        }
+        scope
+    }
+
+    /// Keeps up with the hub until the shutdown.
+    pub async fn follow(&self) {
+        let shutdown = &self.upstream.shutdown;
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        loop {
+            let goes_on = match shutdown.run_until_cancelled(self.refresh()).await {
+                None => return,
+                Some(Ok(())) => {
+                    backoff.reset();
+                    pause(INTERVAL, shutdown).await
+                }
+                Some(Err(error)) => {
+                    tracing::debug!("{error}");
+                    backoff.pause(shutdown).await
+                }
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Asks the hub for all clients, and forgets those that it does not name.
+    async fn refresh(&self) -> Result<(), ScopeError> {
+        let own = encode_segment(self.identities().device_id());
+        let first = format!(
+            "/devices/{own}/modules/{}/devicesAndModulesInDeviceScope\
+             ?deviceCount={PAGE}&continuationToken=&api-version={API_VERSION}",
+            encode_segment(EDGE_HUB)
+        );
+        let (mut entries, mut next) = (Vec::new(), Some(first));
+        while let Some(path) = next.take().filter(|_| entries.len() < MAX_CLIENTS) {
+            let page = self.ask(&path).await?;
+            entries.extend(page.devices.into_iter().chain(page.modules));
+            // Some hubs write the whole address.
+            next = page.continuation_link.filter(|link| !link.is_empty()).map(|link| {
+                link.split_once("://")
+                    .and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned()))
+                    .unwrap_or(link)
+            });
+        }
+        if self.enter(entries, true) {
+            self.keep();
+        }
+        Ok(())
+    }
+
+    /// What is known of a client. The hub is asked for one that is not known, or when `again` is set, but not often.
+    pub(super) async fn member(
+        &self,
+        identity: &Identity,
+        again: bool,
+    ) -> Result<Option<Member>, ScopeError> {
+        if let Some(known) = self.known(identity).filter(|_| !again) {
+            return Ok(Some(known));
+        }
+        let mut asked = self.asked.lock().await;
+        if asked.get(identity).is_some_and(|when| when.elapsed() < ASK_AGAIN) {
+            return Ok(self.known(identity));
+        }
+        if asked.len() >= MAX_STRANGERS {
+            asked.retain(|_, when| when.elapsed() < ASK_AGAIN);
+        }
+        if asked.len() >= MAX_STRANGERS {
+            return Ok(self.known(identity));
+        }
+        asked.insert(identity.clone(), Instant::now());
+        let own = encode_segment(self.identities().device_id());
+        let path = format!(
+            "/devices/{own}/modules/{}/deviceAndModuleInDeviceScope\
+             ?targetDeviceId={}&targetModuleId={}&api-version={API_VERSION}",
+            encode_segment(EDGE_HUB),
+            encode(identity.device_id()),
+            encode(identity.module_id().unwrap_or_default()),
+        );
+        match self.ask(&path).await {
+            Ok(page) => {
+                if self.enter(page.devices.into_iter().chain(page.modules).collect(), false) {
+                    self.keep();
+                }
+                Ok(self.known(identity))
+            }
+            // The hub knows it not, or not as a child of this device.
+            Err(ScopeError::Refused(status))
+                if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS =>
+            {
+                if self.members().remove(identity).is_some() {
+                    self.keep();
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                // The next one may find the hub again.
+                asked.remove(identity);
+                Err(error)
+            }
+        }
+    }
+
+    fn known(&self, identity: &Identity) -> Option<Member> {
+        self.members().get(identity).map(|(_, member)| member.clone())
+    }
+
+    /// Takes entries up, in the place of all others when they are `complete`; true when something changed.
+    fn enter(&self, entries: Vec<Entry>, complete: bool) -> bool {
+        let new = entries.into_iter().filter_map(|entry| {
+            let (identity, member) = entry.member()?;
+            Some((identity, (entry, member)))
+        });
+        let new: HashMap<_, _> = new.take(MAX_CLIENTS).collect();
+        let mut members = self.members();
+        let same = |entry: &Entry, identity| members.get(identity).is_some_and(|(known, _)| known == entry);
+        let unchanged = new.iter().all(|(identity, (entry, _))| same(entry, identity));
+        if unchanged && (!complete || new.len() == members.len()) {
+            return false;
+        }
+        if complete {
+            members.clear();
+        }
+        members.extend(new);
+        true
+    }
+
+    fn keep(&self) {
+        let members = self.members();
+        let entries: Vec<&Entry> = members.values().map(|(entry, _)| entry).collect();
+        match serde_json::to_string(&entries) {
+            Ok(text) => drop(self.spool.keep(KEPT, Some(text))),
+            Err(error) => tracing::error!("The known clients cannot be kept: {error}"),
+        }
+    }
+
+    async fn ask(&self, path: &str) -> Result<Page, ScopeError> {
+        let edge_hub = self.identities().provision(EDGE_HUB).await?;
+        let token = edge_hub.token(&self.upstream.link.hub_name);
+        let request = Request::get(path).header(header::AUTHORIZATION, token.expose()).body(Bytes::new());
+        let answer = self.http.send(request.map_err(HttpError::from)?).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(serde_json::from_slice(answer.body())?),
+            status => Err(ScopeError::Refused(status)),
+        }
+    }
+
+    fn identities(&self) -> &IdentityService {
+        &self.upstream.identities
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<Identity, (Entry, Member)>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
