@@ -68,3 +68,64 @@ impl Outbox {
         taken.into_iter().filter_map(|entry| entry.packet).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{self, Change, Durability, Writer};
+    use crate::mqtt::packet::PubAck;
+
+    struct Nothing;
+
+    impl Change for Nothing {
+        fn write(&self, _: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Three receipts in their order.
+    fn receipts() -> [Receipt; 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database::open(&folder.path().join("a.db"), Durability::Process, &[]).unwrap();
+        let writer = Writer::start(database).unwrap();
+        [(); 3].map(|()| writer.submit(Nothing))
+    }
+
+    fn ack(id: u16) -> Packet {
+        Packet::PubAck(PubAck::new(id))
+    }
+
+    #[test]
+    fn packets_wait_for_their_receipts_and_keep_their_order() {
+        let (mut outbox, [one, two, three]) = (Outbox::default(), receipts());
+        assert_eq!((outbox.awaited(), outbox.take_committed(|_| true)), (None, vec![]));
+        outbox.push(one, 10, [ack(1), ack(2)]);
+        outbox.push(two, 10, []);
+        outbox.push(three, 10, [ack(3)]);
+        outbox.push_after_others(Packet::PingResp);
+        assert_eq!(outbox.awaited(), Some(one));
+        assert_eq!(outbox.take_committed(|receipt| receipt < one), []);
+        assert_eq!(outbox.take_committed(|receipt| receipt < three), [ack(1), ack(2)]);
+        assert_eq!(outbox.awaited(), Some(three));
+        assert_eq!(outbox.take_committed(|receipt| receipt <= three), [ack(3), Packet::PingResp]);
+        assert_eq!((outbox.awaited(), outbox.bytes), (None, 0));
+        outbox.push_after_others(Packet::PingResp);
+        assert_eq!(outbox.awaited(), Some(Receipt::NONE), "alone it waits for nothing");
+    }
+
+    #[test]
+    fn packets_and_bytes_fill_it_with_or_without_a_reply() {
+        let (mut outbox, [one, ..]) = (Outbox::default(), receipts());
+        for id in 1..=u16::try_from(MAX_ENTRIES).unwrap() {
+            assert!(!outbox.is_full());
+            outbox.push(one, 1, [ack(id)]);
+        }
+        assert!(outbox.is_full());
+        outbox.take_committed(|_| true);
+        assert!(!outbox.is_full());
+        outbox.push(one, MAX_BYTES, []);
+        assert!(outbox.is_full(), "a message of QoS 0 takes room, too");
+        assert_eq!(outbox.take_committed(|_| true), []);
+        assert!(!outbox.is_full());
+    }
+}
