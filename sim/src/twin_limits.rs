@@ -2,6 +2,8 @@
 
 /// The size of a section, as JSON.
 pub const MAX_SECTION_BYTES: usize = 32 * 1024;
+/// The size of the tags, as JSON.
+pub const MAX_TAGS_BYTES: usize = 8 * 1024;
 /// The levels of objects and arrays.
 pub const MAX_DEPTH: usize = 10;
 /// The length of a string.

@@ -3,11 +3,12 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use hyper::Method;
 use jiff::Timestamp;
 
 use super::store::{Authentication, Status, Store, StoreError};
 use crate::identity::{EDGE_HUB, Identity};
-use crate::sas::{OWNER_POLICY, SasError, SharedAccessKey, Token, unix_seconds};
+use crate::sas::{OWNER_POLICY, SasError, SharedAccessKey, Token, derived_policy_key, unix_seconds};
 use crate::x509::{Authorities, ClientCertificate, X509Error};
 
 /// Why a caller is not let in.
@@ -56,10 +57,59 @@ impl<'a> Credential<'a> {
     }
 }
 
+/// What a policy lets services do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permission {
+    RegistryRead,
+    RegistryWrite,
+    ServiceConnect,
+    /// What the real hub leaves to Azure's resource manager.
+    Administration,
+}
+
+impl Permission {
+    /// The permission that a request needs.
+    pub(super) fn of(method: &Method, path: &str) -> Self {
+        let is_read = method == Method::GET;
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        match first {
+            "twins" | "messages" => Self::ServiceConnect,
+            "devices" if path.ends_with("/messages/deviceBound") || path.ends_with("/commands") => {
+                Self::ServiceConnect
+            }
+            "devices" if is_read || path == "/devices/query" => Self::RegistryRead,
+            "devices" => Self::RegistryWrite,
+            "kedge" if is_read && path == "/kedge/telemetry" => Self::ServiceConnect,
+            _ => Self::Administration,
+        }
+    }
+}
+
+struct Policy {
+    name: &'static str,
+    key: SharedAccessKey,
+    permissions: &'static [Permission],
+}
+
+/// The policies that a real hub has from the start. The owner's, which may do everything, is the first.
+fn policies(owner_key: SharedAccessKey) -> Vec<Policy> {
+    use Permission::{RegistryRead, RegistryWrite, ServiceConnect};
+    let derived: [(&str, &[Permission]); 3] = [
+        ("service", &[ServiceConnect]),
+        ("registryRead", &[RegistryRead]),
+        ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+    ];
+    let derived = derived.into_iter().filter_map(|(name, permissions)| {
+        Some(Policy { name, key: derived_policy_key(&owner_key, name)?, permissions })
+    });
+    let derived: Vec<_> = derived.collect();
+    [Policy { name: OWNER_POLICY, key: owner_key, permissions: &[] }].into_iter().chain(derived).collect()
+}
+
 /// The hub's own name and key, which every decision needs.
 pub(super) struct Authority {
     hub_name: String,
-    owner_keys: [SharedAccessKey; 1],
+    policies: Vec<Policy>,
     /// The authorities of the configuration, which stay whatever services add.
     device_ca: Option<String>,
     device_authorities: RwLock<Authorities>,
@@ -69,7 +119,7 @@ impl Authority {
     /// `device_ca` are authorities that may issue the certificates of devices.
     pub(super) fn new(hub_name: &str, owner_key: SharedAccessKey, device_ca: Option<String>) -> Self {
         let device_authorities = RwLock::default();
-        Self { hub_name: hub_name.to_owned(), owner_keys: [owner_key], device_ca, device_authorities }
+        Self { hub_name: hub_name.to_owned(), policies: policies(owner_key), device_ca, device_authorities }
     }
 
     /// Replaces the authorities that services have added. All were checked before.
@@ -86,12 +136,18 @@ impl Authority {
         &self.hub_name
     }
 
-    /// Verifies the token of a service, which names the owner policy.
-    pub(super) fn verify_service(&self, token: &Token, now: Timestamp) -> Result<(), AuthError> {
-        if token.policy() != Some(OWNER_POLICY) {
-            return Err(AuthError::Policy);
-        }
-        Ok(token.verify(&self.owner_keys, &self.hub_name, unix_seconds(now))?)
+    /// Verifies the token of a service, whose policy must give the permission.
+    pub(super) fn verify_service(
+        &self,
+        token: &Token,
+        permission: Permission,
+        now: Timestamp,
+    ) -> Result<(), AuthError> {
+        let name = token.policy().ok_or(AuthError::Policy)?;
+        let policy = self.policies.iter().find(|policy| policy.name == name).ok_or(AuthError::Policy)?;
+        token.verify([&policy.key], &self.hub_name, unix_seconds(now))?;
+        let is_given = policy.name == OWNER_POLICY || policy.permissions.contains(&permission);
+        if is_given { Ok(()) } else { Err(AuthError::Policy) }
     }
 
     /// Verifies what a device or module proves itself by; gives how long that is good for.
@@ -267,7 +323,7 @@ mod tests {
         let (authority, _, now) = hub();
         let verify = |resource: &str, signing_key, expiry, policy| {
             let token = sign(resource, &key(signing_key), expiry, policy);
-            authority.verify_service(&read_token(Some(&token))?, now)
+            authority.verify_service(&read_token(Some(&token))?, Permission::RegistryRead, now)
         };
         let (good, owner) = (unix_seconds(now) + 60, Some(OWNER_POLICY));
         assert_eq!(verify("HUB.test", 9, good, owner), Ok(()));
@@ -276,5 +332,49 @@ mod tests {
         assert_eq!(verify(HUB, 9, unix_seconds(now) - 3600, owner), Err(AuthError::Token(SasError::Expired)));
         assert_eq!(verify(HUB, 9, good, Some("device")), Err(AuthError::Policy));
         assert_eq!(verify(HUB, 9, good, None), Err(AuthError::Policy));
+    }
+
+    #[test]
+    fn each_policy_gives_its_own_permissions() {
+        use Permission::{Administration, RegistryRead, RegistryWrite, ServiceConnect};
+        let (authority, _, now) = hub();
+        let all = [RegistryRead, RegistryWrite, ServiceConnect, Administration];
+        let cases: [(&str, &[Permission]); 4] = [
+            (OWNER_POLICY, &all),
+            ("service", &[ServiceConnect]),
+            ("registryRead", &[RegistryRead]),
+            ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+        ];
+        for (policy, given) in cases {
+            let own =
+                if policy == OWNER_POLICY { key(9) } else { derived_policy_key(&key(9), policy).unwrap() };
+            for permission in all {
+                let verify = |key: &SharedAccessKey| {
+                    let token = sign(HUB, key, unix_seconds(now) + 60, Some(policy));
+                    authority.verify_service(&read_token(Some(&token)).unwrap(), permission, now)
+                };
+                let expected = if given.contains(&permission) { Ok(()) } else { Err(AuthError::Policy) };
+                assert_eq!(verify(&own), expected, "{policy} {permission:?}");
+                assert!(verify(&key(1)).is_err());
+            }
+        }
+        let requests = [
+            (Method::GET, "/devices/d", RegistryRead),
+            (Method::POST, "/devices/query", RegistryRead),
+            (Method::PUT, "/devices/d/modules/m", RegistryWrite),
+            (Method::POST, "/devices/d/applyConfigurationContent", RegistryWrite),
+            (Method::POST, "/devices/d/messages/deviceBound", ServiceConnect),
+            (Method::DELETE, "/devices/d/commands", ServiceConnect),
+            (Method::GET, "/twins/d", ServiceConnect),
+            (Method::POST, "/twins/d/methods", ServiceConnect),
+            (Method::GET, "/messages/serviceBound/feedback", ServiceConnect),
+            (Method::GET, "/kedge/telemetry", ServiceConnect),
+            (Method::PUT, "/kedge/faults", Administration),
+            (Method::GET, "/kedge/certificates", Administration),
+            (Method::GET, "/enrollments/x", Administration),
+        ];
+        for (method, path, permission) in requests {
+            assert_eq!(Permission::of(&method, path), permission, "{method} {path}");
+        }
     }
 }

@@ -14,6 +14,12 @@ pub use token::{CLOCK_SKEW_SECS, Token, Unsigned, sign, unix_seconds};
 /// The shared access policy with all permissions; its key is the one that service clients use.
 pub const OWNER_POLICY: &str = "iothubowner";
 
+/// The key of another policy than the owner's: `service`, `registryRead` or `registryReadWrite`. It is derived from the
+/// owner's key, so that the hub need not keep it.
+pub fn derived_policy_key(owner_key: &SharedAccessKey, policy: &str) -> Option<SharedAccessKey> {
+    SharedAccessKey::from_bytes(owner_key.hmac(policy.as_bytes()).to_vec()).ok()
+}
+
 /// Why a key or a token was refused. No variant carries any part of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SasError {

@@ -143,7 +143,7 @@ async fn a_device_registers_with_the_key_of_its_enrollment_and_connects_with_it(
     let modules = hub.service().modules("device-7").await.unwrap();
     assert_eq!(modules.len(), 2, "an edge device has its system modules");
     let twin = hub.service().device_twin("device-7").await.unwrap();
-    assert_eq!(twin["properties"]["desired"]["rate"], 5);
+    assert_eq!((&twin["properties"]["desired"]["rate"], &twin["tags"]), (&json!(5), &json!({"site": "a"})));
 
     // Registering again keeps the device.
     let before = hub.get_device("device-7").await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kedge_sim::http::{Method, StatusCode};
-use kedge_sim::sas::{OWNER_POLICY, sign};
+use kedge_sim::sas::{OWNER_POLICY, derived_policy_key, sign};
 use kedge_sim::service::{ConnectionState, ServiceError, TelemetryFilter};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{DEVICE, HUB, TestHub, manifest, now, within};
 
@@ -114,8 +114,8 @@ async fn desired_properties_are_patched() {
     let patch = async |if_match: Option<&str>, body: &str| {
         hub.rest(Method::PATCH, &path, Some(&owner), if_match, body.to_owned()).await.status.as_u16()
     };
-    assert_eq!(patch(None, r#"{"tags":{"a":1}}"#).await, 400);
-    assert_eq!(patch(None, r#"{"properties":{"reported":{}}}"#).await, 400);
+    assert_eq!(patch(None, r#"{"tags":{"a.b":1}}"#).await, 400);
+    assert_eq!(patch(None, r#"{"tags":1}"#).await, 400);
     assert_eq!(patch(Some("\"7\""), r#"{"properties":{"desired":{}}}"#).await, 412);
     assert_eq!(patch(Some("\"1\""), r#"{"properties":{"desired":{}}}"#).await, 200);
 }
@@ -151,5 +151,95 @@ async fn the_telemetry_poll_waits_for_a_message_and_ends_when_its_time_is_up() {
         let path = format!("/kedge/telemetry?{query}");
         let answer = hub.rest(Method::GET, &path, Some(&owner), None, "").await;
         assert_eq!((answer.status, answer.message().is_empty()), (StatusCode::BAD_REQUEST, false), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn twins_have_tags_and_are_replaced_as_a_whole() {
+    let (hub, _) = TestHub::with_device().await;
+    let path = format!("/twins/{DEVICE}");
+    let call = async |method, if_match: Option<&str>, body: &Value| {
+        let answer = hub.as_owner(method, &path, if_match, body).await;
+        (answer.status.as_u16(), answer.body)
+    };
+    let patch =
+        json!({"tags": {"site": "a", "floor": 1}, "properties": {"desired": {"x": {"y": 1, "z": 2}}}});
+    let (status, twin) = call(Method::PATCH, None, &patch).await;
+    assert_eq!((status, &twin["tags"]), (200, &patch["tags"]));
+    let metadata = &twin["properties"]["desired"]["$metadata"];
+    assert!(
+        metadata["$lastUpdated"].is_string() && metadata["x"]["y"]["$lastUpdated"].is_string(),
+        "{metadata}"
+    );
+    for field in
+        ["etag", "deviceEtag", "status", "statusUpdateTime", "lastActivityTime", "authenticationType"]
+    {
+        assert!(twin[field].is_string(), "{field}");
+    }
+    assert_eq!((&twin["capabilities"]["iotEdge"], &twin["version"]), (&json!(true), &json!(4)));
+
+    let etag = format!("\"{}\"", twin["etag"].as_str().unwrap());
+    let replacement = json!({"tags": {"floor": 2}, "properties": {"desired": {"x": {"z": 2}}}});
+    let (status, replaced) = call(Method::PUT, Some(&etag), &replacement).await;
+    assert_eq!((status, &replaced["tags"]), (200, &replacement["tags"]));
+    assert_eq!(replaced["properties"]["desired"]["x"], json!({"z": 2}));
+    assert_eq!(call(Method::PUT, Some(&etag), &replacement).await.0, 412);
+    // What was read is written back by some clients as it is.
+    let (status, same) = call(Method::PUT, None, &replaced).await;
+    assert_eq!((status, &same["tags"]), (200, &replaced["tags"]));
+    let (status, refused) =
+        call(Method::PATCH, None, &json!({"tags": {"a": 1}, "properties": {"desired": {"a.b": 1}}})).await;
+    assert_eq!(status, 400, "{refused}");
+    assert_eq!(call(Method::GET, None, &Value::Null).await.1["tags"], replaced["tags"], "both or neither");
+}
+
+#[tokio::test]
+async fn devices_are_listed_in_part_and_found_by_queries() {
+    let (hub, _) = TestHub::with_device().await;
+    hub.put_device("leaf", &json!({})).await;
+    let first = hub.as_owner(Method::GET, "/devices?top=1", None, &Value::Null).await;
+    assert_eq!(first.body.as_array().map(Vec::len), Some(1));
+    assert_eq!(hub.as_owner(Method::GET, "/devices?top=x", None, &Value::Null).await.status.as_u16(), 400);
+    let query = async |text: &str| {
+        let answer = hub.as_owner(Method::POST, "/devices/query", None, &json!({"query": text})).await;
+        (answer.status.as_u16(), answer.body)
+    };
+    let (_, all) = query("SELECT * FROM devices").await;
+    assert_eq!(all.as_array().map(Vec::len), Some(2));
+    let (_, one) = query("SELECT * FROM devices WHERE deviceId = 'leaf'").await;
+    assert_eq!((one.as_array().map(Vec::len), &one[0]["deviceId"]), (Some(1), &json!("leaf")));
+    let (_, modules) = query("SELECT * FROM devices.modules WHERE moduleId = '$edgeHub'").await;
+    assert_eq!((modules.as_array().map(Vec::len), &modules[0]["deviceId"]), (Some(1), &json!(DEVICE)));
+    let (status, refused) = query("SELECT * FROM devices WHERE tags.x = 1").await;
+    assert_eq!(status, 400);
+    assert!(refused["Message"].as_str().unwrap().contains("tags.x"));
+}
+
+#[tokio::test]
+async fn each_policy_opens_what_it_opens_at_the_real_hub() {
+    let (hub, _) = TestHub::with_device().await;
+    let ask = async |policy: &str, method, path: &str| {
+        let key = derived_policy_key(&hub.owner_key, policy).unwrap();
+        let token = sign(HUB, &key, now() + 60, Some(policy));
+        hub.rest(method, path, Some(&token), None, "{}").await.status.as_u16()
+    };
+    assert_eq!(ask("service", Method::GET, "/twins/kedge-device").await, 200);
+    assert_eq!(ask("service", Method::GET, "/devices").await, 401);
+    assert_eq!(ask("registryRead", Method::GET, "/devices/kedge-device/modules").await, 200);
+    assert_eq!(ask("registryRead", Method::GET, "/twins/kedge-device").await, 401);
+    assert_eq!(ask("registryRead", Method::PUT, "/devices/new").await, 401);
+    assert_eq!(ask("registryReadWrite", Method::PUT, "/devices/new").await, 200);
+    assert_eq!(ask("registryReadWrite", Method::DELETE, "/kedge/faults").await, 401);
+    assert_eq!(ask("root", Method::GET, "/devices").await, 401);
+}
+
+#[tokio::test]
+async fn a_request_without_a_version_of_the_interface_is_refused() {
+    let (hub, _) = TestHub::with_device().await;
+    for path in
+        ["/devices?api-version=", "/twins/kedge-device?api-version=", "/devices/d/modules?api-version="]
+    {
+        let answer = hub.as_owner(Method::GET, path, None, &Value::Null).await;
+        assert_eq!(answer.message(), "ErrorCode:InvalidProtocolVersion;BadRequest", "{path}");
     }
 }

@@ -16,7 +16,7 @@ use super::{canonical, is_valid_id, new_uuid};
 use crate::hub::authority::Credential;
 use crate::hub::rest::certificates;
 use crate::hub::store::{
-    Authentication, DeviceSpec, Document, Kind, Precondition, Status, Store, StoreError,
+    Authentication, DeviceSpec, Document, Kind, Object, Precondition, Status, Store, StoreError, TwinParts,
 };
 use crate::hub::{Hub, State};
 use crate::identity::Identity;
@@ -284,8 +284,11 @@ fn begin_twin(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let identity = Identity::device(device_id)?;
-    if !twin.properties.desired.is_empty() {
-        store.patch_desired(&identity, twin.properties.desired, &Precondition::Any, now)?;
+    let given = |part: Object| Some(part).filter(|part| !part.is_empty());
+    let (tags, desired) = (given(twin.tags), given(twin.properties.desired));
+    if tags.is_some() || desired.is_some() {
+        let parts = TwinParts { tags, desired, replace: false };
+        store.write_twin_parts(&identity, parts, &Precondition::Any, now)?;
     }
     Ok(())
 }

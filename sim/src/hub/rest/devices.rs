@@ -1,9 +1,11 @@
 //! `/devices`: registering devices and applying deployments, for services.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use hyper::StatusCode;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -12,8 +14,22 @@ use super::{SharedHub, view};
 use crate::hub::store::{ConfigurationContent, Device, Precondition, Status};
 use crate::identity::Identity;
 
-pub(super) async fn list(State(hub): State<SharedHub>) -> Json<Value> {
-    Json(hub.state().store.devices().map(view::device).collect())
+/// The largest number of devices in an answer, and how many there are when the caller does not say.
+const MAX_TOP: usize = 1000;
+
+#[derive(Deserialize)]
+pub(super) struct ListParameters {
+    top: Option<usize>,
+}
+
+/// The first devices by id. IoT Hub has no next page here: whoever wants more asks by a query.
+pub(super) async fn list(
+    State(hub): State<SharedHub>,
+    parameters: Result<Query<ListParameters>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(parameters) = parameters.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let top = parameters.top.unwrap_or(MAX_TOP).min(MAX_TOP);
+    Ok(Json(hub.state().store.devices().take(top).map(view::device).collect()))
 }
 
 pub(super) async fn read(

@@ -11,6 +11,7 @@ mod faults;
 mod messages;
 mod methods;
 mod modules;
+mod query;
 pub(super) mod request;
 mod scope;
 mod telemetry;
@@ -36,7 +37,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::error::ApiError;
-use super::authority::{AuthError, Credential, read_token};
+use super::authority::{AuthError, Credential, Permission, read_token};
 use super::store::StoreError;
 use super::{Hub, dps, mqtt};
 use crate::identity::Identity;
@@ -55,10 +56,17 @@ pub(super) type SharedHub = Arc<Hub>;
 pub(super) fn router(hub: SharedHub) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list))
+        .route("/devices/query", post(query::run))
         .route("/devices/{device}", get(devices::read).put(devices::write).delete(devices::delete))
         .route("/devices/{device}/applyConfigurationContent", post(devices::apply_configuration))
-        .route("/twins/{device}", get(twins::read_device).patch(twins::patch_device))
-        .route("/twins/{device}/modules/{module}", get(twins::read_module).patch(twins::patch_module))
+        .route(
+            "/twins/{device}",
+            get(twins::read_device).patch(twins::patch_device).put(twins::replace_device),
+        )
+        .route(
+            "/twins/{device}/modules/{module}",
+            get(twins::read_module).patch(twins::patch_module).put(twins::replace_module),
+        )
         .route("/twins/{device}/methods", post(methods::call_device))
         .route("/twins/{device}/modules/{module}/methods", post(methods::call_module))
         .route("/devices/{device}/messages/deviceBound", post(messages::send))
@@ -114,14 +122,29 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .with_state(hub)
 }
 
+/// What services may do is told by the policy of their token.
 async fn require_service(
     State(hub): State<SharedHub>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    check_api_version(&request)?;
     let token = read_token(authorization(request.headers()))?;
-    hub.authority.verify_service(&token, Timestamp::now())?;
+    let permission = Permission::of(request.method(), request.uri().path());
+    hub.authority.verify_service(&token, permission, Timestamp::now())?;
     Ok(next.run(request).await)
+}
+
+/// Every request to IoT Hub names the version of the interface; which one makes no difference here.
+fn check_api_version(request: &Request) -> Result<(), ApiError> {
+    let query = request.uri().query().unwrap_or_default();
+    let version = query.split('&').find_map(|part| part.strip_prefix("api-version="));
+    let is_own = request.uri().path().starts_with("/kedge/");
+    if is_own || version.is_some_and(|version| !version.is_empty()) {
+        Ok(())
+    } else {
+        Err(ApiError::no_api_version())
+    }
 }
 
 /// A token that names a policy is a service's, any other one the device's.
@@ -131,11 +154,13 @@ async fn require_service_or_device(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    check_api_version(&request)?;
     let caller = Caller::of(request.headers(), request.extensions());
     let credential = caller.credential()?;
     match &credential {
         Credential::Token(token) if token.policy().is_some() => {
-            hub.authority.verify_service(token, Timestamp::now())?;
+            let permission = Permission::of(request.method(), request.uri().path());
+            hub.authority.verify_service(token, permission, Timestamp::now())?;
         }
         credential => {
             let device = path.get("device").map(String::as_str).unwrap_or_default();
@@ -153,6 +178,7 @@ async fn require_module(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    check_api_version(&request)?;
     let module = Identity::module(&device, &module).map_err(StoreError::from)?;
     let caller = Caller::of(request.headers(), request.extensions());
     let credential = caller.credential()?;
@@ -167,6 +193,7 @@ async fn require_edge_hub(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    check_api_version(&request)?;
     let gateway = Identity::module(&device, &module).map_err(StoreError::from)?;
     let caller = Caller::of(request.headers(), request.extensions());
     hub.authority.verify_identity(&hub.state().store, &gateway, &caller.credential()?, hub.now())?;
@@ -216,7 +243,8 @@ async fn confirm(State(hub): State<SharedHub>, request: Request, next: Next) -> 
 /// Gives the errors that the framework makes itself the form of all others.
 async fn json_error(response: Response) -> Response {
     let status = response.status();
-    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    let is_json = response.headers().get(CONTENT_TYPE);
+    let is_json = is_json.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if is_json || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }

@@ -1,4 +1,4 @@
-//! `/twins`: reading twins and patching desired properties, for services.
+//! `/twins`: reading twins and changing their tags and desired properties, for services.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,20 +10,22 @@ use super::error::ApiError;
 use super::request::{IfMatch, JsonBody};
 use super::{SharedHub, view};
 use crate::hub::Hub;
-use crate::hub::store::{Object, Precondition, StoreError};
+use crate::hub::store::{Object, Precondition, StoreError, TwinParts};
 use crate::identity::{Identity, IdentityError};
 
-/// The part of a twin that a service may patch. Anything else is an error, since it would be ignored.
+/// The parts of a twin that a service may change. Clients send back the others, too, as they have read them.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TwinPatch {
-    properties: PropertiesPatch,
+pub(super) struct TwinBody {
+    #[serde(default)]
+    tags: Option<Object>,
+    #[serde(default)]
+    properties: PropertiesBody,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PropertiesPatch {
-    desired: Object,
+#[derive(Default, Deserialize)]
+struct PropertiesBody {
+    #[serde(default)]
+    desired: Option<Object>,
 }
 
 pub(super) async fn read_device(
@@ -44,35 +46,56 @@ pub(super) async fn patch_device(
     State(hub): State<SharedHub>,
     Path(device): Path<String>,
     IfMatch(precondition): IfMatch,
-    JsonBody(patch): JsonBody<TwinPatch>,
+    JsonBody(body): JsonBody<TwinBody>,
 ) -> Result<Json<Value>, ApiError> {
-    self::patch(&hub, Identity::device(&device), precondition, patch)
+    write(&hub, Identity::device(&device), precondition, body, false)
 }
 
 pub(super) async fn patch_module(
     State(hub): State<SharedHub>,
     Path((device, module)): Path<(String, String)>,
     IfMatch(precondition): IfMatch,
-    JsonBody(patch): JsonBody<TwinPatch>,
+    JsonBody(body): JsonBody<TwinBody>,
 ) -> Result<Json<Value>, ApiError> {
-    self::patch(&hub, Identity::module(&device, &module), precondition, patch)
+    write(&hub, Identity::module(&device, &module), precondition, body, false)
+}
+
+pub(super) async fn replace_device(
+    State(hub): State<SharedHub>,
+    Path(device): Path<String>,
+    IfMatch(precondition): IfMatch,
+    JsonBody(body): JsonBody<TwinBody>,
+) -> Result<Json<Value>, ApiError> {
+    write(&hub, Identity::device(&device), precondition, body, true)
+}
+
+pub(super) async fn replace_module(
+    State(hub): State<SharedHub>,
+    Path((device, module)): Path<(String, String)>,
+    IfMatch(precondition): IfMatch,
+    JsonBody(body): JsonBody<TwinBody>,
+) -> Result<Json<Value>, ApiError> {
+    write(&hub, Identity::module(&device, &module), precondition, body, true)
 }
 
 fn read(hub: &Hub, identity: Result<Identity, IdentityError>) -> Result<Json<Value>, ApiError> {
     let identity = identity.map_err(StoreError::from)?;
-    Ok(Json(view::twin(&identity, hub.state().store.record(&identity)?)))
+    Ok(Json(view::twin(&identity, &hub.state().store)?))
 }
 
-fn patch(
+fn write(
     hub: &Hub,
     identity: Result<Identity, IdentityError>,
     precondition: Option<Precondition>,
-    patch: TwinPatch,
+    body: TwinBody,
+    replace: bool,
 ) -> Result<Json<Value>, ApiError> {
     let (identity, now) = (identity.map_err(StoreError::from)?, Timestamp::now());
     let precondition = precondition.unwrap_or(Precondition::Any);
+    let parts = TwinParts { tags: body.tags, desired: body.properties.desired, replace };
     let mut state = hub.state();
-    let change = state.store.patch_desired(&identity, patch.properties.desired, &precondition, now)?;
-    state.announce(change, now);
-    Ok(Json(view::twin(&identity, state.store.record(&identity)?)))
+    if let Some(change) = state.store.write_twin_parts(&identity, parts, &precondition, now)? {
+        state.announce(change, now);
+    }
+    Ok(Json(view::twin(&identity, &state.store)?))
 }

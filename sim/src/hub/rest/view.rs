@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::hub::store::{Authentication, Device, Module, Properties, Record, Twin};
+use crate::hub::store::{Authentication, Device, Module, Properties, Record, Store, StoreError};
 use crate::identity::Identity;
 use crate::secret::Secret;
 
@@ -14,12 +14,8 @@ pub(super) fn device(device: &Device) -> Value {
     view["status"] = json!(device.status);
     view["statusReason"] = json!(device.status_reason);
     view["capabilities"] = json!({"iotEdge": device.iot_edge});
-    // A child that is no edge device has the scope of its parent as its own.
-    let scope = device.own_scope().or_else(|| device.parent_scope.clone());
-    if let Some(scope) = scope {
-        view["deviceScope"] = json!(scope);
-        view["parentScopes"] = json!(device.parent_scope.as_slice());
-    }
+    view["statusUpdatedTime"] = json!(time(device.status_updated));
+    add_scopes(&mut view, device);
     view
 }
 
@@ -33,20 +29,44 @@ pub(super) fn module(module: &Module) -> Value {
 }
 
 /// The twin of a device or module.
-pub(super) fn twin(identity: &Identity, record: &Record) -> Value {
-    let Twin { desired, reported } = &record.twin;
+pub(super) fn twin(identity: &Identity, store: &Store) -> Result<Value, StoreError> {
+    let (device, record) = (store.device(identity.device_id())?, store.record(identity)?);
+    let authentication = authentication(&record.authentication);
+    let twin = &record.twin;
     let mut view = json!({
         "deviceId": identity.device_id(),
-        "etag": record.twin.etag().to_string(),
-        "version": desired.version() + reported.version(),
+        "etag": twin.etag().to_string(),
+        "deviceEtag": record.etag.to_string(),
+        "status": device.status,
+        "statusReason": device.status_reason,
+        "statusUpdateTime": time(device.status_updated),
         "connectionState": connection_state(record),
         "lastActivityTime": time(record.last_activity),
-        "properties": {"desired": section(desired), "reported": section(reported)},
+        "cloudToDeviceMessageCount": record.cloud_message_count,
+        "authenticationType": authentication["type"],
+        "x509Thumbprint": authentication["x509Thumbprint"],
+        "modelId": "",
+        "version": twin.version(),
+        "properties": {"desired": section(&twin.desired), "reported": section(&twin.reported)},
     });
-    if let Some(module) = identity.module_id() {
-        view["moduleId"] = json!(module);
+    match identity.module_id() {
+        Some(module) => view["moduleId"] = json!(module),
+        None => {
+            view["capabilities"] = json!({"iotEdge": device.iot_edge});
+            view["tags"] = json!(twin.tags);
+            add_scopes(&mut view, device);
+        }
     }
-    view
+    Ok(view)
+}
+
+/// A child that is no edge device has the scope of its parent as its own.
+fn add_scopes(view: &mut Value, device: &Device) {
+    let scope = device.own_scope().or_else(|| device.parent_scope.clone());
+    if let Some(scope) = scope {
+        view["deviceScope"] = json!(scope);
+        view["parentScopes"] = json!(device.parent_scope.as_slice());
+    }
 }
 
 fn record(record: &Record) -> Value {
@@ -88,7 +108,7 @@ fn authentication(authentication: &Authentication) -> Value {
 
 fn section(properties: &Properties) -> Value {
     let mut section = properties.to_object();
-    section.insert("$metadata".to_owned(), json!({"$lastUpdated": properties.updated().to_string()}));
+    section.insert("$metadata".to_owned(), Value::Object(properties.metadata()));
     Value::Object(section)
 }
 

@@ -102,6 +102,14 @@ pub(super) enum StoreError {
     Twin(#[from] TwinError),
 }
 
+/// What a service changes of a twin: by a patch, or by replacing what it names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct TwinParts {
+    pub(super) tags: Option<Object>,
+    pub(super) desired: Option<Object>,
+    pub(super) replace: bool,
+}
+
 /// Desired properties that changed, for the client when it is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DesiredChange {
@@ -135,7 +143,33 @@ impl Store {
         Ok(&self.record(identity)?.twin)
     }
 
+    /// Changes the tags and the desired properties of a twin together, or neither; what is `None` stays.
+    pub(super) fn write_twin_parts(
+        &mut self,
+        identity: &Identity,
+        parts: TwinParts,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<Option<DesiredChange>, StoreError> {
+        let current = &self.record(identity)?.twin;
+        precondition.check(current.etag())?;
+        let mut twin = current.clone();
+        if let Some(tags) = &parts.tags {
+            twin.write_tags(tags, parts.replace)?;
+        }
+        let patch = match (parts.desired, parts.replace) {
+            (Some(desired), false) => Some(twin.desired.patch(desired, now)?),
+            (Some(desired), true) => Some(twin.desired.replace(desired, now)?),
+            (None, _) => None,
+        };
+        let version = twin.desired.version();
+        self.record_mut(identity)?.twin = twin;
+        self.write_twin(identity)?;
+        Ok(patch.map(|patch| DesiredChange { identity: identity.clone(), version, patch }))
+    }
+
     /// Merges a patch into the desired properties.
+    #[cfg(test)]
     pub(super) fn patch_desired(
         &mut self,
         identity: &Identity,
@@ -143,12 +177,8 @@ impl Store {
         precondition: &Precondition,
         now: Timestamp,
     ) -> Result<DesiredChange, StoreError> {
-        let twin = &mut self.record_mut(identity)?.twin;
-        precondition.check(twin.etag())?;
-        let patch = twin.desired.patch(patch, now)?;
-        let version = twin.desired.version();
-        self.write_twin(identity)?;
-        Ok(DesiredChange { identity: identity.clone(), version, patch })
+        let parts = TwinParts { desired: Some(patch), ..TwinParts::default() };
+        Ok(self.write_twin_parts(identity, parts, precondition, now)?.expect("a change"))
     }
 
     /// Merges a patch that the client sent into its reported properties; gives their new version.

@@ -129,6 +129,8 @@ pub(in crate::hub) struct Device {
     #[serde(default)]
     pub(in crate::hub) status_reason: Option<String>,
     #[serde(default)]
+    pub(in crate::hub) status_updated: Option<Timestamp>,
+    #[serde(default)]
     pub(in crate::hub) iot_edge: bool,
     /// The scope of the edge device that this device is a child of.
     #[serde(default)]

@@ -73,6 +73,7 @@ impl Store {
             record,
             status: spec.status.unwrap_or_default(),
             status_reason: spec.status_reason,
+            status_updated: None,
             iot_edge: spec.iot_edge.unwrap_or_default(),
             parent_scope: None,
             modules: Default::default(),
@@ -104,7 +105,10 @@ impl Store {
         if let Some(authentication) = spec.authentication {
             device.record.authentication = authentication;
         }
-        device.status = spec.status.unwrap_or(device.status);
+        if let Some(status) = spec.status.filter(|status| *status != device.status) {
+            device.status = status;
+            device.status_updated = Some(now);
+        }
         device.status_reason = spec.status_reason.or(device.status_reason.take());
         device.set_parent(spec.parent);
         device.iot_edge |= spec.iot_edge == Some(true);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Object;
-use crate::twin_limits::{MAX_DEPTH, MAX_SECTION_BYTES, MAX_STRING_BYTES, is_key};
+use crate::twin_limits::{MAX_DEPTH, MAX_SECTION_BYTES, MAX_STRING_BYTES, MAX_TAGS_BYTES, is_key};
 
 /// Why a change of a twin was refused. The limits are those of IoT Hub.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,23 +22,47 @@ pub(in crate::hub) enum TwinError {
     StringTooLong(String),
 }
 
-/// The twin of a device or module. Tags are not kept: nothing here selects devices by them.
+/// The twin of a device or module.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::hub) struct Twin {
     #[serde(default)]
     pub(in crate::hub) desired: Properties,
     #[serde(default)]
     pub(in crate::hub) reported: Properties,
+    /// What services note about the device; it is not told.
+    #[serde(default)]
+    pub(in crate::hub) tags: Object,
+    /// How often the tags have changed.
+    #[serde(default)]
+    tags_version: u64,
 }
 
 impl Twin {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { desired: Properties::new(now), reported: Properties::new(now) }
+        Self { desired: Properties::new(now), reported: Properties::new(now), ..Self::default() }
     }
 
-    /// Changes with each change of the desired properties.
+    /// Changes with each change that a service makes.
     pub(in crate::hub) fn etag(&self) -> u64 {
-        self.desired.version
+        self.desired.version + self.tags_version
+    }
+
+    /// Rises with each change of any part.
+    pub(in crate::hub) fn version(&self) -> u64 {
+        self.etag() + self.reported.version
+    }
+
+    /// Merges a patch into the tags, or replaces them.
+    pub(super) fn write_tags(&mut self, patch: &Object, replace: bool) -> Result<(), TwinError> {
+        validate(patch, 1)?;
+        let mut tags = if replace { Object::new() } else { self.tags.clone() };
+        merge(&mut tags, patch);
+        if serde_json::to_vec(&tags).map_or(usize::MAX, |text| text.len()) > MAX_TAGS_BYTES {
+            return Err(TwinError::TooLarge);
+        }
+        self.tags = tags;
+        self.tags_version += 1;
+        Ok(())
     }
 }
 
@@ -48,6 +72,9 @@ pub(in crate::hub) struct Properties {
     values: Object,
     version: u64,
     updated: Timestamp,
+    /// When each property last changed, in the form of the values.
+    #[serde(default)]
+    metadata: Object,
 }
 
 impl Default for Properties {
@@ -58,7 +85,7 @@ impl Default for Properties {
 
 impl Properties {
     fn new(now: Timestamp) -> Self {
-        Self { values: Object::new(), version: 1, updated: now }
+        Self { values: Object::new(), version: 1, updated: now, metadata: Object::new() }
     }
 
     /// Rises by one with each accepted change.
@@ -66,9 +93,11 @@ impl Properties {
         self.version
     }
 
-    /// When the section last changed.
-    pub(in crate::hub) fn updated(&self) -> Timestamp {
-        self.updated
+    /// When the section and each property in it last changed, as services see it.
+    pub(in crate::hub) fn metadata(&self) -> Object {
+        let mut metadata = self.metadata.clone();
+        metadata.insert(LAST_UPDATED.to_owned(), self.updated.to_string().into());
+        metadata
     }
 
     /// The properties with `$version`, as clients see them.
@@ -82,7 +111,7 @@ impl Properties {
         validate(&patch, 1)?;
         let mut merged = self.values.clone();
         merge(&mut merged, &patch);
-        self.accept(merged, now)?;
+        self.accept(merged, &patch, now)?;
         Ok(patch)
     }
 
@@ -93,18 +122,39 @@ impl Properties {
         let mut replaced = Object::new();
         merge(&mut replaced, &values);
         let patch = difference(&self.values, &replaced);
-        self.accept(replaced, now)?;
+        self.accept(replaced, &patch, now)?;
         Ok(patch)
     }
 
-    fn accept(&mut self, values: Object, now: Timestamp) -> Result<(), TwinError> {
+    fn accept(&mut self, values: Object, patch: &Object, now: Timestamp) -> Result<(), TwinError> {
         if serde_json::to_vec(&values).map_or(usize::MAX, |text| text.len()) > MAX_SECTION_BYTES {
             return Err(TwinError::TooLarge);
         }
         self.values = values;
         self.version = self.version.saturating_add(1);
         self.updated = now;
+        stamp(&mut self.metadata, patch, &now.to_string().into());
         Ok(())
+    }
+}
+
+const LAST_UPDATED: &str = "$lastUpdated";
+
+/// Notes when the properties in a patch changed. Those with others in them change with these.
+fn stamp(metadata: &mut Object, patch: &Object, now: &Value) {
+    for (key, value) in patch {
+        if value.is_null() {
+            metadata.remove(key);
+            continue;
+        }
+        let entry = metadata.entry(key.clone()).or_insert_with(|| Value::Object(Object::new()));
+        let Value::Object(entry) = entry else { continue };
+        match value {
+            Value::Object(inner) => stamp(entry, inner, now),
+            // What was inside of a property is gone when it has become a plain value.
+            _ => entry.clear(),
+        }
+        entry.insert(LAST_UPDATED.to_owned(), now.clone());
     }
 }
 
@@ -227,6 +277,35 @@ mod tests {
         assert_eq!(client, new);
         assert!(properties.replace(new, NOW).unwrap().is_empty());
         assert_eq!(properties.version(), 4);
+    }
+
+    #[test]
+    fn each_property_tells_when_it_changed() {
+        let later = Timestamp::from_second(60).unwrap();
+        let (first, second) = (NOW.to_string(), later.to_string());
+        let mut properties = Properties::new(NOW);
+        properties.patch(object(&json!({"a": {"b": 1, "c": 1}, "d": {"e": 1}, "f": 1})), NOW).unwrap();
+        properties.patch(object(&json!({"a": {"b": 2}, "d": 3, "f": null})), later).unwrap();
+        let at = |time: &str| json!({ "$lastUpdated": time });
+        let a = json!({"$lastUpdated": second, "b": at(&second), "c": at(&first)});
+        let expected = json!({"$lastUpdated": second, "a": a, "d": at(&second)});
+        assert_eq!(Value::Object(properties.metadata()), expected);
+    }
+
+    #[test]
+    fn tags_are_merged_or_replaced_and_bounded() {
+        let mut twin = Twin::new(NOW);
+        let (etag, version) = (twin.etag(), twin.version());
+        twin.write_tags(&object(&json!({"site": {"floor": 1, "room": 2}})), false).unwrap();
+        twin.write_tags(&object(&json!({"site": {"floor": null}, "x": 1})), false).unwrap();
+        assert_eq!(twin.tags, object(&json!({"site": {"room": 2}, "x": 1})));
+        assert_eq!((twin.etag(), twin.version()), (etag + 2, version + 2));
+        twin.write_tags(&object(&json!({"y": 1})), true).unwrap();
+        assert_eq!(twin.tags, object(&json!({"y": 1})));
+        let large: Object = (0..3).map(|n| (format!("k{n}"), json!("x".repeat(MAX_STRING_BYTES)))).collect();
+        assert_eq!(twin.write_tags(&large, false), Err(TwinError::TooLarge));
+        assert_eq!(twin.write_tags(&object(&json!({"a.b": 1})), false), Err(TwinError::Key("a.b".into())));
+        assert_eq!(twin.tags, object(&json!({"y": 1})));
     }
 
     #[test]
