@@ -11,6 +11,7 @@ use kedge_sim::edge::config::{self, EXIT_BAD_SETTINGS, Settings};
 use kedge_sim::edge::daemon::{Daemon, HTTPS_PORT, HubAddress, MQTT_PORT, Options};
 use kedge_sim::edge::docker::DockerEngine;
 use kedge_sim::edge::health::Health;
+use kedge_sim::edge::provisioning::{self, Network};
 use kedge_sim::edge::state::{self, StateFolder};
 use kedge_sim::edge::{logging, management, notify};
 use kedge_sim::process::{run_to_end, stop_on_signals};
@@ -109,14 +110,21 @@ async fn serve(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
             settings.ignored.join(", ")
         );
     }
-    tracing::info!("Device is {} on {}", settings.device_id, settings.hub_hostname);
     let tls = client_config(Trust::SystemAnd(None)).context("the hub cannot be verified")?;
+    // The engine mounts the sockets below, by absolute paths only.
+    let state = StateFolder::new(std::path::absolute(args.state)?);
+    let https = |hub: &str| HubAddress::of(hub, tls.clone()).https;
+    let network = Network { trust: Trust::SystemAnd(None), hub: &https, pause: provisioning::PAUSE };
+    tracing::info!("Obtaining Edge device provisioning data...");
+    let provisioned = provisioning::provision(&settings.provisioning, &network, &state, &shutdown).await?;
+    let Some(device) = provisioned else { return Ok(()) };
+    tracing::info!("Device is {} on {}", device.device_id, device.hub_hostname);
     let engine = Arc::new(DockerEngine::new(settings.engine_socket.clone()));
     let options = Options {
-        hub: HubAddress::of(&settings.hub_hostname, tls),
+        hub: HubAddress::of(&device.hub_hostname, tls.clone()),
         settings,
-        // The engine mounts the sockets below, by absolute paths only.
-        state: StateFolder::new(std::path::absolute(args.state)?),
+        device,
+        state,
         management_socket: args.socket,
         gateway: args.gateway,
         gateway_https: args.gateway_https.or_else(|| {

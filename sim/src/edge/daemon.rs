@@ -17,10 +17,11 @@ use super::config::Settings;
 use super::engine::Engine;
 use super::forwarder::{self, EdgeHubSession};
 use super::gateway::Gateway;
-use super::identity::{DeviceCredential, IdentityService};
+use super::identity::IdentityService;
 use super::link::Upstream;
 use super::management;
 use super::methods::Methods;
+use super::provisioning::Device;
 use super::scope::Scope;
 use super::spool::{self, Spool};
 use super::state::StateFolder;
@@ -68,6 +69,8 @@ impl HubAddress {
 pub struct Options {
     /// From `config.toml`.
     pub settings: Settings,
+    /// The device, and whose it is.
+    pub device: Device,
     /// Keys and sockets.
     pub state: StateFolder,
     /// The management socket.
@@ -95,7 +98,8 @@ pub struct Daemon {
 impl Daemon {
     /// Prepares keys and sockets.
     pub async fn bind(options: Options, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let Settings { hostname, hub_hostname, device_id, device_key, .. } = &options.settings;
+        let hostname = &options.settings.hostname;
+        let Device { hub_hostname, device_id, credential, tls } = &options.device;
         let edge_ca = Arc::new(options.state.edge_ca(device_id)?);
         let certificate = edge_ca
             .issue_server(&[hostname], GATEWAY_VALIDITY)
@@ -107,12 +111,12 @@ impl Daemon {
             None => None,
         };
         let management = unix_http::listen(&options.management_socket, management::SOCKET_MODE).await?;
-        let http = HttpClient::new(options.hub.https.clone(), options.hub.tls.clone());
+        let http = HttpClient::new(options.hub.https.clone(), tls.clone());
         let identities = IdentityService::new(
             http,
             hub_hostname.clone(),
             device_id.clone(),
-            DeviceCredential::Sas(device_key.clone()),
+            credential.clone(),
             options.state.master_key()?,
             options.state.backup(hub_hostname, device_id),
         );
@@ -163,7 +167,7 @@ impl Daemon {
             host: Host { hostname: options.settings.hostname, network: options.settings.network },
         };
         let (supervisor, orders) = Supervisor::new(steps, deployments.subscribe());
-        let edge_hub = Identity::module(&options.settings.device_id, EDGE_HUB)?;
+        let edge_hub = Identity::module(&options.device.device_id, EDGE_HUB)?;
         let edge_hub_session =
             EdgeHubSession::new(upstream.clone(), edge_hub.clone(), routes.clone(), spool.clone());
         let (routes, known) = (routes.subscribe(), deployments.subscribe());

@@ -48,7 +48,7 @@ pub enum IdentityServiceError {
 }
 
 /// The status line of the device has room for one text: the error with what caused it.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -24,6 +24,7 @@ pub mod management;
 pub mod methods;
 pub mod notify;
 pub mod planner;
+pub mod provisioning;
 pub mod reported;
 pub mod routes;
 pub mod scope;

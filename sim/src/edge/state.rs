@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::backup::Backup;
+use super::provisioning::Assignment;
 use super::seal::{self, Sealer};
 use crate::pki::CertificateAuthority;
 use crate::random;
@@ -34,6 +35,17 @@ impl StateFolder {
     #[must_use]
     pub fn workload_sockets(&self) -> PathBuf {
         self.0.join("edged/mnt")
+    }
+
+    /// What the provisioning service has said the last time. What cannot be read is asked for again.
+    pub(super) fn assignment(&self) -> Option<Assignment> {
+        let bytes = read_if_there(&self.0.join("identityd/device_info")).ok()??;
+        toml::from_str(std::str::from_utf8(&bytes).ok()?).ok()
+    }
+
+    pub(super) fn keep_assignment(&self, assignment: &Assignment) -> anyhow::Result<()> {
+        let text = toml::to_string(assignment)?;
+        Ok(write_private(&self.0.join("identityd/device_info"), text.as_bytes())?)
     }
 
     /// What the device falls back on while the hub is away.

@@ -15,6 +15,8 @@ mod module_calls;
 #[cfg(test)]
 mod programs;
 #[cfg(test)]
+mod provisioning;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod relay;

@@ -57,8 +57,12 @@ async fn a_bad_configuration_ends_with_153_and_one_clear_line() {
         (None, "could not read config file: "),
         (Some("not toml"), "could not parse config file: line 1: "),
         (
+            Some("[provisioning]\nsource = \"none\""),
+            "invalid config: provisioning source \"none\" is not supported",
+        ),
+        (
             Some("[provisioning]\nsource = \"dps\""),
-            "invalid config: provisioning source \"dps\" is not supported",
+            "invalid config: provisioning: \"global_endpoint\" is missing",
         ),
         (
             Some(

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kedge_sim::edge::board::{Board, RuntimeState};
-use kedge_sim::edge::config::Settings;
+use kedge_sim::edge::config::{Provisioning, Settings};
 use kedge_sim::edge::daemon::{Daemon, HubAddress, Options};
+use kedge_sim::edge::provisioning::{Network, provision};
 use kedge_sim::edge::state::StateFolder;
 use kedge_sim::http::{HttpClient, Method, Request, header};
 use kedge_sim::hub::{self, Listeners};
@@ -158,24 +159,39 @@ impl World {
 
     /// Starts a daemon with another credential.
     pub(crate) async fn start_edge_with(&self, connection_string: &str, engine: Arc<TaskEngine>) -> Edge {
-        let config = format!(
-            "hostname = \"{EDGE}\"\n[provisioning]\nsource = \"manual\"\nconnection_string = \"{connection_string}\"\n"
-        );
+        let provisioning = format!("source = \"manual\"\nconnection_string = \"{connection_string}\"\n");
+        self.start_edge_provisioned(&provisioning, engine).await
+    }
+
+    /// Starts a daemon with another table `[provisioning]`.
+    pub(crate) async fn start_edge_provisioned(&self, table: &str, engine: Arc<TaskEngine>) -> Edge {
+        let config = format!("hostname = \"{EDGE}\"\n[provisioning]\n{table}");
+        let mut settings = Settings::parse(&config).unwrap();
+        if let Provisioning::Dps(dps) = &mut settings.provisioning {
+            dps.endpoint.address = Some(self.https.address);
+        }
+        let trust = Trust::Only(self.authority.certificate_pem());
+        let state = StateFolder::new(self.folder.path());
+        let https = |_: &str| Endpoint::at(HUB, self.https.address);
+        let network = Network { trust, hub: &https, pause: Duration::from_millis(20) };
+        let shutdown = CancellationToken::new();
+        let provisioned = provision(&settings.provisioning, &network, &state, &shutdown);
+        let device = within_limit(provisioned).await.expect("the device is provisioned").unwrap().unwrap();
         let hub = HubAddress {
             https: Endpoint::at(HUB, self.https.address),
             mqtt: Endpoint::at(HUB, self.mqtt.address),
-            tls: client_config(Trust::Only(self.authority.certificate_pem())).unwrap(),
+            tls: client_config(trust).unwrap(),
         };
         let folder = self.folder.path().to_owned();
         let options = Options {
-            settings: Settings::parse(&config).unwrap(),
-            state: StateFolder::new(&folder),
+            settings,
+            device,
+            state,
             management_socket: folder.join("mgmt.sock"),
             gateway: LOOPBACK.into(),
             gateway_https: Some(LOOPBACK.into()),
             hub,
         };
-        let shutdown = CancellationToken::new();
         let daemon = Daemon::bind(options, shutdown.clone()).await.unwrap();
         let (gateway, board) = (daemon.gateway_address().unwrap(), daemon.board());
         let https = daemon.https_address().unwrap().unwrap();
