@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kedge_sim::http::{HttpClient, Request};
+use kedge_sim::hub::DEFAULT_ID_SCOPE;
 use kedge_sim::identity::Identity;
 use kedge_sim::mqtt::{Client, Incoming, Options};
+use kedge_sim::pki::{CertificateAuthority, Validity};
 use kedge_sim::sas::SharedAccessKey;
 use kedge_sim::secret::Secret;
 use kedge_sim::service::{ServiceClient, TelemetryFilter};
@@ -20,6 +23,7 @@ use crate::program::{configure, start};
 struct Program {
     child: Child,
     service: ServiceClient,
+    https: Endpoint,
     mqtt: Endpoint,
     ca_pem: String,
 }
@@ -33,9 +37,9 @@ async fn launch(folder: &Path, ca_pem: &str, owner_key: &SharedAccessKey) -> Pro
     };
     let service = ServiceClient::new(address("https"), HUB, owner_key.clone(), Some(ca_pem)).unwrap();
     // The log has to be read on, or the program would wait.
-    let mqtt = address("mqtt");
+    let (https, mqtt) = (address("https"), address("mqtt"));
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    Program { child, service, mqtt, ca_pem: ca_pem.to_owned() }
+    Program { child, service, https, mqtt, ca_pem: ca_pem.to_owned() }
 }
 
 impl Program {
@@ -84,6 +88,47 @@ async fn publish_without_end(client: Client, acknowledged: tokio::sync::watch::S
             }
         });
     }
+}
+
+#[tokio::test]
+async fn parents_authorities_enrollments_and_tags_are_there_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_pem, owner_key) = configure(folder.path());
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let device_ca = CertificateAuthority::generate("devices").unwrap();
+    program.service.register_edge_device(DEVICE).await.unwrap();
+    let leaf = program.service.register_leaf_device("leaf", DEVICE).await.unwrap();
+    program.service.put_device_authority("devices", device_ca.certificate_pem()).await.unwrap();
+    let x509 = json!({"caReferences": {"primary": "devices"}});
+    let group = json!({
+        "attestation": {"type": "x509", "x509": x509},
+        "initialTwin": {"tags": {"site": "a"}},
+    });
+    program.service.put_enrollment_group("factory", &group).await.unwrap();
+    program.kill().await;
+
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    assert_eq!(program.service.connection_string("leaf").await.unwrap(), Some(leaf));
+    let certificate = device_ca.issue_client("reg-1", Validity::for_next(Duration::from_secs(3600))).unwrap();
+    let tls = tls::client_config_as(Trust::Only(&ca_pem), Some(&certificate)).unwrap();
+    let path = format!("/{DEFAULT_ID_SCOPE}/registrations/reg-1");
+    let http = HttpClient::new(program.https.clone(), tls);
+    let request = Request::put(format!("{path}/register?api-version=2021-06-01")).body("{}".into()).unwrap();
+    let answer: Value = serde_json::from_slice(within(http.send(request)).await.unwrap().body()).unwrap();
+    program.kill().await;
+
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let operation = answer["operationId"].as_str().expect("an operation");
+    let poll = format!("{path}/operations/{operation}?api-version=2021-06-01");
+    let tls = tls::client_config_as(Trust::Only(&ca_pem), Some(&certificate)).unwrap();
+    let http = HttpClient::new(program.https.clone(), tls);
+    let answer = within(http.send(Request::get(poll).body("".into()).unwrap())).await.unwrap();
+    let answer: Value = serde_json::from_slice(answer.body()).unwrap();
+    assert_eq!(answer["registrationState"]["deviceId"], "reg-1", "{answer}");
+    assert_eq!(program.service.device_twin("reg-1").await.unwrap()["tags"], json!({"site": "a"}));
+    let leaf = program.service.device_twin("leaf").await.unwrap();
+    assert!(leaf["deviceScope"].as_str().is_some_and(|scope| scope.contains(DEVICE)), "{leaf}");
+    program.kill().await;
 }
 
 #[tokio::test]
