@@ -73,24 +73,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let has_room = self.in_flight.len() < MAX_IN_FLIGHT;
             tokio::select! {
                 packet = self.connection.read() => match packet? {
-                    Some(packet) => self.received(packet).await?,
+                    Some(packet) => self.received_with_others(packet)?,
                     None => return Ok(()),
                 },
                 command = self.commands.recv(), if has_room => match command {
-                    Some(command) => self.requested(command).await?,
-                    None => return self.write(&Packet::Disconnect).await,
+                    Some(command) => self.requested_with_others(command)?,
+                    None => {
+                        self.connection.queue(&Packet::Disconnect)?;
+                        return self.flush().await;
+                    }
                 },
                 _ = ping.tick() => {
                     if self.last_received.elapsed() > self.keep_alive + self.keep_alive / 2 {
                         return Err(ClientError::Silent);
                     }
-                    self.write(&Packet::PingReq).await?;
+                    self.connection.queue(&Packet::PingReq)?;
                 }
             }
+            self.flush().await?;
         }
     }
 
-    async fn requested(&mut self, command: Command) -> Result<(), ClientError> {
+    /// Takes a packet, and those that have arrived with it.
+    fn received_with_others(&mut self, first: Packet) -> Result<(), ClientError> {
+        let mut next = Some(first);
+        while let Some(packet) = next {
+            self.received(packet)?;
+            next = self.connection.read_ready()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a request, and those that wait behind it, to be sent together.
+    fn requested_with_others(&mut self, first: Command) -> Result<(), ClientError> {
+        let mut next = Some(first);
+        while let Some(command) = next {
+            self.requested(command)?;
+            let has_room = self.in_flight.len() < MAX_IN_FLIGHT;
+            next = if has_room { self.commands.try_recv().ok() } else { None };
+        }
+        Ok(())
+    }
+
+    fn requested(&mut self, command: Command) -> Result<(), ClientError> {
         let id = self.next_packet_id();
         let (packet, reply) = match command {
             Command::Publish(mut publish, reply) => {
@@ -106,16 +131,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Command::Unsubscribe(topics, reply) => {
                 (Packet::Unsubscribe(packet::Unsubscribe { pkid: id, topics }), reply)
             }
-            Command::Acknowledge(id) => return self.write(&Packet::PubAck(packet::PubAck::new(id))).await,
+            Command::Acknowledge(id) => return self.acknowledge(id),
         };
-        match self.write(&packet).await {
+        match self.connection.queue(&packet) {
             // The request cannot be sent on any connection; this one is unharmed.
-            Err(ClientError::Connection(
-                error @ (super::Error::TooLarge { .. } | super::Error::Unencodable(_)),
-            )) => {
+            Err(error @ (super::Error::TooLarge { .. } | super::Error::Unencodable(_))) => {
                 let _ = reply.send(Err(error.into()));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
             Ok(()) => {
                 self.in_flight.insert(id, reply);
             }
@@ -123,10 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
-    async fn received(&mut self, packet: Packet) -> Result<(), ClientError> {
+    fn received(&mut self, packet: Packet) -> Result<(), ClientError> {
         self.last_received = Instant::now();
         match packet {
-            Packet::Publish(publish) => self.deliver(publish).await,
+            Packet::Publish(publish) => self.deliver(publish),
             Packet::PubAck(ack) => {
                 self.answer(ack.pkid, Ok(()));
                 Ok(())
@@ -152,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    async fn deliver(&mut self, publish: packet::Publish) -> Result<(), ClientError> {
+    fn deliver(&mut self, publish: packet::Publish) -> Result<(), ClientError> {
         let (qos, id) = (publish.qos, publish.pkid);
         match self.publishes.try_send(publish) {
             // Without a receiver nobody wants to know.
@@ -162,14 +185,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         match qos {
             QoS::AtMostOnce => Ok(()),
             QoS::AtLeastOnce if !self.acknowledges => Ok(()),
-            QoS::AtLeastOnce => self.write(&Packet::PubAck(packet::PubAck::new(id))).await,
+            QoS::AtLeastOnce => self.acknowledge(id),
             QoS::ExactlyOnce => Err(ClientError::Unexpected("a publish with QoS 2")),
         }
     }
 
-    /// A peer that stopped reading must not block the driver for ever.
-    async fn write(&mut self, packet: &Packet) -> Result<(), ClientError> {
-        timeout(self.keep_alive, self.connection.write(packet)).await.map_err(|_| ClientError::Silent)??;
+    fn acknowledge(&mut self, id: u16) -> Result<(), ClientError> {
+        Ok(self.connection.queue(&Packet::PubAck(packet::PubAck::new(id)))?)
+    }
+
+    /// Sends what was queued. A peer that stopped reading must not block the driver for ever.
+    async fn flush(&mut self) -> Result<(), ClientError> {
+        timeout(self.keep_alive, self.connection.flush()).await.map_err(|_| ClientError::Silent)??;
         Ok(())
     }
 
