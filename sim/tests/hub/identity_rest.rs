@@ -80,6 +80,18 @@ async fn a_module_is_created_updated_with_keys_and_deleted() {
     }
 }
 
+/// The identity service escapes everything in a module's id but `$` and `%`.
+#[tokio::test]
+async fn a_percent_sign_in_a_path_stands_for_itself() {
+    let caller = Caller::new().await;
+    let path = format!("{MODULES}/a%x");
+    let create = json!({"moduleId": "a%x", "deviceId": DEVICE});
+    assert_eq!(caller.call(Method::PUT, &path, None, &create).await.0, 200);
+    let (status, module) = caller.get(&format!("{MODULES}/a%25x")).await;
+    assert_eq!((status, &module["moduleId"]), (200, &json!("a%x")));
+    assert_eq!(caller.call(Method::DELETE, &path, Some("*"), &Value::Null).await.0, 204);
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_with_a_message() {
     let caller = Caller::new().await;
