@@ -168,11 +168,16 @@ impl Daemon {
         };
         let (supervisor, orders) = Supervisor::new(steps, deployments.subscribe());
         let edge_hub = Identity::module(&options.device.device_id, EDGE_HUB)?;
-        let edge_hub_session =
-            EdgeHubSession::new(upstream.clone(), edge_hub.clone(), routes.clone(), spool.clone());
-        let (routes, known) = (routes.subscribe(), deployments.subscribe());
         let http = HttpClient::new(options.hub.https, options.hub.tls);
         let scope = Arc::new(Scope::open(http, upstream.clone(), spool.clone()).await);
+        let edge_hub_session = EdgeHubSession::new(
+            upstream.clone(),
+            edge_hub.clone(),
+            routes.clone(),
+            spool.clone(),
+            scope.clone(),
+        );
+        let (routes, known) = (routes.subscribe(), deployments.subscribe());
         let gateway_service =
             Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known, scope.clone());
         let gateway_service = Arc::new(gateway_service);

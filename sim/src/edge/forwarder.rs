@@ -15,15 +15,18 @@ use super::board::{ConfigStatus, LinkState, RuntimeState};
 use super::link::{Session, Upstream};
 use super::reported;
 use super::routes::Routes;
-use super::spool::{Consumer, Delivered, Endpoint, Spool};
+use super::scope::Scope;
+use super::spool::{Delivered, Endpoint, Spool};
 use crate::identity::{EDGE_HUB, Identity};
 use crate::module_client::{ModuleClient, Notices, TwinError};
 use crate::mqtt::{Client, ClientError, Error};
-use crate::topics::{ClientTopic, PropertyBag};
+use crate::topics::{ClientTopic, PropertyBag, system};
 
 /// Messages that may be without the hub's acknowledgement at once, and their bytes.
 const WINDOW: usize = 256;
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// After so many sessions in a row that came to nothing the hub is asked whether it knows the sender.
+const MAX_FRUITLESS: u32 = 2;
 /// Name of the last routes in the store.
 const KEPT_ROUTES: &str = "routes";
 
@@ -32,8 +35,11 @@ pub struct EdgeHubSession {
     upstream: Arc<Upstream>,
     routes: watch::Sender<Option<Arc<Routes>>>,
     spool: Spool,
+    scope: Arc<Scope>,
     /// How the topic of every message begins.
     prefix: String,
+    /// Sessions, one after the other, in which the hub took none of the messages that were sent.
+    fruitless: u32,
 }
 
 impl EdgeHubSession {
@@ -44,9 +50,10 @@ impl EdgeHubSession {
         edge_hub: Identity,
         routes: watch::Sender<Option<Arc<Routes>>>,
         spool: Spool,
+        scope: Arc<Scope>,
     ) -> Self {
         let empty = ClientTopic::Telemetry { identity: edge_hub, properties: PropertyBag::new() };
-        Self { upstream, routes, spool, prefix: empty.to_string() }
+        Self { upstream, routes, spool, scope, prefix: empty.to_string(), fruitless: 0 }
     }
 }
 
@@ -58,7 +65,7 @@ impl Session for EdgeHubSession {
     }
 
     async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
-        let Self { upstream, routes, spool, prefix } = self;
+        let Self { upstream, routes, spool, scope, prefix, fruitless } = self;
         let apply = |desired: &serde_json::Value| {
             let outcome = Routes::parse(desired);
             let mut status = config_status(desired, outcome.as_ref().err());
@@ -69,11 +76,19 @@ impl Session for EdgeHubSession {
             }
             upstream.board.update(|state| state.routes = status);
         };
-        let queue = async { spool.consumer(Endpoint::Upstream).await };
-        tokio::select! {
-            error = queue.then(|queue| empty(queue, prefix, client.mqtt())) => error.into(),
+        let mut sender = Sender {
+            prefix,
+            scope,
+            sent: false,
+            acknowledged: false,
+            suspicious: *fruitless >= MAX_FRUITLESS,
+        };
+        let end = tokio::select! {
+            error = sender.empty(spool, client.mqtt()) => error.into(),
             error = upstream.follow_twin(client, notices, apply, reported::edge_hub) => error,
-        }
+        };
+        *fruitless = if sender.sent && !sender.acknowledged { *fruitless + 1 } else { 0 };
+        end
     }
 }
 
@@ -104,46 +119,83 @@ fn report_problems(routes: &Routes, status: &mut ConfigStatus) {
     }
 }
 
-/// Sends what is in the queue until the connection ends. Safe to cancel: what the hub has not acknowledged stays.
-async fn empty(mut queue: Consumer, prefix: &str, client: &Client) -> ClientError {
-    let mut sent = FuturesOrdered::new();
-    let mut bytes = 0;
-    loop {
-        let has_room = sent.len() < WINDOW && bytes < WINDOW_BYTES;
-        tokio::select! {
-            Some(first) = sent.next() => {
-                let mut settled = Settled::default();
-                let mut outcome = settled.add(first);
-                // One removal for all acknowledgements that are there.
-                while outcome.is_ok() && let Some(Some(next)) = sent.next().now_or_never() {
-                    outcome = settled.add(next);
-                }
-                bytes -= settled.bytes;
-                queue.done(settled.done);
-                queue.reject(settled.rejected);
-                if let Err(error) = outcome {
-                    return error;
-                }
-            }
-            message = queue.next(), if has_room => {
-                let Delivered { id, path, body } = match message {
-                    Ok(message) => message,
-                    Err(error) => {
-                        tracing::error!("The gateway's store cannot be read: {error}");
-                        return ClientError::Closed;
+/// Empties the hub's queue in one session.
+struct Sender<'a> {
+    prefix: &'a str,
+    scope: &'a Scope,
+    sent: bool,
+    acknowledged: bool,
+    /// The hub may refuse the first message, by closing the connection.
+    suspicious: bool,
+}
+
+impl Sender<'_> {
+    /// Sends until the connection ends. Safe to cancel: what the hub has not acknowledged stays.
+    async fn empty(&mut self, spool: &Spool, client: &Client) -> ClientError {
+        let mut queue = spool.consumer(Endpoint::Upstream).await;
+        let mut sent = FuturesOrdered::new();
+        let mut bytes = 0;
+        loop {
+            let probing = self.suspicious && !self.acknowledged;
+            let has_room = sent.len() < if probing { 1 } else { WINDOW } && bytes < WINDOW_BYTES;
+            tokio::select! {
+                Some(first) = sent.next() => {
+                    let mut settled = Settled::default();
+                    let mut outcome = settled.add(first);
+                    // One removal for all acknowledgements that are there.
+                    while outcome.is_ok() && let Some(Some(next)) = sent.next().now_or_never() {
+                        outcome = settled.add(next);
                     }
-                };
-                let topic = format!("{prefix}{path}");
-                let size = topic.len() + body.len();
-                match client.start_publish(topic, body).await {
-                    Ok(acknowledged) => {
-                        bytes += size;
-                        sent.push_back(acknowledged.map(move |outcome| (id, size, outcome)));
+                    bytes -= settled.bytes;
+                    self.acknowledged |= !settled.done.is_empty();
+                    queue.done(settled.done);
+                    queue.reject(settled.rejected);
+                    if let Err(error) = outcome {
+                        return error;
                     }
-                    Err(error) => return error,
+                }
+                message = queue.next(), if has_room => {
+                    let Delivered { id, path, body } = match message {
+                        Ok(message) => message,
+                        Err(error) => {
+                            tracing::error!("The gateway's store cannot be read: {error}");
+                            return ClientError::Closed;
+                        }
+                    };
+                    if probing && self.is_refused(&path).await {
+                        queue.reject([id]);
+                        continue;
+                    }
+                    let topic = format!("{}{path}", self.prefix);
+                    let size = topic.len() + body.len();
+                    self.sent = true;
+                    match client.start_publish(topic, body).await {
+                        Ok(acknowledged) => {
+                            bytes += size;
+                            sent.push_back(acknowledged.map(move |outcome| (id, size, outcome)));
+                        }
+                        Err(error) => return error,
+                    }
                 }
             }
         }
+    }
+
+    /// True when the hub says that the sender of a message is no longer there, or no child of this device; then it
+    /// closes the connection for each attempt, and the message would stand in the way of all others.
+    async fn is_refused(&self, path: &str) -> bool {
+        let Ok(properties) = PropertyBag::parse(path) else { return false };
+        let device = properties.get(system::CONNECTION_DEVICE_ID).unwrap_or_default();
+        let sender = match properties.get(system::CONNECTION_MODULE_ID) {
+            Some(module) => Identity::module(device, module),
+            None => Identity::device(device),
+        };
+        let Ok(sender) = sender else { return false };
+        let is_refused = matches!(self.scope.member(&sender, true).await, Ok(None));
+        if is_refused {
+            tracing::error!("A message of {sender} is dropped: the hub does not know its sender any longer");
+        }
+        is_refused
     }
 }
 

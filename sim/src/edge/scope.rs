@@ -49,6 +49,9 @@ pub enum ScopeError {
     /// The hub does not answer the question.
     #[error("the hub refused to say who is in scope, with status {0}")]
     Refused(StatusCode),
+    /// Too many strangers came at once for the hub to be asked.
+    #[error("the hub is not asked for more clients at the moment")]
+    Busy,
     /// The answer makes no sense.
     #[error("the hub's answer of who is in scope cannot be read")]
     Malformed(#[from] serde_json::Error),
@@ -211,28 +214,17 @@ impl Scope {
             asked.retain(|_, when| when.elapsed() < ASK_AGAIN);
         }
         if asked.len() >= MAX_STRANGERS {
-            return Ok(self.known(identity));
+            return self.known(identity).map(Some).ok_or(ScopeError::Busy);
         }
         asked.insert(identity.clone(), Instant::now());
-        let own = encode_segment(self.identities().device_id());
-        let path = format!(
-            "/devices/{own}/modules/{}/deviceAndModuleInDeviceScope\
-             ?targetDeviceId={}&targetModuleId={}&api-version={API_VERSION}",
-            encode_segment(EDGE_HUB),
-            encode(identity.device_id()),
-            encode(identity.module_id().unwrap_or_default()),
-        );
-        match self.ask(&path).await {
+        match self.ask(&self.question(identity)).await {
             Ok(page) => {
                 if self.enter(page.devices.into_iter().chain(page.modules).collect(), false) {
                     self.keep();
                 }
                 Ok(self.known(identity))
             }
-            // The hub knows it not, or not as a child of this device.
-            Err(ScopeError::Refused(status))
-                if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS =>
-            {
+            Err(ScopeError::Refused(status)) if self.is_about_target(status).await => {
                 if self.members().remove(identity).is_some() {
                     self.keep();
                 }
@@ -244,6 +236,34 @@ impl Scope {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a refusal says that the hub does not know a client, or not as a child of this device. The hub uses one
+    /// status for that and for a gateway that it does not know, so it is asked for the gateway itself.
+    async fn is_about_target(&self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::NOT_FOUND => true,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let own = Identity::module(self.identities().device_id(), EDGE_HUB);
+                match own {
+                    Ok(own) => self.ask(&self.question(&own)).await.is_ok(),
+                    Err(_) => false,
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// The path that asks for one client.
+    fn question(&self, identity: &Identity) -> String {
+        format!(
+            "/devices/{}/modules/{}/deviceAndModuleInDeviceScope\
+             ?targetDeviceId={}&targetModuleId={}&api-version={API_VERSION}",
+            encode_segment(self.identities().device_id()),
+            encode_segment(EDGE_HUB),
+            encode(identity.device_id()),
+            encode(identity.module_id().unwrap_or_default()),
+        )
     }
 
     fn known(&self, identity: &Identity) -> Option<Member> {

@@ -18,7 +18,7 @@ use crate::world::{DEVICE, Edge, HUB, World, within_limit};
 
 const LEAF: &str = "leaf";
 
-fn login(id: &str, key: &str) -> Login {
+pub(crate) fn login(id: &str, key: &str) -> Login {
     let identity = Identity::from_client_id(id).unwrap();
     let key = SharedAccessKey::from_base64(key).unwrap();
     let expiry = unix_seconds(Timestamp::now()) + 600;
@@ -31,10 +31,14 @@ fn login(id: &str, key: &str) -> Login {
 
 async fn register(world: &World, id: &str, parent: &str) -> Login {
     let connection_string = world.service.register_leaf_device(id, parent).await.unwrap();
-    login(id, connection_string.expose().rsplit_once("SharedAccessKey=").unwrap().1)
+    login(id, key_of(&connection_string))
 }
 
-async fn connect(login: &Login, edge: &Edge) -> Client {
+pub(crate) fn key_of(connection_string: &kedge_sim::secret::Secret) -> &str {
+    connection_string.expose().rsplit_once("SharedAccessKey=").unwrap().1
+}
+
+pub(crate) async fn connect(login: &Login, edge: &Edge) -> Client {
     let (code, connection) = login.connect(edge).await;
     assert_eq!(code, ConnectReturnCode::Success);
     Client::new(connection)

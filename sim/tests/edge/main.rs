@@ -5,6 +5,8 @@ mod deployments;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod leaf;
 #[cfg(test)]
 mod local_apis;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::world::within_limit;
 
-const EDGED: &str = env!("CARGO_BIN_EXE_kedge-edged");
+pub(crate) const EDGED: &str = env!("CARGO_BIN_EXE_kedge-edged");
 const SENSOR: &str = env!("CARGO_BIN_EXE_kedge-sensor");
 
 async fn output(command: &mut Command) -> Output {

@@ -109,3 +109,23 @@ async fn a_full_store_takes_no_message_and_loses_none() {
     assert_eq!(arrived, (0..acknowledged).collect::<Vec<_>>());
     edge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_module_that_the_hub_has_lost_does_not_stand_in_the_way() {
+    let (world, edge) = World::with_sensor().await;
+    let leaf = world.service.register_leaf_device("gone", DEVICE).await.unwrap();
+    edge.running(SENSOR).await;
+    change_routes(&world, &json!({"routes": {"all": "FROM /messages/* INTO $upstream"}})).await;
+    let mut gone = crate::leaf::connect(&crate::leaf::login("gone", crate::leaf::key_of(&leaf)), &edge).await;
+    let mut connection = in_place_of_the_sensor(&edge).await;
+    world.mqtt.cut();
+    edge.state(|state| matches!(state.edge_hub, LinkState::Disconnected(_))).await;
+    gone.publish("devices/gone/messages/events/", "{}").await;
+    send(&mut connection, 0..5).await;
+    world.service.delete_device("gone").await.unwrap();
+    world.mqtt.mend();
+    assert_eq!(numbers(&world, 5).await, (0..5).collect::<Vec<_>>());
+    let state = edge.state(|state| state.store.usage.messages == 0).await;
+    assert_eq!((state.store.usage.rejected, state.store.usage.expired), (1, 0));
+    edge.stop().await;
+}
