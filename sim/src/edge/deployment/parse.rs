@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 use super::{Deployment, DeploymentError, DesiredStatus, RegistryCredential, RuntimeSettings};
 use crate::secret::without_quoted_text;
 
-/// Variables of edgeAgent and edgeHub that this runtime follows.
-const AGENT_VARIABLES: [&str; 2] = ["RuntimeLogLevel", "UpstreamProtocol"];
-const HUB_VARIABLES: [&str; 2] = ["MaxConnectedClients", "UpstreamProtocol"];
+/// The protocol to the hub; here it is always MQTT.
+const UPSTREAM_PROTOCOL: (&str, &str) = ("UpstreamProtocol", "Mqtt");
+/// The level that modules get from edgeAgent.
+const LOG_LEVEL: &str = "RuntimeLogLevel";
 
 /// Reads the `desired` part of the twin of `$edgeAgent`.
 pub(super) fn deployment(desired: &Value) -> Result<Deployment, DeploymentError> {
@@ -128,14 +129,18 @@ fn ignored(desired: &Map<String, Value>, deployment: &Deployment) -> Vec<String>
     if desired.get("integrity").is_some_and(|integrity| !integrity.is_null()) {
         ignored.push("integrity".to_owned());
     }
-    for (name, followed) in [("edgeAgent", AGENT_VARIABLES), ("edgeHub", HUB_VARIABLES)] {
+    for name in ["edgeAgent", "edgeHub"] {
         let Some(module) = deployment.system_modules.get(name) else { continue };
         if module.status == DesiredStatus::Stopped {
             ignored.push(format!("status of {name}"));
         }
-        let is_followed = |variable: &str| followed.iter().any(|known| known.eq_ignore_ascii_case(variable));
-        let unknown = module.env.keys().filter(|variable| !is_followed(variable));
-        ignored.extend(unknown.map(|variable| format!("env {variable} of {name}")));
+        let is_followed = |variable: &str, value: &str| {
+            let (protocol, mqtt) = UPSTREAM_PROTOCOL;
+            (variable.eq_ignore_ascii_case(protocol) && value.eq_ignore_ascii_case(mqtt))
+                || (variable.eq_ignore_ascii_case(LOG_LEVEL) && name == "edgeAgent")
+        };
+        let unknown = module.env.iter().filter(|(variable, value)| !is_followed(variable, value));
+        ignored.extend(unknown.map(|(variable, _)| format!("env {variable} of {name}")));
     }
     ignored
 }
