@@ -100,6 +100,8 @@ pub enum Command {
     Hub(commands::hub::Args),
     /// Measure how long things take and how large they are
     Bench(commands::bench::Args),
+    /// Send telemetry for minutes while the hub, the edge and the pod fail, and prove that none is lost
+    Soak(commands::soak::Args),
     /// Try bytes that a client may send, guided by what code they reach
     Fuzz(commands::fuzz::Args),
     /// Run every test: unit and golden tests, tests of the command line, end-to-end tests

@@ -81,7 +81,11 @@ impl Image {
                 on_base: false,
             },
             Self::TemperatureSensor => Recipe {
-                sources: vec![folder("image/temperature-sensor"), binary("kedge-sensor")],
+                sources: vec![
+                    folder("image/temperature-sensor"),
+                    binary("kedge-sensor"),
+                    binary("kedge-load"),
+                ],
                 target: None,
                 on_base: false,
             },
@@ -135,7 +139,7 @@ mod tests {
             copy(&root.join(part), &folder.path().join(part));
         }
         fs_err::create_dir(folder.path().join("programs")).unwrap();
-        for program in ["kedge-hub", "kedge-edged", "kedge-sensor"] {
+        for program in ["kedge-hub", "kedge-edged", "kedge-sensor", "kedge-load"] {
             fs_err::write(folder.path().join("programs").join(program), program).unwrap();
         }
         folder
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn after_a_change_to_one_file_only_what_depends_on_it_is_rebuilt() {
-        let cases: [(&str, &[Image]); 22] = [
+        let cases: [(&str, &[Image]); 23] = [
             ("image/Dockerfile", &[Image::Edge]),
             ("image/finish.sh", &[Image::Edge]),
             ("image/rootfs/common/etc/docker/daemon.json", &[Image::Edge]),
@@ -180,6 +184,7 @@ mod tests {
             ("programs/kedge-hub", &[Image::Hub]),
             ("image/temperature-sensor/Dockerfile", &[Image::TemperatureSensor]),
             ("programs/kedge-sensor", &[Image::TemperatureSensor]),
+            ("programs/kedge-load", &[Image::TemperatureSensor]),
             ("kind-cluster/registry/Dockerfile", &[Image::Registry]),
             ("kind-cluster/registry/config.yml", &[Image::Registry]),
             ("kind-cluster/node/Dockerfile", &[Image::Node]),

@@ -31,6 +31,7 @@ pub mod report;
 pub mod room;
 pub mod session;
 pub mod settings;
+pub mod soak;
 pub mod sources;
 pub mod steps;
 pub mod text_file;

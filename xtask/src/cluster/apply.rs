@@ -126,6 +126,7 @@ async fn get(client: &Client, object: &Object) -> Result<Option<Value>> {
         Object::Secret(it) => one(namespaced(client, &it.metadata.namespace), it).await,
         Object::ConfigMap(it) => one(namespaced(client, &it.metadata.namespace), it).await,
         Object::ServiceAccount(it) => one(namespaced(client, &it.metadata.namespace), it).await,
+        Object::PersistentVolumeClaim(it) => one(namespaced(client, &it.metadata.namespace), &**it).await,
         Object::Deployment(it) => one(namespaced(client, &it.metadata.namespace), &**it).await,
     }
 }
@@ -143,6 +144,9 @@ async fn patch(client: &Client, object: &Object, params: &PatchParams) -> Result
         Object::Secret(it) => one(namespaced(client, &it.metadata.namespace), it, params).await,
         Object::ConfigMap(it) => one(namespaced(client, &it.metadata.namespace), it, params).await,
         Object::ServiceAccount(it) => one(namespaced(client, &it.metadata.namespace), it, params).await,
+        Object::PersistentVolumeClaim(it) => {
+            one(namespaced(client, &it.metadata.namespace), &**it, params).await
+        }
         Object::Deployment(it) => one(namespaced(client, &it.metadata.namespace), &**it, params).await,
     }
 }

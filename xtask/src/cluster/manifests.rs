@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kedge_sim::secret::{Secret as Hidden, without_quoted_text};
 use serde::de::DeserializeOwned;
@@ -42,6 +42,8 @@ pub enum Object {
     ConfigMap(ConfigMap),
     /// A service account.
     ServiceAccount(ServiceAccount),
+    /// A claim to storage.
+    PersistentVolumeClaim(Box<PersistentVolumeClaim>),
     /// A Deployment.
     Deployment(Box<Deployment>),
 }
@@ -79,6 +81,7 @@ impl Object {
             Self::Secret(it) => ("Secret", &it.metadata),
             Self::ConfigMap(it) => ("ConfigMap", &it.metadata),
             Self::ServiceAccount(it) => ("ServiceAccount", &it.metadata),
+            Self::PersistentVolumeClaim(it) => ("PersistentVolumeClaim", &it.metadata),
             Self::Deployment(it) => ("Deployment", &it.metadata),
         };
         format!("{kind} `{}`", metadata.name.as_deref().unwrap_or("?"))
@@ -103,6 +106,7 @@ impl Object {
             Self::Secret(it) => &mut it.metadata,
             Self::ConfigMap(it) => &mut it.metadata,
             Self::ServiceAccount(it) => &mut it.metadata,
+            Self::PersistentVolumeClaim(it) => &mut it.metadata,
             Self::Deployment(it) => &mut it.metadata,
         }
     }
@@ -124,7 +128,10 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
         match object {
             Object::Secret(secret) => fill_secret(secret, values),
             Object::Deployment(deployment) => fill_deployment(deployment, values.image, &checksum)?,
-            Object::Namespace(_) | Object::ConfigMap(_) | Object::ServiceAccount(_) => {}
+            Object::Namespace(_)
+            | Object::ConfigMap(_)
+            | Object::ServiceAccount(_)
+            | Object::PersistentVolumeClaim(_) => {}
         }
     }
     for (kind, name) in [("Secret", CREDENTIALS), ("Secret", PULL_SECRET), ("Deployment", DEPLOYMENT)] {
@@ -225,6 +232,7 @@ fn object(value: &serde_json::Value, found: &mut Vec<Found>) -> Option<Object> {
         "Secret" => typed(value, found).map(Object::Secret),
         "ConfigMap" => typed(value, found).map(Object::ConfigMap),
         "ServiceAccount" => typed(value, found).map(Object::ServiceAccount),
+        "PersistentVolumeClaim" => typed(value, found).map(|it| Object::PersistentVolumeClaim(Box::new(it))),
         "Deployment" => typed(value, found).map(|it| Object::Deployment(Box::new(it))),
         other => {
             let text = format!("the kind is {other:?}, which KEdge does not apply");

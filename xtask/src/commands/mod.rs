@@ -15,6 +15,7 @@ pub mod plan;
 pub mod registry;
 pub mod render;
 pub mod run;
+pub mod soak;
 pub mod status;
 pub mod test;
 pub mod up;
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Registry(command) => registry::run(setup, &command).await,
         Command::Hub(args) => hub::run(setup, &args).await,
         Command::Bench(args) => bench::run(setup, cli.global.selection(), &args).await,
+        Command::Soak(args) => soak::run(setup, &args).await,
         Command::Fuzz(args) => fuzz::run(&setup, &args).await,
         Command::Test(args) => test::run(setup, &args).await,
         // These make nothing that would have to be put in order, so Ctrl-C ends them where they are.

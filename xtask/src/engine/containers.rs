@@ -6,8 +6,8 @@ use std::io::Read as _;
 use anyhow::{Context, Result, anyhow, bail};
 use bollard::models::{ContainerStateStatusEnum, Volume, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, LogsOptionsBuilder,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder,
+    LogsOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -165,7 +165,23 @@ impl Engine {
         Ok(())
     }
 
-    async fn start(&self, name: &str) -> Result<()> {
+    /// Kills a container, and leaves it as it is.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn kill(&self, name: &str) -> Result<()> {
+        let kill = KillContainerOptionsBuilder::new().signal("KILL").build();
+        let killed = self.docker.kill_container(name, Some(kill)).await;
+        killed
+            .map_err(|error| self.told(error))
+            .with_context(|| format!("failed to kill the container `{name}`"))
+    }
+
+    /// Starts a container that has ended.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn start(&self, name: &str) -> Result<()> {
         let started = self.docker.start_container(name, None).await;
         started
             .map_err(|error| self.told(error))

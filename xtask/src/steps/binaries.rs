@@ -13,7 +13,7 @@ use crate::paths::Paths;
 use crate::plan::Condition;
 
 const LIMIT: Duration = Duration::from_secs(20 * 60);
-const PROGRAMS: [&str; 3] = ["kedge-hub", "kedge-edged", "kedge-sensor"];
+const PROGRAMS: [&str; 4] = ["kedge-hub", "kedge-edged", "kedge-sensor", "kedge-load"];
 const FLAGS: &str = "-C target-feature=+crt-static";
 
 /// The target triple. Naming it keeps the static linking away from build scripts and procedural macros.
