@@ -209,33 +209,6 @@ impl ServiceClient {
         Ok(serde_json::from_slice(&answer)?)
     }
 
-    /// Calls a method of a device; gives its status and payload.
-    pub async fn call_device_method(
-        &self,
-        device: &str,
-        method: &str,
-        payload: &Value,
-    ) -> Result<Value, ServiceError> {
-        self.call_method(&device_twin_path(device), method, payload).await
-    }
-
-    /// Calls a method of a module; gives its status and payload.
-    pub async fn call_module_method(
-        &self,
-        device: &str,
-        module: &str,
-        method: &str,
-        payload: &Value,
-    ) -> Result<Value, ServiceError> {
-        self.call_method(&module_twin_path(device, module), method, payload).await
-    }
-
-    async fn call_method(&self, twin: &str, method: &str, payload: &Value) -> Result<Value, ServiceError> {
-        let body = json!({"methodName": method, "payload": payload});
-        let answer = self.call(Method::POST, &format!("{twin}/methods"), None, Some(&body)).await?;
-        Ok(serde_json::from_slice(&answer)?)
-    }
-
     /// Reads telemetry after an offset, which is 0 at first. When there is none, waits for some, for at most
     /// `wait` in whole seconds and [`MAX_TELEMETRY_WAIT`].
     pub async fn telemetry(

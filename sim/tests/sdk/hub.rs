@@ -139,6 +139,16 @@ impl Hub {
     }
 }
 
+impl Drop for Hub {
+    /// A test that has failed tells what the hub has seen.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs_err::read_to_string(self.folder.path().join("hub.log")).unwrap_or_default();
+            eprintln!("the hub has written:\n{log}");
+        }
+    }
+}
+
 /// The port of HTTPS where this process may have it, else one that is free.
 async fn https_address(address: Ipv4Addr) -> SocketAddr {
     match TcpListener::bind((address, HTTPS)).await {
