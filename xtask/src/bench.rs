@@ -11,24 +11,46 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+/// What a quantity should be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Goal {
+    /// No more than this.
+    AtMost(f64),
+    /// No less than this.
+    AtLeast(f64),
+    /// Anything: it is told for comparison.
+    None,
+}
+
 /// One quantity, measured several times.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measure {
     /// What was measured.
     pub name: String,
-    /// `s`, `MB` or `%`.
+    /// `s`, `MB`, `%` and the like.
     pub unit: &'static str,
-    /// The most that it should be.
-    pub goal: f64,
+    /// What it should be.
+    pub goal: Goal,
     /// Every value, in the order of measurement.
     pub values: Vec<f64>,
 }
 
 impl Measure {
-    /// A quantity without values so far.
-    pub fn new(name: impl Into<String>, unit: &'static str, goal: f64) -> Self {
-        Self { name: name.into(), unit, goal, values: Vec::new() }
+    /// A quantity that should be small, without values so far.
+    pub fn new(name: impl Into<String>, unit: &'static str, most: f64) -> Self {
+        Self { name: name.into(), unit, goal: Goal::AtMost(most), values: Vec::new() }
+    }
+
+    /// A quantity that should be large.
+    pub fn at_least(name: impl Into<String>, unit: &'static str, least: f64) -> Self {
+        Self { goal: Goal::AtLeast(least), ..Self::told(name, unit) }
+    }
+
+    /// A quantity that is told for comparison.
+    pub fn told(name: impl Into<String>, unit: &'static str) -> Self {
+        Self { name: name.into(), unit, goal: Goal::None, values: Vec::new() }
     }
 
     /// The value in the middle; `None` when there is none.
@@ -41,10 +63,14 @@ impl Measure {
         Some(f64::midpoint(lower, upper))
     }
 
-    /// Whether the median is within the goal.
+    /// Whether the median is what it should be.
     #[must_use]
     pub fn is_met(&self) -> bool {
-        self.median().is_some_and(|median| median <= self.goal)
+        self.median().is_some_and(|median| match self.goal {
+            Goal::AtMost(most) => median <= most,
+            Goal::AtLeast(least) => median >= least,
+            Goal::None => true,
+        })
     }
 
     /// One line of the table.
@@ -53,12 +79,14 @@ impl Measure {
         let least = self.values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let Some(median) = self.median() else { return format!("{:44} not measured", self.name) };
-        let (unit, goal, count) = (self.unit, self.goal, self.values.len());
-        let verdict = if self.is_met() { "ok" } else { "OVER" };
-        format!(
-            "{:44} {median:>8.2} {unit:2} {least:>8.2} {most:>8.2} {count:>4}  {goal:>6.1} {unit:2} {verdict}",
-            self.name
-        )
+        let (unit, count) = (self.unit, self.values.len());
+        let row = format!("{:44} {median:>8.2} {unit:2} {least:>8.2} {most:>8.2} {count:>4}", self.name);
+        let verdict = |over: &'static str| if self.is_met() { "ok" } else { over };
+        match self.goal {
+            Goal::AtMost(goal) => format!("{row}  {goal:>6.1} {unit:2} {}", verdict("OVER")),
+            Goal::AtLeast(goal) => format!("{row}  {goal:>6.1} {unit:2} {}", verdict("UNDER")),
+            Goal::None => row,
+        }
     }
 }
 
@@ -164,8 +192,12 @@ mod tests {
         assert_eq!(measure.median(), Some(2.5));
         assert!(measure.is_met());
         assert!(measure.row().ends_with("ok"), "{}", measure.row());
-        measure.goal = 2.0;
+        measure.goal = Goal::AtMost(2.0);
         assert!(measure.row().ends_with("OVER"), "{}", measure.row());
+        measure.goal = Goal::AtLeast(3.0);
+        assert!(measure.row().ends_with("UNDER"), "{}", measure.row());
+        measure.goal = Goal::None;
+        assert!(measure.is_met() && measure.row().ends_with("   4"), "{}", measure.row());
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod exit;
 pub mod image_reference;
 pub mod images;
 pub mod inputs;
+pub mod load;
 pub mod observe;
 pub mod paths;
 pub mod place;

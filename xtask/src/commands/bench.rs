@@ -13,7 +13,7 @@ use crate::images::Image;
 use crate::plan::Action;
 use crate::process::Process;
 use crate::session::Setup;
-use crate::{edge, steps};
+use crate::{edge, load, preflight, steps};
 
 /// A run that takes longer has hung.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -31,6 +31,9 @@ pub struct Args {
     /// Measure as well what takes minutes: compiling this program and building the node image from nothing
     #[arg(long)]
     cold: bool,
+    /// Measure the load that the hub takes, and nothing else
+    #[arg(long, conflicts_with = "cold")]
+    load: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,10 +46,16 @@ pub struct Args {
 pub async fn run(setup: Setup, selection: Vec<OsString>, args: &Args) -> Result<()> {
     let bench = Bench { setup, selection, runs: usize::from(args.runs) };
     if bench.setup.dry_run {
-        print!("{}", outline(bench.runs, args.cold));
+        preflight::show_missing(&preflight::LOAD);
+        print!("{}", if args.load { load::outline() } else { outline(bench.runs, args.cold) });
         return Ok(());
     }
-    let measures = bench.measure(args.cold).await.context(LEFT)?;
+    preflight::ensure_tools(preflight::absent(&preflight::LOAD), bench.setup.yes).await?;
+    let mut measures = Vec::new();
+    if !args.load {
+        measures.extend(bench.measure(args.cold).await.context(LEFT)?);
+    }
+    measures.extend(load::measure(&bench.setup).await?);
     let folder = bench.setup.paths.project.join("target/kedge/bench");
     fs_err::create_dir_all(&folder)?;
     let now = Timestamp::now();
@@ -79,6 +88,7 @@ fn outline(runs: usize, cold: bool) -> String {
          - `e2e --yes`, once to fill the caches and {runs} times\n\
          - `up --yes`, `verify`, `up` {quick} times, `down`\n"
     );
+    text += &load::outline();
     if cold {
         text += "- `cargo build --package xtask` from nothing, once\n- the build of the node image from nothing, once\n";
     }

@@ -11,6 +11,7 @@ use crate::execute::Effect;
 use crate::inputs::{Fingerprint, Source};
 use crate::paths::Paths;
 use crate::plan::Condition;
+use crate::process::Process;
 
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 const PROGRAMS: [&str; 4] = ["kedge-hub", "kedge-edged", "kedge-sensor", "kedge-load"];
@@ -53,17 +54,8 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     let folder = folder(&context.paths);
     let before = compiled(&folder).ok();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    context
-        .process("binaries", "compile KEdge's programs", cargo)
-        .args(["build", "--release", "--locked", "--package", "kedge-sim", "--bins", "--target", &target()])
-        .envs([
-            ("CARGO_TARGET_DIR", context.paths.project.join("target/static").into_os_string()),
-            ("RUSTFLAGS", FLAGS.into()),
-        ])
-        .dir(&context.paths.project)
-        .limit(LIMIT)
-        .run()
-        .await?;
+    let process = context.process("binaries", "compile KEdge's programs", cargo).limit(LIMIT);
+    compilation(&context.paths, process).run().await?;
     fs_err::write(stamp(&folder), record(context, &folder)?)?;
     // What an image is made of may be known by the programs of before.
     context.forget_fingerprints();
@@ -72,6 +64,18 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     } else {
         Effect::changed("compiled")
     })
+}
+
+/// Makes a process of cargo one that compiles the programs.
+#[must_use]
+pub fn compilation(paths: &Paths, cargo: Process) -> Process {
+    cargo
+        .args(["build", "--release", "--locked", "--package", "kedge-sim", "--bins", "--target", &target()])
+        .envs([
+            ("CARGO_TARGET_DIR", paths.project.join("target/static").into_os_string()),
+            ("RUSTFLAGS", FLAGS.into()),
+        ])
+        .dir(&paths.project)
 }
 
 /// Beside the programs: what they were compiled from, and what came of it.
