@@ -49,7 +49,8 @@ impl Link {
         self.open_session(identity, token, false).await
     }
 
-    /// As [`Link::open`], for a caller that acknowledges what arrives when somebody else has it.
+    /// As [`Link::open`], for a caller that acknowledges what arrives when somebody else has it. It begins a session
+    /// of its own, since those for whom it speaks say anew to what they subscribe.
     pub async fn open_relay(
         &self,
         identity: &Identity,
@@ -62,15 +63,16 @@ impl Link {
         &self,
         identity: &Identity,
         token: Secret,
-        manual_acknowledgements: bool,
+        is_relay: bool,
     ) -> Result<(Client, Incoming), ClientError> {
         let options = Options {
             client_id: identity.client_id(),
             username: identity.username(&self.hub_name),
             password: token,
             keep_alive: KEEP_ALIVE,
+            clean_session: is_relay,
             max_packet: MAX_PACKET,
-            manual_acknowledgements,
+            manual_acknowledgements: is_relay,
         };
         let opened = timeout(CONNECT_TIMEOUT, async {
             let stream =

@@ -131,6 +131,7 @@ async fn open(target: &Target, account: Account) -> anyhow::Result<(Client, Inco
         username: account.username,
         password: account.password,
         keep_alive: KEEP_ALIVE,
+        clean_session: false,
         manual_acknowledgements: false,
         max_packet: MAX_PACKET,
     };

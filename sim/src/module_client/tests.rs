@@ -28,6 +28,7 @@ impl Peer {
             password: Secret::new("p"),
             keep_alive: Duration::from_secs(30),
             max_packet: MAX_PACKET,
+            clean_session: false,
             manual_acknowledgements: false,
         };
         let (client, incoming) = Client::connect(ours, &options).await.unwrap();

@@ -34,6 +34,8 @@ pub struct Options {
     pub password: Secret,
     /// How long the connection may be silent.
     pub keep_alive: Duration,
+    /// Whether an earlier session of this client is forgotten; else it goes on, with its subscriptions.
+    pub clean_session: bool,
     /// Largest packet in either direction.
     pub max_packet: usize,
     /// Whether the caller acknowledges what the server publishes, by [`Client::acknowledge`]; else it is acknowledged
@@ -187,7 +189,7 @@ where
 {
     let mut connect = packet::Connect::new(&options.client_id);
     connect.keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
-    connect.clean_session = false;
+    connect.clean_session = options.clean_session;
     connect.set_login(&options.username, options.password.expose());
     connection.write(&Packet::Connect(connect)).await?;
     match connection.read().await? {

@@ -53,6 +53,7 @@ impl Program {
             password: Secret::new(token(&identity.resource(HUB), &key)),
             keep_alive: Duration::from_secs(60),
             max_packet: 1024 * 1024,
+            clean_session: false,
             manual_acknowledgements: false,
         };
         let tls = tls::client_config(Trust::Only(&self.ca_pem)).unwrap();

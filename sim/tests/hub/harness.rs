@@ -370,6 +370,7 @@ pub(crate) fn options(client_id: &str, username: &str, password: &str) -> Option
         password: Secret::new(password),
         keep_alive: Duration::from_secs(60),
         max_packet: MAX_PACKET,
+        clean_session: false,
         manual_acknowledgements: false,
     }
 }

@@ -13,6 +13,7 @@ fn options() -> Options {
         password: Secret::new("token"),
         keep_alive: Duration::from_secs(30),
         max_packet: LIMIT,
+        clean_session: true,
         manual_acknowledgements: false,
     }
 }
@@ -47,6 +48,7 @@ async fn connect_with(answer: Packet) -> (Server, Result<(Client, Incoming), Cli
     let (connected, ()) = tokio::join!(Client::connect(ours, &options), async {
         let Packet::Connect(connect) = server.read().await else { panic!("no CONNECT") };
         assert_eq!((connect.client_id.as_str(), connect.keep_alive), ("d/m", 30));
+        assert_eq!(connect.clean_session, options.clean_session);
         assert_eq!(connect.login.expect("a login").password, "token");
         server.write(answer).await;
     });
