@@ -20,6 +20,8 @@ use tokio::sync::watch;
 const MAX_GROUP: usize = 512;
 /// How soon a group that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What a large group has added to the log is cut off to this size afterwards, in bytes.
+const JOURNAL_LIMIT: u32 = 16 * 1024 * 1024;
 /// How long a statement waits for a lock that another connection holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,7 @@ pub fn open(path: &Path, durability: Durability, schema: &[&str]) -> Result<Conn
         Durability::Power => "FULL",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     let known = u32::try_from(schema.len()).unwrap_or(u32::MAX);
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;

@@ -1,6 +1,7 @@
 //! The configuration of the hub: a small file, and the secrets that it names.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 use rustls::ServerConfig;
 use serde::Deserialize;
 
+use super::Retention;
 use crate::identity::validate_id;
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
@@ -32,6 +34,8 @@ pub struct Config {
     pub device_ca: Option<String>,
     /// The id scope of the provisioning service.
     pub id_scope: String,
+    /// How much telemetry is kept.
+    pub retention: Retention,
 }
 
 /// `hub.toml`.
@@ -60,10 +64,24 @@ pub struct ConfigFile {
     /// The id scope of the provisioning service.
     #[serde(default = "default_id_scope")]
     pub id_scope: String,
+    /// About how many messages of telemetry are kept.
+    #[serde(default = "default_telemetry_messages")]
+    pub telemetry_max_messages: NonZeroU64,
+    /// About how many bytes of telemetry are kept.
+    #[serde(default = "default_telemetry_bytes")]
+    pub telemetry_max_bytes: NonZeroU64,
 }
 
 fn default_id_scope() -> String {
     DEFAULT_ID_SCOPE.to_owned()
+}
+
+fn default_telemetry_messages() -> NonZeroU64 {
+    NonZeroU64::new(Retention::default().messages).unwrap_or(NonZeroU64::MAX)
+}
+
+fn default_telemetry_bytes() -> NonZeroU64 {
+    NonZeroU64::new(Retention::default().bytes).unwrap_or(NonZeroU64::MAX)
 }
 
 fn default_https() -> SocketAddr {
@@ -98,7 +116,9 @@ impl ConfigFile {
         let (host_name, state_folder) = (self.host_name.clone(), self.state_folder.clone());
         validate_id(&self.id_scope).context("id_scope is not an id scope")?;
         let id_scope = self.id_scope.clone();
-        Ok(Config { host_name, tls, owner_key, state_folder, device_ca, id_scope })
+        let (messages, bytes) = (self.telemetry_max_messages.get(), self.telemetry_max_bytes.get());
+        let retention = Retention { messages, bytes };
+        Ok(Config { host_name, tls, owner_key, state_folder, device_ca, id_scope, retention })
     }
 }
 
@@ -137,7 +157,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = ConfigFile::read(&write_files(folder.path(), "")).unwrap();
         assert_eq!((file.https.port(), file.mqtt.port()), (443, 8883));
-        assert_eq!(file.load().unwrap().host_name, "hub.test");
+        let config = file.load().unwrap();
+        assert_eq!((config.host_name.as_str(), config.retention), ("hub.test", Retention::default()));
+        let limits = "telemetry_max_messages = 7\ntelemetry_max_bytes = 9";
+        let file = ConfigFile::read(&write_files(folder.path(), limits)).unwrap();
+        assert_eq!(file.load().unwrap().retention, Retention { messages: 7, bytes: 9 });
         let file = ConfigFile::read(&write_files(folder.path(), "mqtt = \"127.0.0.1:0\"")).unwrap();
         assert_eq!(file.mqtt, "127.0.0.1:0".parse().unwrap());
     }
@@ -147,6 +171,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = format!("{:#}", ConfigFile::read(&write_files(folder.path(), "typo = 1")).unwrap_err());
         assert!(error.contains("hub.toml") && error.contains("typo"), "{error}");
+        let nothing_kept = write_files(folder.path(), "telemetry_max_messages = 0");
+        let error = format!("{:#}", ConfigFile::read(&nothing_kept).unwrap_err());
+        assert!(error.contains("telemetry_max_messages"), "{error}");
         let file = ConfigFile::read(&write_files(folder.path(), "")).unwrap();
         let load = |file: ConfigFile| format!("{:#}", file.load().unwrap_err());
         assert!(load(ConfigFile { host_name: "a/b".into(), ..file.clone() }).contains("host_name"));

@@ -15,8 +15,8 @@ mod store;
 
 pub use config::{Config, ConfigFile, DEFAULT_ID_SCOPE};
 pub use faults::FaultSettings;
+pub use store::Retention;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use std::time::Duration;
@@ -54,7 +54,9 @@ pub struct Listeners {
 /// Runs the hub until `shutdown`; open connections are dropped then. An error means that its state cannot be read.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let authority = Authority::new(&config.host_name, config.owner_key.clone(), config.device_ca);
-    let hub = Arc::new(Hub::open(authority, Provisioning::new(&config.id_scope), &config.state_folder)?);
+    let provisioning = Provisioning::new(&config.id_scope);
+    let (store, storage) = Storage::open(&config.state_folder, config.retention)?;
+    let hub = Arc::new(Hub::new(authority, provisioning, store, storage));
     let https = http::serve(
         listeners.https,
         config.tls.clone(),
@@ -108,13 +110,11 @@ struct State {
 }
 
 impl Hub {
-    /// A hub with the state in the folder.
-    fn open(authority: Authority, provisioning: Provisioning, state_folder: &Path) -> anyhow::Result<Self> {
-        let (store, storage) = Storage::open(state_folder)?;
+    fn new(authority: Authority, provisioning: Provisioning, store: Store, storage: Storage) -> Self {
         authority.set_added_authorities(&rest::certificates::texts(&store));
         let state = Mutex::new(State { store, ..State::default() });
         let (faults, latest_message) = (Faults::default(), watch::Sender::new(Receipt::NONE));
-        Ok(Self { authority, provisioning, faults, state, storage, latest_message })
+        Self { authority, provisioning, faults, state, storage, latest_message }
     }
 
     /// The time at which tokens and certificates are looked at.

@@ -105,6 +105,7 @@ async fn a_daemon_that_is_killed_loses_nothing_that_it_acknowledged() {
         device_ca: None,
         id_scope: hub::DEFAULT_ID_SCOPE.to_owned(),
         owner_key: owner_key.clone(),
+        retention: Default::default(),
         state_folder: folder.path().join("hub"),
     };
     let shutdown = CancellationToken::new();

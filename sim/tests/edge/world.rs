@@ -76,6 +76,7 @@ impl World {
             device_ca: None,
             id_scope: hub::DEFAULT_ID_SCOPE.to_owned(),
             owner_key: owner_key.clone(),
+            retention: Default::default(),
             state_folder: folder.path().join("hub"),
         };
         let bind = async || TcpListener::bind(LOOPBACK).await.unwrap();

@@ -105,6 +105,7 @@ impl TestHub {
             host_name: HUB.to_owned(),
             tls: tls::server_config(&issued.chain_pem, &issued.key_pem).unwrap(),
             owner_key: owner_key.clone(),
+            retention: Default::default(),
             state_folder: state.path().to_owned(),
             id_scope: hub::DEFAULT_ID_SCOPE.to_owned(),
             device_ca: Some(device_ca.certificate_pem().to_owned()),

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::hub::authority::Authority;
 use crate::hub::dps::Provisioning;
-use crate::hub::store::{Authentication, DeviceSpec, Precondition};
+use crate::hub::store::{Authentication, DeviceSpec, Precondition, Retention, Storage};
 use crate::mqtt::QoS;
 use crate::mqtt::packet::{Connect, Subscribe};
 use crate::sas::{CLOCK_SKEW_SECS, SharedAccessKey, sign, unix_seconds};
@@ -36,7 +36,8 @@ impl std::ops::Deref for TestHub {
 fn hub() -> TestHub {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(HUB, SharedAccessKey::generate().unwrap(), None);
-    let hub = Hub::open(authority, Provisioning::new("scope"), folder.path()).unwrap();
+    let (store, storage) = Storage::open(folder.path(), Retention::default()).unwrap();
+    let hub = Hub::new(authority, Provisioning::new("scope"), store, storage);
     let authentication = Some(Authentication::Sas { primary: key(), secondary: key() });
     let spec = DeviceSpec { authentication, ..DeviceSpec::default() };
     hub.state().store.create_device("d", spec, Timestamp::now()).unwrap();

@@ -1,5 +1,5 @@
 //! Messages from services to devices: a queue for each device, in which a message stays until the device has
-//! confirmed it, or until it expires or was delivered too often. All of it is in memory, and bounded.
+//! confirmed it, or until it expires or was delivered too often. All of it is in memory as well, and bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -137,6 +137,10 @@ impl CloudQueues {
         self.bytes += message.size();
         self.queues.entry(row.get(0)?).or_default().push_back(message);
         Ok(())
+    }
+
+    pub(super) fn last_sequence(&self) -> Option<u64> {
+        self.queues.values().flatten().map(|message| message.sequence).max()
     }
 
     pub(super) fn len(&self, device: &str) -> usize {

@@ -70,6 +70,10 @@ impl Feedback {
     pub(super) fn load(&mut self, sequence: u64, record: FeedbackRecord) {
         self.0.push_back(Entry { sequence, record, lock: None });
     }
+
+    pub(super) fn last_sequence(&self) -> Option<u64> {
+        self.0.iter().map(|entry| entry.sequence).max()
+    }
 }
 
 impl Store {

@@ -26,6 +26,7 @@ pub(super) use record::{Authentication, Device, DeviceSpec, Module, ModuleSpec, 
 pub(super) use registry::Precondition;
 pub(super) use scope::ScopePage;
 pub(super) use storage::Storage;
+pub use telemetry::Retention;
 pub(super) use telemetry::{Page, TelemetryQuery};
 pub(super) use twin::{Properties, Twin, TwinError, with_version};
 

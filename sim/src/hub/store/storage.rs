@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 
 use super::journal::{Change, SCHEMA};
-use super::telemetry::{TelemetryLog, TelemetryReader};
+use super::telemetry::{Retention, TelemetryLog, TelemetryReader};
 use super::{CloudQueues, Device, Document, Feedback, Journal, Kind, Module, Record, Store, Twin};
 use crate::database::{self, Durability, Writer};
 
@@ -30,7 +30,7 @@ pub(in crate::hub) struct Storage {
 
 impl Storage {
     /// Opens the folder, which is made when it is missing, and reads the state in it.
-    pub(in crate::hub) fn open(folder: &Path) -> anyhow::Result<(Store, Self)> {
+    pub(in crate::hub) fn open(folder: &Path, retention: Retention) -> anyhow::Result<(Store, Self)> {
         fs_err::create_dir_all(folder)?;
         let lock = private_file(&folder.join(LOCK))?;
         match lock.try_lock() {
@@ -45,7 +45,7 @@ impl Storage {
         drop(private_file(&path)?);
         let read = || {
             let connection = database::open(&path, Durability::Process, SCHEMA)?;
-            let mut store = load(&connection)?;
+            let mut store = load(&connection, retention)?;
             let telemetry = TelemetryReader::open(&path)?;
             let writer = Arc::new(Writer::start(connection)?);
             store.journal = Journal::new(writer.clone());
@@ -62,7 +62,7 @@ fn private_file(path: &Path) -> anyhow::Result<File> {
     Ok(options.open(path)?.into_file())
 }
 
-fn load(connection: &Connection) -> rusqlite::Result<Store> {
+fn load(connection: &Connection, retention: Retention) -> rusqlite::Result<Store> {
     let mut devices = BTreeMap::new();
     for_each(connection, "SELECT record FROM device", |row| {
         let device: Device = json(row, 0)?;
@@ -115,8 +115,10 @@ fn load(connection: &Connection) -> rusqlite::Result<Store> {
     let modules = |device: &Device| device.modules.values().map(|module| module.record.etag).max();
     let last_number = devices.values().map(|device| modules(device).max(Some(device.record.etag))).max();
     let last_document = documents.values().map(|document| document.etag).max();
-    let last_number = last_number.flatten().max(last_document).unwrap_or_default();
-    let telemetry = TelemetryLog::load(connection)?;
+    // A number that was given twice, because the clock was set back meanwhile, could not be written.
+    let last_number = last_number.flatten().max(last_document).max(cloud.last_sequence());
+    let last_number = last_number.max(feedback.last_sequence()).unwrap_or_default();
+    let telemetry = TelemetryLog::load(connection, retention)?;
     Ok(Store { devices, telemetry, documents, cloud, feedback, last_number, journal: Journal::default() })
 }
 
@@ -155,4 +157,27 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     move |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::hub::store::{CloudDraft, DeviceSpec};
+
+    #[test]
+    fn numbers_rise_also_when_the_clock_was_set_back_between_two_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + Duration::from_secs(60));
+        let open = || Storage::open(folder.path(), Retention::default()).unwrap();
+        let (mut store, storage) = open();
+        store.create_device("d", DeviceSpec::default(), early).unwrap();
+        let first = store.enqueue_cloud_message("d", CloudDraft::default(), late).unwrap();
+        drop((store, storage));
+        let (mut store, _storage) = open();
+        assert!(store.enqueue_cloud_message("d", CloudDraft::default(), early).unwrap() > first);
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::journal::{Change, Telemetry};
 use super::{Journal, unreadable};
@@ -16,10 +16,6 @@ use crate::database::{self, DatabaseError};
 use crate::identity::Identity;
 use crate::topics::PropertyBag;
 
-/// The log holds at most about this many messages; the oldest go first.
-const MAX_MESSAGES: u64 = 1_000_000;
-/// The log holds at most about this many bytes of bodies and properties; the oldest messages go first.
-const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// Room is made after so many messages …
 const FLOOR_MESSAGES: u64 = 500;
 /// … or so many bytes.
@@ -32,6 +28,21 @@ const MAX_PAGE_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_PAGE_SEARCH: usize = 20_000;
 /// What a message is counted with beside its text.
 const OVERHEAD: u64 = 128;
+
+/// How much of the telemetry is kept, about; the oldest messages go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of bodies and properties.
+    pub bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { messages: 1_000_000, bytes: 512 * 1024 * 1024 }
+    }
+}
 
 /// Which messages a reader wants.
 #[derive(Debug, Clone, Default)]
@@ -63,15 +74,18 @@ pub(in crate::hub) struct Page {
 pub(super) struct TelemetryLog {
     last_offset: u64,
     total: u64,
-    /// The offset and the total when room was last made.
+    /// The offset and the total when room was last made; at the start it never was, since more may have been kept.
     cleared: (u64, u64),
+    retention: Retention,
 }
 
 impl TelemetryLog {
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let sql = "SELECT coalesce(max(offset), 0), coalesce(max(total), 0) FROM telemetry";
-        let (last_offset, total) = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(Self { last_offset, total, cleared: (last_offset, total) })
+    pub(super) fn load(connection: &Connection, retention: Retention) -> rusqlite::Result<Self> {
+        // The last row alone: to read a column of each would be to read all bodies.
+        let sql = "SELECT offset, total FROM telemetry ORDER BY offset DESC LIMIT 1";
+        let last = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let (last_offset, total) = last.unwrap_or_default();
+        Ok(Self { last_offset, total, cleared: (0, 0), retention })
     }
 
     pub(super) fn append(
@@ -91,18 +105,20 @@ impl TelemetryLog {
         journal.put(Change::Telemetry(Box::new(message)));
         if offset >= self.cleared.0 + FLOOR_MESSAGES || total >= self.cleared.1 + FLOOR_BYTES {
             self.cleared = (offset, total);
-            journal.put(floor(offset, total));
+            journal.put(self.retention.floor(offset, total));
         }
         offset
     }
 }
 
-/// What makes room when the log ends at this offset and total. The last message always stays, and with it the
-/// offset to go on from.
-fn floor(offset: u64, total: u64) -> Change {
-    Change::TelemetryFloor {
-        offset: offset.saturating_sub(MAX_MESSAGES),
-        total: total.saturating_sub(MAX_BYTES),
+impl Retention {
+    /// What makes room when the log ends at this offset and total. The last message always stays, and with it the
+    /// offset to go on from.
+    fn floor(self, offset: u64, total: u64) -> Change {
+        Change::TelemetryFloor {
+            offset: offset.saturating_sub(self.messages),
+            total: total.saturating_sub(self.bytes),
+        }
     }
 }
 
@@ -131,7 +147,8 @@ impl TelemetryReader {
             (page.next, seen) = (row.get(0)?, seen + 1);
             if query.matches(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?) {
                 let message = read(row)?;
-                bytes += OVERHEAD + message.body.len() as u64;
+                let properties = row.get_ref(5)?.as_bytes()?.len();
+                bytes += OVERHEAD + (properties + message.body.len()) as u64;
                 page.messages.push(message);
             }
             if page.messages.len() == MAX_PAGE_MESSAGES || bytes >= MAX_PAGE_BYTES {
@@ -178,7 +195,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("hub.db");
             let connection = database::open(&path, Durability::Process, SCHEMA).unwrap();
-            let log = TelemetryLog::load(&connection).unwrap();
+            let log = TelemetryLog::load(&connection, Retention::default()).unwrap();
             Self { _folder: folder, path, connection, log }
         }
 
@@ -228,7 +245,7 @@ mod tests {
         assert_eq!((message.origin.to_string().as_str(), &message.body[..]), ("d/m", &b"\xff\0"[..]));
         assert_eq!(message.properties.get("a/b"), Some("1&2"));
         assert_eq!(message.enqueued, Timestamp::UNIX_EPOCH);
-        log.log = TelemetryLog::load(&log.connection).unwrap();
+        log.log = TelemetryLog::load(&log.connection, Retention::default()).unwrap();
         log.append("e", b"x");
         assert_eq!(log.offsets(&TelemetryQuery { after: 1, ..TelemetryQuery::default() }).0, [2]);
     }
@@ -260,8 +277,20 @@ mod tests {
         let each = log.log.total / 6;
         log.write(&[Change::TelemetryFloor { offset: 0, total: 4 * each }]);
         assert_eq!(remaining(&log), [5, 6]);
-        assert_eq!(floor(1_000_010, MAX_BYTES + 7), Change::TelemetryFloor { offset: 10, total: 7 });
-        assert_eq!(floor(10, 7), Change::TelemetryFloor { offset: 0, total: 0 });
+        let retention = Retention { messages: 100, bytes: 1000 };
+        assert_eq!(retention.floor(110, 1007), Change::TelemetryFloor { offset: 10, total: 7 });
+        assert_eq!(retention.floor(10, 7), Change::TelemetryFloor { offset: 0, total: 0 });
+    }
+
+    #[test]
+    fn a_log_that_was_kept_with_larger_limits_is_cut_by_its_next_message() {
+        let mut log = Log::new();
+        for _ in 0..FLOOR_MESSAGES {
+            log.append("d", b"x");
+        }
+        log.log = TelemetryLog::load(&log.connection, Retention { messages: 2, bytes: u64::MAX }).unwrap();
+        log.append("d", b"y");
+        assert_eq!(log.offsets(&TelemetryQuery::default()).0, [FLOOR_MESSAGES, FLOOR_MESSAGES + 1]);
     }
 
     #[test]
