@@ -1,8 +1,8 @@
 //! The hub while its state cannot be written.
 
 use kedge_sim::http::StatusCode;
-use kedge_sim::mqtt::packet::Publish;
-use kedge_sim::mqtt::{Packet, QoS};
+use kedge_sim::mqtt::packet::{ConnectReturnCode, Publish};
+use kedge_sim::mqtt::{ClientError, Packet, QoS};
 use rusqlite::Connection;
 
 use crate::harness::{DEVICE, TestHub, within};
@@ -33,6 +33,8 @@ async fn what_cannot_be_written_is_not_acknowledged_until_it_can() {
     assert!(health.storage_trouble.unwrap().contains("no room"));
     let refused = service.register_device("other").await.unwrap_err();
     assert_eq!(refused.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    let refused = hub.connect(DEVICE, &key).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(ConnectReturnCode::ServiceUnavailable)), "{refused}");
     hub.assert_no_telemetry().await;
 
     database.execute_batch("DROP TRIGGER full").unwrap();

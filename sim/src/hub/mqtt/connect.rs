@@ -33,6 +33,8 @@ pub(super) enum ConnectError {
     Auth(#[from] AuthError),
     #[error("the will is refused")]
     Will(#[from] Refusal),
+    #[error("the hub cannot write its state")]
+    Storage,
 }
 
 impl ConnectError {
@@ -48,6 +50,7 @@ impl ConnectError {
                 ConnectReturnCode::BadUserNamePassword
             }
             Self::Auth(_) | Self::Will(_) => ConnectReturnCode::NotAuthorized,
+            Self::Storage => ConnectReturnCode::ServiceUnavailable,
         }
     }
 }

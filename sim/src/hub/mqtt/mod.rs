@@ -18,13 +18,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::connect::{Accepted, ConnectError};
 use self::message::{Message, Refusal};
-use self::outbox::Outbox;
+use self::outbox::{Outbox, body_size};
 use self::session::Session;
 use super::connections::Ticket;
 use super::{Hub, State, dps};
 use crate::database::{DatabaseError, Receipt};
 use crate::identity::Identity;
-use crate::mqtt::packet::{ConnAck, ConnectReturnCode};
+use crate::mqtt::packet::{ConnAck, Connect, ConnectReturnCode};
 use crate::mqtt::{Connection, Error, MAX_PACKET, Packet};
 use crate::tls::Peer;
 use crate::x509::ClientCertificate;
@@ -70,21 +70,21 @@ where
     if hub.faults.is_offline() {
         return;
     }
-    let Opened { accepted, ticket, session } = match open(&hub, &mut connection, certificate.as_ref()).await {
+    let opened = match open(&hub, &mut connection, certificate.as_ref()).await {
         Ok(opened) => opened,
         Err(end) => {
             tracing::info!(%peer, reason = %end, "no MQTT session");
             return close(connection).await;
         }
     };
-    let identity = accepted.identity.clone();
+    let identity = opened.accepted.identity.clone();
     tracing::info!(client = %identity, %peer, "connected");
-    let mut client = Client::new(&hub, connection, &accepted, ticket, session);
+    let mut client = Client::new(&hub, connection, opened);
     let end = client.run().await;
     tracing::info!(client = %identity, reason = %end, "disconnected");
 
-    let Client { connection, ticket, said_goodbye, .. } = client;
-    let will = accepted.will.filter(|_| !said_goodbye);
+    let Client { connection, ticket, will, said_goodbye, .. } = client;
+    let will = will.filter(|_| !said_goodbye);
     leave(&hub, &identity, &ticket, will);
     // Closed last: whoever sees the end of the connection sees its effects, too.
     close(connection).await;
@@ -112,9 +112,11 @@ struct Opened {
     accepted: Accepted,
     ticket: Ticket,
     session: Session,
+    /// When this is committed, the client may hear of its session.
+    receipt: Receipt,
 }
 
-/// Reads the CONNECT, decides, and answers it.
+/// Reads the CONNECT and decides. A refusal is answered here.
 async fn open<S>(
     hub: &Hub,
     connection: &mut Connection<S>,
@@ -129,31 +131,37 @@ where
         Some(_) => return Err(Refusal::UnexpectedPacket.into()),
         None => return Err(End::Closed),
     };
+    let refuse = async |connection: &mut Connection<S>, error: ConnectError| {
+        let answered = write(connection, &Packet::ConnAck(ConnAck::new(error.code(), false))).await;
+        answered.err().unwrap_or_else(|| error.into())
+    };
+    // What a session changes could not be written down.
+    if hub.storage.writer.trouble().is_some() {
+        return Err(refuse(connection, ConnectError::Storage).await);
+    }
     if dps::is_registration(&connect) {
         return Err(dps::serve(hub, connection, &connect, certificate).await.into());
     }
-    let decision = {
-        let (mut state, now) = (hub.state(), Timestamp::now());
-        let accepted = connect::accept(&connect, certificate, &hub.authority, &state.store, hub.now());
-        accepted.map(|accepted| {
-            let ticket = state.connect(&accepted.identity, now);
-            let (identity, clean) = (accepted.identity.clone(), connect.clean_session);
-            let session = Session::open(identity, ticket.connection_id, clean, &mut state);
-            // What waits for a session that goes on is looked for first of all.
-            ticket.news.notify_one();
-            Opened { accepted, ticket, session }
-        })
-    };
-    let code = decision.as_ref().map_or_else(ConnectError::code, |_| ConnectReturnCode::Success);
-    let is_resumed = decision.as_ref().is_ok_and(|opened| opened.session.is_resumed());
-    let answered = write(connection, &Packet::ConnAck(ConnAck::new(code, is_resumed))).await;
-    let opened = decision?;
-    if let Err(end) = answered {
-        let Opened { accepted, ticket, .. } = &opened;
-        hub.state().disconnect(&accepted.identity, ticket.connection_id, Timestamp::now());
-        return Err(end);
+    match admit(hub, &connect, certificate) {
+        Ok(opened) => Ok(opened),
+        Err(error) => Err(refuse(connection, error).await),
     }
-    Ok(opened)
+}
+
+/// Takes a client on the books, if it may come in.
+fn admit(
+    hub: &Hub,
+    connect: &Connect,
+    certificate: Option<&ClientCertificate>,
+) -> Result<Opened, ConnectError> {
+    let (mut state, now) = (hub.state(), Timestamp::now());
+    let accepted = connect::accept(connect, certificate, &hub.authority, &state.store, hub.now())?;
+    let ticket = state.connect(&accepted.identity, now);
+    let (identity, clean) = (accepted.identity.clone(), connect.clean_session);
+    let session = Session::open(identity, ticket.connection_id, clean, &mut state);
+    // What waits for a session that goes on is looked for first of all.
+    ticket.news.notify_one();
+    Ok(Opened { accepted, ticket, session, receipt: state.store.receipt() })
 }
 
 async fn write<S>(connection: &mut Connection<S>, packet: &Packet) -> Result<(), End>
@@ -174,27 +182,27 @@ struct Client<'a, S> {
     silence_limit: Duration,
     silence_end: Instant,
     token_end: Instant,
+    will: Option<Message>,
     said_goodbye: bool,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
-    fn new(
-        hub: &'a Hub,
-        connection: Connection<S>,
-        accepted: &Accepted,
-        ticket: Ticket,
-        session: Session,
-    ) -> Self {
+    fn new(hub: &'a Hub, connection: Connection<S>, opened: Opened) -> Self {
+        let Opened { accepted, ticket, session, receipt } = opened;
         let silence_limit = Duration::from_secs(accepted.keep_alive_secs.into()) * 3 / 2;
+        let mut outbox = Outbox::default();
+        let answer = ConnAck::new(ConnectReturnCode::Success, session.is_resumed());
+        outbox.push(receipt, 0, [Packet::ConnAck(answer)]);
         Self {
             hub,
             connection,
             session,
             ticket,
-            outbox: Outbox::default(),
+            outbox,
             silence_limit,
             silence_end: Instant::now() + silence_limit,
             token_end: Instant::now() + accepted.token_life,
+            will: accepted.will,
             said_goodbye: false,
         }
     }
@@ -293,14 +301,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Client<'a, S> {
         }
         timeout(WRITE_TIMEOUT, self.connection.flush()).await.map_err(|_| End::NotReading)??;
         Ok(())
-    }
-}
-
-/// What a packet keeps in memory until it is committed.
-fn body_size(packet: &Packet) -> usize {
-    match packet {
-        Packet::Publish(publish) => publish.topic.len() + publish.payload.len(),
-        _ => 0,
     }
 }
 

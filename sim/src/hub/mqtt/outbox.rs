@@ -27,17 +27,14 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds replies to be sent when `receipt` is committed. `size` bytes are held until then; without a reply, too.
+    /// Adds replies to be sent when `receipt` is committed. Beside them `size` bytes are held until then; without a
+    /// reply, too.
     pub(super) fn push(&mut self, receipt: Receipt, size: usize, replies: impl IntoIterator<Item = Packet>) {
-        let entry = |packet| Entry { receipt, size: 0, packet };
-        let before = self.entries.len();
-        self.entries.extend(replies.into_iter().map(|packet| entry(Some(packet))));
-        if size > 0 && before == self.entries.len() {
-            self.entries.push_back(entry(None));
-        }
-        if let Some(last) = self.entries.back_mut().filter(|_| size > 0) {
-            last.size = size;
+        let replies = replies.into_iter().map(|packet| (body_size(&packet), Some(packet)));
+        let held = (size > 0).then_some((size, None));
+        for (size, packet) in replies.chain(held) {
             self.bytes += size;
+            self.entries.push_back(Entry { receipt, size, packet });
         }
     }
 
@@ -69,11 +66,20 @@ impl Outbox {
     }
 }
 
+/// What a packet keeps in memory until it is committed.
+pub(super) fn body_size(packet: &Packet) -> usize {
+    match packet {
+        Packet::Publish(publish) => publish.topic.len() + publish.payload.len(),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::database::{self, Change, Durability, Writer};
-    use crate::mqtt::packet::PubAck;
+    use crate::mqtt::QoS;
+    use crate::mqtt::packet::{PubAck, Publish};
 
     struct Nothing;
 
@@ -118,7 +124,7 @@ mod tests {
         let (mut outbox, [one, ..]) = (Outbox::default(), receipts());
         for id in 1..=u16::try_from(MAX_ENTRIES).unwrap() {
             assert!(!outbox.is_full());
-            outbox.push(one, 1, [ack(id)]);
+            outbox.push(one, 0, [ack(id)]);
         }
         assert!(outbox.is_full());
         outbox.take_committed(|_| true);
@@ -127,5 +133,9 @@ mod tests {
         assert!(outbox.is_full(), "a message of QoS 0 takes room, too");
         assert_eq!(outbox.take_committed(|_| true), []);
         assert!(!outbox.is_full());
+        let large = Packet::Publish(Publish::new("t", QoS::AtMostOnce, vec![0; MAX_BYTES]));
+        outbox.push(one, 0, [large]);
+        assert!(outbox.is_full(), "so does a large reply");
+        assert_eq!((outbox.take_committed(|_| true).len(), outbox.bytes), (1, 0));
     }
 }
