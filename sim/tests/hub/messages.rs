@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kedge_sim::http::{Method, StatusCode};
+use bytes::Bytes;
+use kedge_sim::http::{HttpClient, Method, Request, StatusCode};
 use kedge_sim::mqtt::packet::{self, PubAck, Subscribe};
 use kedge_sim::mqtt::{Client, Connection, Incoming, Packet, QoS};
 use kedge_sim::sas::{SharedAccessKey, sign};
@@ -273,4 +274,37 @@ async fn what_waits_for_a_device_is_there_after_a_restart() {
     assert!(hub.service().feedback().await.unwrap().is_some(), "it was not confirmed");
     let page = hub.service().telemetry(&Default::default(), 0, Duration::ZERO).await.unwrap();
     assert_eq!(page.messages, []);
+}
+
+#[tokio::test]
+async fn telemetry_over_https_is_taken_one_by_one_and_in_batches() {
+    let (hub, key) = TestHub::with_device().await;
+    let (endpoint, tls) = hub.https();
+    let client = HttpClient::new(endpoint, tls);
+    let send = async |headers: &[(&str, &str)], body: &'static str| {
+        let path = format!("/devices/{DEVICE}/messages/events?api-version=2021-04-12");
+        let mut request = Request::builder().method(Method::POST).uri(path);
+        request = request.header("authorization", token(&format!("{HUB}/devices/{DEVICE}"), &key));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        within(client.send(request.body(Bytes::from_static(body.as_bytes())).unwrap()))
+            .await
+            .unwrap()
+            .status()
+    };
+    let single = [("iothub-app-color", "red"), ("iothub-messageid", "m1"), ("iothub-app-$.cdid", "other")];
+    assert_eq!(send(&single, "one").await, StatusCode::NO_CONTENT);
+    let batch = [("content-type", "application/vnd.microsoft.iothub.json")];
+    let body = r#"[{"body":"dHdv","properties":{"iothub-app-color":"blue"}},{"body":"three","base64Encoded":false}]"#;
+    assert_eq!(send(&batch, body).await, StatusCode::NO_CONTENT);
+    assert_eq!(send(&batch, r#"[{"body":"dHdv"},{"body":"?"}]"#).await, StatusCode::BAD_REQUEST);
+
+    let messages = hub.telemetry_after(0).await;
+    let bodies: Vec<_> = messages.iter().map(|message| message.body.as_deref().unwrap()).collect();
+    assert_eq!(bodies, ["one", "two", "three"]);
+    assert_eq!(messages[0].system_properties["message-id"], "m1");
+    assert_eq!(messages[0].properties.len(), 1, "only the hub says who sent a message");
+    let colors = [0, 1].map(|place: usize| messages[place].properties["color"].as_str());
+    assert_eq!(colors, ["red", "blue"]);
 }

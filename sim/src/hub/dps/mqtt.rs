@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -219,7 +220,8 @@ impl<'a> Device<'a> {
                 let body: RegistrationBody = serde_json::from_slice(payload)
                     .map_err(|error| DpsError::Invalid(format!("the body is invalid: {error}")))?;
                 body.check(&self.registration_id)?;
-                register(self.hub, &mut self.hub.state(), proven, self.hub.now()).map(|body| (true, body))
+                let registered = register(self.hub, &mut self.hub.state(), proven, Timestamp::now());
+                registered.map(|body| (true, body))
             }
             Some(id) => {
                 let state = self.hub.state();

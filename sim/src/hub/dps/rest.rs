@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper::StatusCode;
-use hyper::header::{HeaderName, LOCATION, RETRY_AFTER};
+use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::enrollment::{Enrollment, Scope, view};
 use super::errors::DpsError;
 use super::registration::{authenticate, operation, register, registration_state};
 use super::{canonical, is_valid_id};
+use crate::hub::rest::paging::Paging;
 use crate::hub::rest::request::{IfMatch, JsonBody};
 use crate::hub::rest::{Caller, SharedHub};
 use crate::hub::store::{Kind, Precondition};
@@ -22,7 +23,6 @@ use crate::hub::store::{Kind, Precondition};
 pub(super) const RETRY_AFTER_SECS: u32 = 3;
 /// Devices say little about themselves, and are not known when their bodies are read.
 const MAX_BODY: usize = 16 * 1024;
-const ITEM_TYPE: HeaderName = HeaderName::from_static("x-ms-item-type");
 
 /// The body of a registration. A payload is for custom allocation, which is not offered.
 #[derive(Deserialize)]
@@ -54,8 +54,16 @@ pub(in crate::hub) fn device_routes() -> Router<SharedHub> {
 /// What services ask. The caller adds their authorisation.
 pub(in crate::hub) fn service_routes() -> Router<SharedHub> {
     Router::new()
-        .route("/enrollments/query", post(async |state: State<SharedHub>| list(&state, Scope::Individual)))
-        .route("/enrollmentGroups/query", post(async |state: State<SharedHub>| list(&state, Scope::Group)))
+        .route(
+            "/enrollments/query",
+            post(async |state: State<SharedHub>, headers: HeaderMap| {
+                list(&state, &headers, Scope::Individual)
+            }),
+        )
+        .route(
+            "/enrollmentGroups/query",
+            post(async |state: State<SharedHub>, headers: HeaderMap| list(&state, &headers, Scope::Group)),
+        )
         .route("/enrollments/{id}", individual_methods())
         .route("/enrollmentGroups/{id}", group_methods())
         .route(
@@ -97,12 +105,12 @@ async fn register_device(
     caller: Caller,
     JsonBody(body): JsonBody<RegistrationBody>,
 ) -> Result<Response, DpsError> {
-    let now = hub.now();
     let answer = {
         let mut state = hub.state();
-        let proven = authenticate(&hub, &state.store, &scope, &registration, &caller.credential()?, now)?;
+        let credential = caller.credential()?;
+        let proven = authenticate(&hub, &state.store, &scope, &registration, &credential, hub.now())?;
         body.check(&registration)?;
-        register(&hub, &mut state, proven, now)?
+        register(&hub, &mut state, proven, Timestamp::now())?
     };
     let id = answer["operationId"].as_str().unwrap_or_default();
     let location = format!("/{scope}/registrations/{registration}/operations/{id}");
@@ -143,15 +151,15 @@ fn kind(scope: Scope) -> (Kind, DpsError) {
     }
 }
 
-fn list(hub: &SharedHub, scope: Scope) -> Response {
-    let state = hub.state();
-    let all: Vec<_> =
-        state.store.documents(kind(scope).0).map(|(_, document)| view(document, false)).collect();
+fn list(hub: &SharedHub, headers: &HeaderMap, scope: Scope) -> Result<Response, DpsError> {
+    let paging = Paging::of(headers).map_err(DpsError::Invalid)?;
     let item_type = match scope {
         Scope::Individual => "enrollment",
         Scope::Group => "enrollmentGroup",
     };
-    ([(ITEM_TYPE, item_type)], Json(all)).into_response()
+    let state = hub.state();
+    let documents = state.store.documents(kind(scope).0);
+    Ok(paging.answer(item_type, documents, |(_, document)| Some(view(document, false))))
 }
 
 fn read(hub: &SharedHub, id: &str, scope: Scope) -> Result<Json<Value>, DpsError> {

@@ -11,16 +11,16 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::SharedHub;
 use super::error::ApiError;
 use super::request::read_body;
+use super::{SharedHub, batch};
 use crate::hub::store::{Ack, CloudDraft, CloudMessage, Settlement, StoreError};
 use crate::identity::Identity;
 use crate::topics::{MAX_MESSAGE, PropertyBag, system};
 
 /// The largest message to a device, with its properties.
 const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
-const MAX_PROPERTIES: usize = 100;
+pub(super) const MAX_PROPERTIES: usize = 100;
 const APP_PREFIX: &str = "iothub-app-";
 const FEEDBACK_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.microsoft.iothub.feedback.json");
 /// System properties that pass as they are: the header and the name in a property bag.
@@ -47,6 +47,17 @@ impl<S: Send + Sync> FromRequest<S> for Message {
     }
 }
 
+/// The name in a property bag of what a header says; other headers are no properties.
+pub(super) fn bag_name(header: &str) -> Option<&str> {
+    let system = SYSTEM_HEADERS.iter().find(|(known, _)| *known == header).map(|(_, name)| *name);
+    system.or_else(|| app_property(header))
+}
+
+/// System properties have headers of their own.
+fn app_property(header: &str) -> Option<&str> {
+    header.strip_prefix(APP_PREFIX).filter(|name| !name.is_empty() && !name.starts_with("$."))
+}
+
 impl Message {
     /// The properties, when message and properties are small enough.
     fn properties(&self, limit: usize) -> Result<PropertyBag, ApiError> {
@@ -61,7 +72,7 @@ impl Message {
             properties.set(system::CONTENT_TYPE, value);
         }
         for name in self.headers.keys() {
-            if let Some(property) = name.as_str().strip_prefix(APP_PREFIX).filter(|name| !name.is_empty()) {
+            if let Some(property) = app_property(name.as_str()) {
                 properties.set(property, self.text(name.as_str())?.unwrap_or_default());
             }
         }
@@ -169,9 +180,16 @@ pub(super) async fn send_module_telemetry(
 }
 
 fn append(hub: &SharedHub, origin: &Identity, message: Message) -> Result<StatusCode, ApiError> {
-    let properties = message.properties(MAX_MESSAGE)?;
+    let messages = if batch::is_batch(&message.headers) {
+        batch::read(&message.body)?
+    } else {
+        vec![(message.properties(MAX_MESSAGE)?, message.body)]
+    };
     let mut state = hub.state();
-    state.store.append_telemetry(origin, properties, message.body, Timestamp::now())?;
+    // They have one origin: when it is not registered, the first is refused already.
+    for (properties, body) in messages {
+        state.store.append_telemetry(origin, properties, body, Timestamp::now())?;
+    }
     hub.announce_message(state.store.receipt());
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,6 +4,7 @@
 //! for the owner's token, those for modules also take the token of the device that they are about. Every error
 //! is JSON with a `Message`, because the identity service of IoT Edge reads nothing else.
 
+mod batch;
 pub(super) mod certificates;
 mod devices;
 mod error;
@@ -11,6 +12,7 @@ mod faults;
 mod messages;
 mod methods;
 mod modules;
+pub(super) mod paging;
 mod query;
 pub(super) mod request;
 mod scope;
@@ -222,14 +224,18 @@ async fn log(request: Request, next: Next) -> Response {
     response
 }
 
-/// Holds the answer to a change back until the change is committed.
+/// Holds an answer back until all that it may tell of is committed: the change itself, or what others have changed
+/// before. While nothing can be written, changes are refused, and reads are answered with what is in memory.
 async fn confirm(State(hub): State<SharedHub>, request: Request, next: Next) -> Result<Response, ApiError> {
     let is_read = request.method() == Method::GET;
-    if let Some(trouble) = hub.storage.writer.trouble().filter(|_| !is_read) {
+    let trouble = hub.storage.writer.trouble();
+    if let Some(trouble) = trouble.as_ref().filter(|_| !is_read) {
         return Err(ApiError::storage(trouble));
     }
+    // The telemetry is read from the database, where everything is committed.
+    let is_certain = matches!(request.uri().path(), "/kedge/telemetry" | "/kedge/health");
     let response = next.run(request).await;
-    if is_read {
+    if is_certain || trouble.is_some() {
         return Ok(response);
     }
     let receipt = hub.state().store.receipt();

@@ -3,23 +3,18 @@
 //! `SELECT * FROM devices[.modules] [WHERE {field} = '{text}' [AND …]]`, with the fields `deviceId`, `moduleId`,
 //! `status`, `connectionState` and `capabilities.iotEdge`. Anything else is refused by name, never answered wrongly.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use hyper::header::{HeaderMap, HeaderName};
+use axum::response::Response;
+use hyper::header::HeaderMap;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::paging::Paging;
 use super::request::JsonBody;
 use super::{SharedHub, view};
+use crate::hub::store::{Device, Module, Status};
 use crate::identity::Identity;
 
-const PAGE_SIZE: HeaderName = HeaderName::from_static("x-ms-max-item-count");
-const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation");
-const ITEM_TYPE: HeaderName = HeaderName::from_static("x-ms-item-type");
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: usize = 1000;
 const MAX_QUERY: usize = 4096;
 
 #[derive(Deserialize)]
@@ -34,42 +29,80 @@ pub(super) async fn run(
     JsonBody(body): JsonBody<QueryBody>,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(&body.query).map_err(ApiError::bad_request)?;
-    let size = number(&headers, &PAGE_SIZE)?.filter(|&size| size > 0).unwrap_or(DEFAULT_PAGE).min(MAX_PAGE);
-    let begin = number(&headers, &CONTINUATION)?.unwrap_or(0);
-    let state = hub.state();
-    let identities = state.store.devices().flat_map(|device| {
-        let module = |id: &String| Identity::module(&device.id, id).ok();
-        let modules = device.modules.keys().filter_map(module).filter(|_| query.modules);
-        Identity::device(&device.id).ok().filter(|_| !query.modules).into_iter().chain(modules)
+    let paging = Paging::of(&headers).map_err(ApiError::bad_request)?;
+    let store = &hub.state().store;
+    let all = store.devices().flat_map(|device| {
+        let itself = [None].into_iter().filter(|_| !query.modules);
+        let modules = device.modules.values().map(Some).filter(|_| query.modules);
+        itself.chain(modules).map(move |module| (device, module))
     });
-    let twins = identities.filter_map(|identity| view::twin(&identity, &state.store).ok());
-    let mut found: Vec<_> = twins.filter(|twin| query.fits(twin)).skip(begin).take(size + 1).collect();
-    let has_more = found.len() > size;
-    found.truncate(size);
-    let mut response = ([(ITEM_TYPE, "twin")], Json(found)).into_response();
-    if has_more {
-        response.headers_mut().insert(CONTINUATION, (begin + size).into());
-    }
-    Ok(response)
-}
-
-fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<usize>, ApiError> {
-    let text = headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let number = text.filter(|text| !text.is_empty()).map(str::parse).transpose();
-    number.map_err(|_| ApiError::bad_request(format!("{name} is not a number")))
+    let found = all.filter(|&(device, module)| query.fits(device, module));
+    Ok(paging.answer("twin", found, |(device, module)| {
+        let identity = match module {
+            Some(module) => Identity::module(&device.id, &module.id),
+            None => Identity::device(&device.id),
+        };
+        view::twin(&identity.ok()?, store).ok()
+    }))
 }
 
 /// A query that was understood.
 #[derive(Debug, PartialEq)]
 struct Query {
     modules: bool,
-    /// JSON pointers and what stands there.
-    conditions: Vec<(&'static str, Value)>,
+    conditions: Vec<(Field, Literal)>,
+}
+
+/// What can be asked for. It is looked up in the registry, so that only the twins that fit are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Field {
+    DeviceId,
+    ModuleId,
+    Status,
+    ConnectionState,
+    IotEdge,
+}
+
+#[derive(Debug, PartialEq)]
+enum Literal {
+    Text(String),
+    Flag(bool),
+}
+
+impl Field {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix("devices.").unwrap_or(text);
+        let known = [
+            ("deviceId", Self::DeviceId),
+            ("moduleId", Self::ModuleId),
+            ("status", Self::Status),
+            ("connectionState", Self::ConnectionState),
+            ("capabilities.iotEdge", Self::IotEdge),
+        ];
+        known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, field)| field)
+    }
+
+    /// A field of another type, or that is not there, has no value.
+    fn has(self, expected: &Literal, device: &Device, module: Option<&Module>) -> bool {
+        let text = match self {
+            Self::DeviceId => device.id.as_str(),
+            Self::ModuleId => module.map_or("", |module| &module.id),
+            Self::Status => match device.status {
+                Status::Enabled => "enabled",
+                Status::Disabled => "disabled",
+            },
+            Self::ConnectionState => {
+                view::connection_state(module.map_or(&device.record, |module| &module.record))
+            }
+            Self::IotEdge => return module.is_none() && *expected == Literal::Flag(device.iot_edge),
+        };
+        matches!(expected, Literal::Text(expected) if expected == text)
+    }
 }
 
 impl Query {
-    fn fits(&self, twin: &Value) -> bool {
-        self.conditions.iter().all(|(pointer, expected)| twin.pointer(pointer) == Some(expected))
+    fn fits(&self, device: &Device, module: Option<&Module>) -> bool {
+        self.conditions.iter().all(|(field, expected)| field.has(expected, device, module))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -98,39 +131,26 @@ impl Query {
             }
             keyword = "AND";
             let field = words.next();
-            let pointer = field.and_then(pointer).ok_or_else(|| unsupported(field, "an unknown field"))?;
+            let known = field.and_then(Field::parse).ok_or_else(|| unsupported(field, "an unknown field"))?;
             match words.next() {
                 Some("=") => {}
                 other => return Err(unsupported(other, "only = is supported")),
             }
             let value = words.next();
-            conditions
-                .push((pointer, value.and_then(literal).ok_or_else(|| unsupported(value, "not a value"))?));
+            let literal = value.and_then(literal).ok_or_else(|| unsupported(value, "not a value"))?;
+            conditions.push((known, literal));
         }
         Ok(Self { modules, conditions })
     }
 }
 
-/// The place of a field in a twin.
-fn pointer(field: &str) -> Option<&'static str> {
-    let field = field.strip_prefix("devices.").unwrap_or(field);
-    let known = [
-        ("deviceId", "/deviceId"),
-        ("moduleId", "/moduleId"),
-        ("status", "/status"),
-        ("connectionState", "/connectionState"),
-        ("capabilities.iotEdge", "/capabilities/iotEdge"),
-    ];
-    known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(field)).map(|(_, pointer)| pointer)
-}
-
-fn literal(word: &str) -> Option<Value> {
+fn literal(word: &str) -> Option<Literal> {
     if let Some(quote) = word.chars().next().filter(|quote| matches!(quote, '\'' | '"')) {
-        return word.get(1..)?.strip_suffix(quote).map(|text| json!(text));
+        return word.get(1..)?.strip_suffix(quote).map(|text| Literal::Text(text.to_owned()));
     }
     match word.to_ascii_lowercase().as_str() {
-        "true" => Some(json!(true)),
-        "false" => Some(json!(false)),
+        "true" => Some(Literal::Flag(true)),
+        "false" => Some(Literal::Flag(false)),
         _ => None,
     }
 }
@@ -161,22 +181,57 @@ fn unsupported(word: Option<&str>, reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::hub::store::{DeviceSpec, Store};
 
     #[test]
     fn the_queries_of_tools_are_understood() {
+        let text = |text: &str| Literal::Text(text.to_owned());
         let cases = [
             ("SELECT * FROM devices", false, vec![]),
             ("select * from Devices", false, vec![]),
-            ("SELECT * FROM devices.modules WHERE deviceId='d 1'", true, vec![("/deviceId", json!("d 1"))]),
+            (
+                "SELECT * FROM devices.modules WHERE deviceId='d 1'",
+                true,
+                vec![(Field::DeviceId, text("d 1"))],
+            ),
             (
                 "SELECT * FROM devices WHERE devices.deviceId = \"d\" AND capabilities.iotEdge = true",
                 false,
-                vec![("/deviceId", json!("d")), ("/capabilities/iotEdge", json!(true))],
+                vec![(Field::DeviceId, text("d")), (Field::IotEdge, Literal::Flag(true))],
             ),
         ];
         for (text, modules, conditions) in cases {
             assert_eq!(Query::parse(text), Ok(Query { modules, conditions }), "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_about_what_the_registry_holds() {
+        let mut store = Store::default();
+        let spec =
+            DeviceSpec { iot_edge: Some(true), status: Some(Status::Disabled), ..DeviceSpec::default() };
+        store.create_device("d", spec, Timestamp::UNIX_EPOCH).unwrap();
+        let device = store.device("d").unwrap();
+        let cases = [
+            ("deviceId = 'd'", true, true),
+            ("deviceId = 'D'", false, false),
+            ("moduleId = '$edgeHub'", false, true),
+            ("status = 'disabled'", true, true),
+            ("status = 'enabled'", false, false),
+            ("status = true", false, false),
+            ("connectionState = 'Disconnected'", true, true),
+            ("capabilities.iotEdge = true", true, false),
+            ("capabilities.iotEdge = 'true'", false, false),
+            ("deviceId = 'd' AND status = 'enabled'", false, false),
+        ];
+        for (condition, for_device, for_module) in cases {
+            let query = Query::parse(&format!("SELECT * FROM devices WHERE {condition}")).unwrap();
+            let module = device.modules.get("$edgeHub");
+            assert_eq!(query.fits(device, None), for_device, "{condition}");
+            assert_eq!(query.fits(device, module), for_module, "{condition}");
         }
     }
 

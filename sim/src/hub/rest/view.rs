@@ -112,7 +112,7 @@ fn section(properties: &Properties) -> Value {
     Value::Object(section)
 }
 
-fn connection_state(record: &Record) -> &'static str {
+pub(super) fn connection_state(record: &Record) -> &'static str {
     if record.connected { "Connected" } else { "Disconnected" }
 }
 

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::journal::{Change, json};
-use super::{Precondition, Store, StoreError};
-
-/// Documents that the hub keeps at most of each kind.
-const MAX_DOCUMENTS: usize = 10_000;
+use super::{MAX_DEVICES, Precondition, Store, StoreError};
 
 /// What a document is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +34,17 @@ impl Kind {
             Self::Enrollment => "enrollment",
             Self::EnrollmentGroup => "enrollmentGroup",
             Self::Registration => "registration",
+        }
+    }
+
+    /// How many there are at most. A device that registers is held against each group and each authority, so there are
+    /// few of these, as in the cloud.
+    fn limit(self) -> usize {
+        match self {
+            Self::Certificate => 25,
+            Self::EnrollmentGroup => 100,
+            Self::Enrollment => 10_000,
+            Self::Registration => MAX_DEVICES,
         }
     }
 
@@ -99,7 +107,7 @@ impl Store {
             (Some(precondition), Some(before)) => precondition.check(before.etag)?,
             (Some(_), None) => return Err(StoreError::DocumentNotFound(name.to_owned())),
             (None, Some(_)) => {}
-            (None, None) if self.documents(kind).count() >= MAX_DOCUMENTS => {
+            (None, None) if self.documents(kind).count() >= kind.limit() => {
                 return Err(StoreError::TooManyDocuments);
             }
             (None, None) => {}
@@ -159,7 +167,7 @@ mod tests {
     #[test]
     fn the_number_of_documents_is_bounded() {
         let mut store = Store::default();
-        for number in 0..MAX_DOCUMENTS {
+        for number in 0..Kind::Certificate.limit() {
             store.put_document(Kind::Certificate, &number.to_string(), &1, None, NOW).unwrap();
         }
         let refused = store.put_document(Kind::Certificate, "more", &1, None, NOW).unwrap_err();
