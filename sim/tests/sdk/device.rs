@@ -27,7 +27,7 @@ async fn connected(hub: &Hub, more: Value) -> Sdk {
     sdk
 }
 
-fn method(name: &str, payload: Value) -> MethodCall {
+pub(crate) fn method(name: &str, payload: Value) -> MethodCall {
     MethodCall {
         method_name: name.to_owned(),
         payload,
@@ -36,7 +36,7 @@ fn method(name: &str, payload: Value) -> MethodCall {
     }
 }
 
-fn bodies(messages: &[TelemetryMessage]) -> Vec<&str> {
+pub(crate) fn bodies(messages: &[TelemetryMessage]) -> Vec<&str> {
     messages.iter().map(|message| message.body.as_deref().unwrap()).collect()
 }
 

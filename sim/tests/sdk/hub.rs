@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::sdk::LIMIT;
 
 /// MQTT over TLS, the port that SDKs connect to.
-const MQTT: u16 = 8883;
+pub(crate) const MQTT: u16 = 8883;
 /// HTTPS, and with it MQTT over WebSockets.
 const HTTPS: u16 = 443;
 
@@ -39,9 +39,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) async fn start() -> Self {
-        // Tests of other processes take other networks of the loopback interface.
-        let [high, low, ..] = std::process::id().to_le_bytes();
-        let address = Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = own_address();
         let host = address.to_string();
         let folder = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::generate("KEdge test CA").unwrap();
@@ -147,6 +145,12 @@ impl Drop for Hub {
             eprintln!("the hub has written:\n{log}");
         }
     }
+}
+
+/// An address that nobody else has; tests of other processes take other networks of the loopback interface.
+pub(crate) fn own_address() -> Ipv4Addr {
+    let [high, low, ..] = std::process::id().to_le_bytes();
+    Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The port of HTTPS where this process may have it, else one that is free.

@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod device;
+mod gateway;
 mod hub;
+mod leaf;
 #[path = "../../../tests/python/sdk.rs"]
 mod python;
 mod sdk;
