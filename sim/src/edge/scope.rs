@@ -216,34 +216,33 @@ impl Scope {
         if asked.len() >= MAX_STRANGERS {
             return self.known(identity).map(Some).ok_or(ScopeError::Busy);
         }
-        asked.insert(identity.clone(), Instant::now());
+        // Entered only with an answer: whoever gives up while waiting for one must not stand for the hub's no.
         match self.ask(&self.question(identity)).await {
             Ok(page) => {
+                asked.insert(identity.clone(), Instant::now());
                 if self.enter(page.devices.into_iter().chain(page.modules).collect(), false) {
                     self.keep();
                 }
                 Ok(self.known(identity))
             }
             Err(ScopeError::Refused(status)) if self.is_about_target(status).await => {
+                asked.insert(identity.clone(), Instant::now());
                 if self.members().remove(identity).is_some() {
                     self.keep();
                 }
                 Ok(None)
             }
-            Err(error) => {
-                // The next one may find the hub again.
-                asked.remove(identity);
-                Err(error)
-            }
+            // The next one may find the hub again.
+            Err(error) => Err(error),
         }
     }
 
-    /// Whether a refusal says that the hub does not know a client, or not as a child of this device. The hub uses one
-    /// status for that and for a gateway that it does not know, so it is asked for the gateway itself.
+    /// Whether a refusal says that the hub does not know a client, or not as a child of this device. The hub uses the
+    /// same statuses for a gateway that it does not know, and whatever stands before it may use them, so it is asked
+    /// for the gateway itself.
     async fn is_about_target(&self, status: StatusCode) -> bool {
         match status {
-            StatusCode::NOT_FOUND => true,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let own = Identity::module(self.identities().device_id(), EDGE_HUB);
                 match own {
                     Ok(own) => self.ask(&self.question(&own)).await.is_ok(),

@@ -10,7 +10,8 @@ const DEFAULT_TIME_TO_LIVE_SECS: u32 = 7200;
 /// How long messages are kept, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// How long a message is kept, when its route says nothing else.
+    /// How long a message is kept, when its route says nothing else. The longest time stands for ever, which is
+    /// what a negative number means.
     pub time_to_live_secs: u32,
     /// How much is kept, when there is a limit of the user's own.
     pub max_bytes: Option<u64>,
@@ -35,7 +36,10 @@ impl StoreSettings {
                 DeploymentError::Malformed(format!("storeAndForwardConfiguration: {name} is no whole number"))
             }),
         };
-        let seconds = number(section.get("timeToLiveSecs"), "timeToLiveSecs")?;
+        let seconds = match section.get("timeToLiveSecs") {
+            Some(value) if value.as_i64().is_some_and(i64::is_negative) => Some(u64::MAX),
+            value => number(value, "timeToLiveSecs")?,
+        };
         let limits = section.get("storeLimits");
         let max_bytes = number(limits.and_then(|limits| limits.get("maxSizeBytes")), "maxSizeBytes")?;
         let time_to_live_secs =

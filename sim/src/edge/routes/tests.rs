@@ -127,7 +127,13 @@ fn the_codes_are_those_of_the_real_runtime() {
         assert_eq!(Routes::parse(&desired).unwrap_err().code(), code, "{desired}");
     }
     assert_eq!(Routes::parse(&json!({"schemaVersion": "1.3"})), Ok(Routes::default()));
-    let store = json!({"timeToLiveSecs": 5, "storeLimits": {"maxSizeBytes": 9}});
-    let store = Routes::parse(&json!({"schemaVersion": "1.2", "storeAndForwardConfiguration": store}));
-    assert_eq!(store.unwrap().store, StoreSettings { time_to_live_secs: 5, max_bytes: Some(9) });
+    for (store, time_to_live_secs, max_bytes) in [
+        (json!({"timeToLiveSecs": 5, "storeLimits": {"maxSizeBytes": 9}}), 5, Some(9)),
+        (json!({"timeToLiveSecs": -1}), u32::MAX, None),
+        (json!({"timeToLiveSecs": null}), 7200, None),
+    ] {
+        let desired = json!({"schemaVersion": "1.2", "storeAndForwardConfiguration": store});
+        let expected = StoreSettings { time_to_live_secs, max_bytes };
+        assert_eq!(Routes::parse(&desired).unwrap().store, expected, "{store}");
+    }
 }

@@ -16,7 +16,7 @@ mod sweep;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
@@ -106,9 +106,10 @@ struct Shared {
     /// Told when something was removed.
     removed: Notify,
     uncommitted: Arc<Semaphore>,
-    /// The folder, whose disk says how much may be stored when nobody else does.
-    folder: PathBuf,
+    /// The file, whose disk says how much may be stored when nobody else does.
+    path: PathBuf,
     limit: AtomicU64,
+    is_default_limit: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +135,6 @@ impl Spool {
     /// Opens or makes the store in a file that only its owner can read.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let open = || -> anyhow::Result<Self> {
-            let folder = path.parent().unwrap_or(path).to_owned();
             make_private(path)?;
             let connection = database::open(path, Durability::Power, SCHEMA)?;
             let (queues, usage, last_id) = change::stored(&connection)?;
@@ -145,18 +145,33 @@ impl Spool {
                 state: Mutex::new(state),
                 removed: Notify::new(),
                 uncommitted: Arc::new(Semaphore::new(MAX_UNCOMMITTED as usize)),
-                limit: AtomicU64::new(default_limit(&folder)),
-                folder,
+                limit: AtomicU64::new(default_limit(path)),
+                is_default_limit: AtomicBool::new(true),
+                path: path.to_owned(),
             };
             Ok(Self(Arc::new(shared)))
         };
-        open().with_context(|| format!("the gateway's store {} cannot be used", path.display()))
+        open().with_context(|| {
+            format!(
+                "the gateway's store {} cannot be used. If it is damaged, move it and the files beside it of the \
+                 same name away; the messages that it holds are then not sent",
+                path.display()
+            )
+        })
     }
 
     /// Sets how much may be stored; `None` for the default.
     pub fn set_limit(&self, bytes: Option<u64>) {
-        self.0.limit.store(bytes.unwrap_or_else(|| default_limit(&self.0.folder)), Ordering::Relaxed);
+        self.0.is_default_limit.store(bytes.is_none(), Ordering::Relaxed);
+        self.0.limit.store(bytes.unwrap_or_else(|| default_limit(&self.0.path)), Ordering::Relaxed);
         self.0.removed.notify_waiters();
+    }
+
+    /// Looks again how much room the disk has, when that is the limit.
+    fn refresh_limit(&self) {
+        if self.0.is_default_limit.load(Ordering::Relaxed) {
+            self.set_limit(None);
+        }
     }
 
     /// Room for messages that together count so many bytes, when there is some now.
@@ -280,12 +295,17 @@ fn permits(bytes: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_UNCOMMITTED)
 }
 
-/// Half of what is free, but not more than [`DEFAULT_LIMIT`].
-fn default_limit(folder: &Path) -> u64 {
-    match rustix::fs::statvfs(folder) {
-        Ok(disk) => (disk.f_bavail.saturating_mul(disk.f_frsize) / 2).min(DEFAULT_LIMIT),
+/// Half of what is free or taken by the store itself, but not more than [`DEFAULT_LIMIT`]: what is stored must not make
+/// the limit smaller.
+fn default_limit(path: &Path) -> u64 {
+    let stored = fs_err::metadata(path).map_or(0, |file| file.len());
+    match rustix::fs::statvfs(path.parent().unwrap_or(path)) {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            (free.saturating_add(stored) / 2).min(DEFAULT_LIMIT)
+        }
         Err(error) => {
-            tracing::warn!("The size of the disk of {} is not known: {error}", folder.display());
+            tracing::warn!("The size of the disk of {} is not known: {error}", path.display());
             DEFAULT_LIMIT
         }
     }

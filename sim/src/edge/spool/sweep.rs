@@ -41,6 +41,7 @@ pub async fn look_after(spool: &Spool, board: &Board, shutdown: &CancellationTok
         }
         if watch.elapsed() >= SWEEP_INTERVAL {
             watch = Instant::now();
+            spool.refresh_limit();
             if let Some(Err(error)) = shutdown.run_until_cancelled(spool.sweep(now())).await {
                 tracing::error!("The gateway's store cannot be searched: {error}");
             }
