@@ -90,6 +90,13 @@ impl Identity {
         format!("{hub_name}/{self}/?api-version=2021-04-12")
     }
 
+    /// The MQTT user name with which the gateway of an edge device connects in the place of this identity.
+    pub fn username_through(&self, hub_name: &str, gateway: &Identity) -> String {
+        let module = self.module.iter().map(|_| format!("{self};"));
+        let chain = format!("{}{};{}", module.collect::<String>(), self.device, gateway.device);
+        format!("{}&auth-chain={}", self.username(hub_name), percent::encode(&chain))
+    }
+
     /// The resource that a token of this identity is for.
     pub fn resource(&self, hub_name: &str) -> String {
         format!("{hub_name}/{}", self.topic_prefix())
@@ -199,6 +206,14 @@ mod tests {
         let acting = |query: &str| Username::parse(&format!("hub/d/?{query}")).unwrap().acting_device();
         assert_eq!(acting("api-version=1&auth-chain=d%3Bedge"), Some("edge".to_owned()));
         assert_eq!(acting("auth-chain=d;low;top/$edgeHub;"), Some("top".to_owned()));
+        let edge_hub = Identity::module("edge", EDGE_HUB).unwrap();
+        for (client, chain) in [("leaf", "leaf%3Bedge"), ("leaf/m", "leaf%2Fm%3Bleaf%3Bedge")] {
+            let client = Identity::from_client_id(client).unwrap();
+            let username = client.username_through("hub", &edge_hub);
+            assert!(username.ends_with(&format!("&auth-chain={chain}")), "{username}");
+            let read = Username::parse(&username).unwrap();
+            assert_eq!((&read.identity, read.acting_device()), (&client, Some("edge".to_owned())));
+        }
         for query in ["", "api-version=1", "auth-chain=", "auth-chain=;", "auth-chain=%ff"] {
             assert_eq!(acting(query), None, "{query:?}");
         }

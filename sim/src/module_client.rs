@@ -46,28 +46,35 @@ pub struct Link {
 impl Link {
     /// Opens an MQTT session for `identity` with a token of its own.
     pub async fn open(&self, identity: &Identity, token: Secret) -> Result<(Client, Incoming), ClientError> {
-        self.open_session(identity, token, false).await
+        self.open_session(identity, identity.username(&self.hub_name), token, false).await
     }
 
     /// As [`Link::open`], for a caller that acknowledges what arrives when somebody else has it. It begins a session
-    /// of its own, since those for whom it speaks say anew to what they subscribe.
+    /// of its own, since those for whom it speaks say anew to what they subscribe. The token is that of `gateway`, when
+    /// one is named, which connects in the place of the identity.
     pub async fn open_relay(
         &self,
         identity: &Identity,
         token: Secret,
+        gateway: Option<&Identity>,
     ) -> Result<(Client, Incoming), ClientError> {
-        self.open_session(identity, token, true).await
+        let username = match gateway {
+            Some(gateway) => identity.username_through(&self.hub_name, gateway),
+            None => identity.username(&self.hub_name),
+        };
+        self.open_session(identity, username, token, true).await
     }
 
     async fn open_session(
         &self,
         identity: &Identity,
+        username: String,
         token: Secret,
         is_relay: bool,
     ) -> Result<(Client, Incoming), ClientError> {
         let options = Options {
             client_id: identity.client_id(),
-            username: identity.username(&self.hub_name),
+            username,
             password: token,
             keep_alive: KEEP_ALIVE,
             clean_session: is_relay,

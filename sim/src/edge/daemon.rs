@@ -34,6 +34,7 @@ use crate::module_client::Link;
 use crate::pki::CertificateAuthority;
 use crate::tls::{self, Endpoint};
 use crate::unix_http;
+use crate::x509::Authorities;
 
 /// HTTPS, at the hub and at the gateway.
 pub const HTTPS_PORT: u16 = 443;
@@ -178,8 +179,16 @@ impl Daemon {
             scope.clone(),
         );
         let (routes, known) = (routes.subscribe(), deployments.subscribe());
-        let gateway_service =
-            Gateway::new(upstream.clone(), edge_hub, spool.clone(), routes, known, scope.clone());
+        let authorities = leaf_authorities(options.settings.trust_bundle.as_deref());
+        let gateway_service = Gateway::new(
+            upstream.clone(),
+            edge_hub,
+            spool.clone(),
+            routes,
+            known,
+            scope.clone(),
+            authorities,
+        );
         let gateway_service = Arc::new(gateway_service);
         let management_api = management::router(engine.clone(), orders.clone(), upstream.clone());
         let https = async {
@@ -214,4 +223,14 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// What modules trust: the Edge CA, and what the user added.
 fn trust_bundle(edge_ca: &CertificateAuthority, added: Option<&str>) -> String {
     format!("{}{}", edge_ca.certificate_pem(), added.unwrap_or_default())
+}
+
+/// Who may issue the certificates of leaf devices: the authorities that the user added. The Edge CA is none of them, since
+/// modules get certificates of it in any name.
+fn leaf_authorities(added: Option<&str>) -> Authorities {
+    let Some(added) = added else { return Authorities::default() };
+    Authorities::from_pem([added]).unwrap_or_else(|error| {
+        tracing::warn!("trust_bundle_cert lets no leaf devices in by certificate: {error}");
+        Authorities::default()
+    })
 }

@@ -1,5 +1,5 @@
 //! Who may use the gateway beside the modules of the deployment: the children of this edge device in the hub, with
-//! their keys.
+//! their keys or thumbprints.
 //!
 //! The hub is asked for all of them at the start and every hour, and for a client that is not among them when it
 //! comes. What it said is kept, so that clients are let in while the hub is away.
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-use super::gateway::credentials::Credentials;
+use super::gateway::credentials::{Credentials, Proof};
 use super::identity::{IdentityService, IdentityServiceError};
 use super::link::Upstream;
 use super::spool::Spool;
@@ -22,6 +22,7 @@ use crate::identity::{EDGE_HUB, Identity};
 use crate::percent::{encode, encode_segment};
 use crate::retry::{Backoff, pause};
 use crate::sas::SharedAccessKey;
+use crate::x509::Thumbprint;
 
 const API_VERSION: &str = "2018-08-30-preview";
 const PAGE: usize = 100;
@@ -60,9 +61,9 @@ pub enum ScopeError {
 /// What is known of a client.
 #[derive(Debug, Clone)]
 pub(super) enum Member {
-    /// It may connect with these keys.
+    /// It may connect with this proof.
     Enabled(Arc<Credentials>),
-    /// It is in scope, but is disabled, or has no keys.
+    /// It is in scope, but is disabled, or has nothing to prove itself by.
     Disabled,
 }
 
@@ -93,8 +94,41 @@ struct Entry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Authentication {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
     #[serde(default)]
     symmetric_key: Option<SymmetricKey>,
+    #[serde(default)]
+    x509_thumbprint: Option<Thumbprints>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Thumbprints {
+    primary_thumbprint: Option<String>,
+    secondary_thumbprint: Option<String>,
+}
+
+impl Authentication {
+    /// What can be made of it; a kind that is not named is the oldest one.
+    fn proof(&self) -> Option<Proof> {
+        match self.kind.as_deref().unwrap_or("sas") {
+            "sas" => {
+                let keys = self.symmetric_key.as_ref()?;
+                let key = |text: &Option<String>| SharedAccessKey::from_base64(text.as_ref()?).ok();
+                Some(Proof::Keys([key(&keys.primary_key)?, key(&keys.secondary_key)?]))
+            }
+            "selfSigned" => {
+                let Thumbprints { primary_thumbprint, secondary_thumbprint } =
+                    self.x509_thumbprint.as_ref()?;
+                let texts = [primary_thumbprint, secondary_thumbprint].into_iter().flatten();
+                let thumbprints: Vec<Thumbprint> = texts.filter_map(|text| text.parse().ok()).collect();
+                (!thumbprints.is_empty()).then_some(Proof::Thumbprints(thumbprints))
+            }
+            "certificateAuthority" => Some(Proof::Authority),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,13 +156,9 @@ impl Entry {
             None => Identity::device(&self.device_id),
         };
         let identity = identity.ok()?;
-        let keys = self.authentication.symmetric_key.as_ref().and_then(|keys| {
-            let key = |text: &Option<String>| SharedAccessKey::from_base64(text.as_ref()?).ok();
-            Some([key(&keys.primary_key)?, key(&keys.secondary_key)?])
-        });
         let enabled = self.status.as_ref().is_none_or(|status| status.eq_ignore_ascii_case("enabled"));
-        let member = match keys {
-            Some(keys) if enabled => Member::Enabled(Arc::new(Credentials::new(identity.clone(), keys))),
+        let member = match self.authentication.proof() {
+            Some(proof) if enabled => Member::Enabled(Arc::new(Credentials::new(identity.clone(), proof))),
             _ => Member::Disabled,
         };
         Some((identity, member))

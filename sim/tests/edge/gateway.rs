@@ -5,10 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kedge_sim::edge::board::{LinkState, RuntimeState};
 use kedge_sim::identity::Identity;
-use kedge_sim::mqtt::packet::{Connect, ConnectReturnCode, Publish, Subscribe, SubscribeReasonCode};
+use kedge_sim::mqtt::packet::{
+    Connect, ConnectReturnCode, LastWill, Publish, Subscribe, SubscribeReasonCode,
+};
 use kedge_sim::mqtt::{Connection, Packet, QoS};
+use kedge_sim::pki::IssuedCertificate;
 use kedge_sim::sas::{CLOCK_SKEW_SECS, SharedAccessKey, Unsigned, sign, unix_seconds};
-use kedge_sim::tls::{self, ClientStream, Endpoint, Trust, client_config};
+use kedge_sim::tls::{self, ClientStream, Endpoint, Trust, client_config, client_config_as};
 use kedge_sim::topics::{HubTopic, MAX_MESSAGE};
 use serde_json::json;
 
@@ -34,14 +37,24 @@ impl Login {
     }
 
     pub(crate) async fn connect(&self, edge: &Edge) -> (ConnectReturnCode, Connection<ClientStream>) {
+        self.connect_with(edge, None, None).await
+    }
+
+    pub(crate) async fn connect_with(
+        &self,
+        edge: &Edge,
+        certificate: Option<&IssuedCertificate>,
+        will: Option<LastWill>,
+    ) -> (ConnectReturnCode, Connection<ClientStream>) {
         let edge_ca = fs_err::read_to_string(edge.folder.join("certd/aziot-edged-ca.pem")).unwrap();
-        let config = client_config(Trust::Only(&edge_ca)).unwrap();
+        let config = client_config_as(Trust::Only(&edge_ca), certificate).unwrap();
         let stream = tls::connect(&Endpoint::at(EDGE, edge.gateway), config).await.unwrap();
         let mut connection = Connection::new(stream, 1024 * 1024);
         let mut connect = Connect::new(&self.client_id);
         connect.clean_session = false;
         // A busy machine gets its time: a client that waits for the gateway says nothing itself.
         connect.keep_alive = 60;
+        connect.last_will = will;
         connect.set_login(&self.username, &self.password);
         connection.write(&Packet::Connect(connect)).await.unwrap();
         match within_limit(connection.read()).await.unwrap().unwrap() {

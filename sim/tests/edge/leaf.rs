@@ -4,17 +4,19 @@ use jiff::Timestamp;
 use kedge_sim::edge::board::LinkState;
 use kedge_sim::http::Method;
 use kedge_sim::identity::Identity;
-use kedge_sim::mqtt::QoS;
-use kedge_sim::mqtt::packet::ConnectReturnCode;
+use kedge_sim::mqtt::packet::{ConnectReturnCode, LastWill};
+use kedge_sim::mqtt::{Packet, QoS};
+use kedge_sim::pki::{Validity, self_signed_client};
 use kedge_sim::sas::{SharedAccessKey, sign, unix_seconds};
 use kedge_sim::service::TelemetryFilter;
 use kedge_sim::topics::HubTopic;
-use serde_json::json;
+use kedge_sim::x509::ClientCertificate;
+use serde_json::{Value, json};
 
 use crate::gateway::{Login, is_closed};
 use crate::relay::{Client, use_routes};
 use crate::task_engine::TaskEngine;
-use crate::world::{DEVICE, Edge, HUB, World, within_limit};
+use crate::world::{DEVICE, Edge, HUB, World, with_modules, within_limit};
 
 const LEAF: &str = "leaf";
 
@@ -171,5 +173,102 @@ async fn a_leaf_that_is_known_is_served_by_a_gateway_that_starts_without_the_hub
     world.https.mend();
     world.mqtt.mend();
     assert_eq!(telemetry(&world, 3).await, ["0", "1", "2"]);
+    edge.stop().await;
+}
+
+/// A child of the edge device that proves itself by a certificate, and how it is registered.
+async fn register_x509(world: &World, id: &str, authentication: &Value) -> Login {
+    let edge = world.ask_hub(Method::GET, &format!("/devices/{DEVICE}"), &json!(null)).await.1;
+    let body = json!({"deviceId": id, "deviceScope": edge["deviceScope"], "authentication": authentication});
+    let (status, answer) = world.ask_hub(Method::PUT, &format!("/devices/{id}"), &body).await;
+    assert_eq!(status, 200, "{answer}");
+    let username = Identity::from_client_id(id).unwrap().username(HUB);
+    Login { client_id: id.to_owned(), username, password: String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_proves_itself_by_the_thumbprint_of_its_certificate() {
+    let (world, edge) = World::with_sensor().await;
+    let valid = || Validity::for_next(std::time::Duration::from_secs(3600));
+    let [own, other] = [(); 2].map(|()| self_signed_client(LEAF, valid()).unwrap());
+    let thumbprint = ClientCertificate::from_pem(&own.chain_pem).unwrap().thumbprint();
+    let thumbprints = json!({"primaryThumbprint": thumbprint, "secondaryThumbprint": thumbprint});
+    let login =
+        register_x509(&world, LEAF, &json!({"type": "selfSigned", "x509Thumbprint": thumbprints})).await;
+    let no_authority = register_x509(&world, "by-ca", &json!({"type": "certificateAuthority"})).await;
+    use_routes(&world, &edge, &json!({"leaf": "FROM /messages/events INTO $upstream"})).await;
+    for (case, login, certificate) in [
+        ("another certificate", &login, Some(&other)),
+        ("no certificate", &login, None),
+        ("no authority is trusted", &no_authority, Some(&own)),
+    ] {
+        let (code, _) = login.connect_with(&edge, certificate, None).await;
+        assert_eq!(code, ConnectReturnCode::NotAuthorized, "{case}");
+    }
+    let (code, connection) = login.connect_with(&edge, Some(&own), None).await;
+    assert_eq!(code, ConnectReturnCode::Success);
+    let mut client = Client::new(connection);
+    client.publish("devices/leaf/messages/events/", "1").await;
+    assert_eq!(telemetry(&world, 1).await, ["1"]);
+    // The gateway has no key of it, and speaks to the hub in its place.
+    client.subscribe("$iothub/twin/res/#").await;
+    client.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", "{\"color\": \"red\"}").await;
+    let answer = client.next().await;
+    assert!(answer.topic.starts_with("$iothub/twin/res/204/?$rid=1"), "{}", answer.topic);
+    let twin = world.service.device_twin(LEAF).await.unwrap();
+    assert_eq!(twin["properties"]["reported"]["color"], "red");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_will_is_telemetry_of_the_client_that_did_not_say_goodbye() {
+    let (world, edge) = World::with_sensor().await;
+    let leaf = register(&world, LEAF, DEVICE).await;
+    use_routes(&world, &edge, &json!({"leaf": "FROM /messages/events INTO $upstream"})).await;
+    let identity = Identity::device(LEAF).unwrap();
+    let connected = async |expected: bool| {
+        edge.state(|state| state.clients.get(&identity).is_some_and(|client| client.connected == expected))
+            .await
+    };
+    for (topic, body, says_goodbye) in [
+        ("devices/leaf/messages/events/", "after a goodbye", true),
+        ("devices/other/messages/events/", "of another", false),
+        ("no/topic", "nowhere", false),
+        ("devices/leaf/messages/events/a=1", "gone", false),
+    ] {
+        let will = LastWill::new(topic, body, QoS::AtLeastOnce, false);
+        let (code, mut connection) = leaf.connect_with(&edge, None, Some(will)).await;
+        assert_eq!(code, ConnectReturnCode::Success);
+        connected(true).await;
+        if says_goodbye {
+            connection.write(&Packet::Disconnect).await.unwrap();
+        }
+        drop(connection);
+        connected(false).await;
+    }
+    let filter = TelemetryFilter { device_id: Some(LEAF.to_owned()), module_id: None };
+    assert_eq!(telemetry(&world, 1).await, ["gone"]);
+    let messages = world.service.telemetry(&filter, 0, std::time::Duration::ZERO).await.unwrap().messages;
+    assert_eq!(messages[0].properties["a"], "1");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_clients_are_let_in_than_the_deployment_says() {
+    let world = World::new().await;
+    let mut content = with_modules(&json!({}));
+    let desired = &mut content["modulesContent"]["$edgeAgent"]["properties.desired"];
+    desired["systemModules"]["edgeHub"]["env"] = json!({"MaxConnectedClients": {"value": "1"}});
+    world.deploy(&content).await;
+    let edge = world.start_edge(TaskEngine::new(&[])).await;
+    edge.state(|state| state.deployment.status == 200).await;
+    let (one, two) = (register(&world, "one", DEVICE).await, register(&world, "two", DEVICE).await);
+    let first = connect(&one, &edge).await;
+    assert_eq!(two.connect(&edge).await.0, ConnectReturnCode::ServiceUnavailable);
+    // The client that is connected already may come again.
+    let again = connect(&one, &edge).await;
+    drop((first, again));
+    edge.state(|state| state.clients.values().all(|client| !client.connected)).await;
+    drop(connect(&two, &edge).await);
     edge.stop().await;
 }

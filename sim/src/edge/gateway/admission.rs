@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Gateway;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, ProofError, Shown};
 use crate::edge::identity::ModuleIdentity;
 use crate::edge::scope::Member;
 use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, MAX_ID_LEN, Username};
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
-use crate::sas::{SasError, unix_seconds};
+use crate::x509::ClientCertificate;
 
 /// Why a client was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,10 +26,10 @@ pub(super) enum Refusal {
     UnknownModule(String),
     #[error("{0} is not a child of this device in the hub")]
     NotInScope(Identity),
-    #[error("{0} is disabled in the hub, or has no keys there")]
+    #[error("{0} is disabled in the hub, or has neither keys nor a certificate there")]
     Disabled(Identity),
     #[error("{client}: {source}")]
-    Token { client: Identity, source: SasError },
+    Proof { client: Identity, source: ProofError },
     #[error("{0} clients are connected already")]
     TooMany(usize),
 }
@@ -41,7 +41,7 @@ impl Refusal {
             Self::ClientId(_) => ConnectReturnCode::BadClientId,
             Self::Username => ConnectReturnCode::BadUserNamePassword,
             Self::NotYetKnown(_) | Self::TooMany(_) => ConnectReturnCode::ServiceUnavailable,
-            Self::UnknownModule(_) | Self::NotInScope(_) | Self::Disabled(_) | Self::Token { .. } => {
+            Self::UnknownModule(_) | Self::NotInScope(_) | Self::Disabled(_) | Self::Proof { .. } => {
                 ConnectReturnCode::NotAuthorized
             }
         }
@@ -52,15 +52,15 @@ impl Refusal {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) credentials: Arc<Credentials>,
-    /// How long the token is good, and with it the connection.
-    pub(super) token_life: Duration,
+    /// How long the token or certificate is good, and with it the connection.
+    pub(super) proof_life: Duration,
 }
 
 /// What a client says of itself, when that makes sense.
 #[derive(Debug, PartialEq, Eq)]
 struct Claim<'a> {
     identity: Identity,
-    token: &'a str,
+    password: &'a str,
 }
 
 impl<'a> Claim<'a> {
@@ -81,42 +81,50 @@ impl<'a> Claim<'a> {
         if username.identity != identity || !username.hub_name.eq_ignore_ascii_case(hub_name) {
             return Err(Refusal::Username);
         }
-        Ok(Self { identity, token: &login.password })
+        Ok(Self { identity, password: &login.password })
     }
 }
 
 impl Gateway {
-    /// Checks what a client says of itself.
-    pub(super) async fn authenticate(&self, connect: &Connect) -> Result<Admitted, Refusal> {
+    /// Checks what a client says of itself. `certificate` is the one of the TLS connection.
+    pub(super) async fn authenticate(
+        &self,
+        connect: &Connect,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Admitted, Refusal> {
         let (identities, hub_name) = (&self.upstream.identities, &self.upstream.link.hub_name);
-        let Claim { identity, token } = Claim::read(connect, hub_name, identities.device_id())?;
-        self.verify(identity, token).await
+        let Claim { identity, password } = Claim::read(connect, hub_name, identities.device_id())?;
+        let shown = match certificate.filter(|_| password.is_empty()) {
+            Some(certificate) => Shown::Certificate(certificate),
+            None => Shown::Token(password),
+        };
+        self.verify(identity, shown).await
     }
 
-    /// Verifies the token of somebody who may use the gateway.
-    pub(super) async fn verify(&self, identity: Identity, token: &str) -> Result<Admitted, Refusal> {
+    /// Verifies what somebody shows who may use the gateway.
+    pub(super) async fn verify(&self, identity: Identity, shown: Shown<'_>) -> Result<Admitted, Refusal> {
         let verified = |credentials: Arc<Credentials>| {
-            let now = unix_seconds(Timestamp::now());
-            let verified = credentials.verify(token, &self.upstream.link.hub_name, now);
-            verified.map(|token_life| Admitted { credentials, token_life })
+            let hub_name = &self.upstream.link.hub_name;
+            let verified = credentials.verify(shown, hub_name, &self.authorities, Timestamp::now());
+            verified.map(|proof_life| Admitted { credentials, proof_life })
         };
         if let Some(module) = self.own_module(&identity)? {
             let outcome = verified(Arc::new(Credentials::from(&*module)));
-            return outcome.map_err(|source| Refusal::Token { client: identity, source });
+            return outcome.map_err(|source| Refusal::Proof { client: identity, source });
         }
         let first = match self.member(&identity, false).await? {
             Member::Enabled(credentials) => {
-                verified(credentials).map_err(|source| Refusal::Token { client: identity.clone(), source })
+                verified(credentials).map_err(|source| Refusal::Proof { client: identity.clone(), source })
             }
             Member::Disabled => Err(Refusal::Disabled(identity.clone())),
         };
         if first.is_ok() {
             return first;
         }
-        // Its keys or its state may be others by now.
+        // Its proof or its state may be another by now.
         match self.member(&identity, true).await {
             Ok(Member::Enabled(credentials)) => {
-                verified(credentials).map_err(|source| Refusal::Token { client: identity, source })
+                verified(credentials).map_err(|source| Refusal::Proof { client: identity, source })
             }
             Ok(Member::Disabled) => Err(Refusal::Disabled(identity)),
             Err(_) => first,

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Gateway;
 use super::admission::Refusal;
 use super::calls::{LocalAnswer, LocalCall};
+use super::credentials::Shown;
 use crate::http::{StatusCode, header};
 use crate::identity::Identity;
 use crate::tls::Peer;
@@ -99,7 +100,7 @@ async fn open_websocket(
     request: Request,
 ) -> Response {
     let Extension(peer) = peer;
-    websocket::accept(request, move |stream| async move { gateway.converse(stream, peer.address).await })
+    websocket::accept(request, move |stream| async move { gateway.converse(stream, &peer).await })
 }
 
 async fn call_device(
@@ -168,7 +169,7 @@ impl Gateway {
         let token = token
             .ok_or_else(|| CallError::Unauthorized("the request has no Authorization header".to_owned()))?;
         let refused = |refusal: Refusal| CallError::Unauthorized(refusal.to_string());
-        self.verify(caller, token).await.map(drop).map_err(refused)
+        self.verify(caller, Shown::Token(token)).await.map(drop).map_err(refused)
     }
 
     /// Waits for a client that takes calls.

@@ -1,6 +1,6 @@
 //! The gateway: MQTT over TLS for the modules of this device, and for the leaf devices that are its children.
 //!
-//! A client proves its identity with a token and uses the topics of IoT Hub. Its messages are acknowledged when they
+//! A client proves its identity by a token or a certificate, and uses the topics of IoT Hub. Its messages are acknowledged when they
 //! are stored, see [`super::spool`]; its twin, its methods and its own messages come through a connection to the hub
 //! as that client.
 
@@ -44,8 +44,9 @@ use super::spool::Spool;
 use crate::identity::Identity;
 use crate::mqtt::packet::{self, ConnAck, ConnectReturnCode};
 use crate::mqtt::{Connection, MAX_PACKET, Packet};
-use crate::tls;
+use crate::tls::{self, Peer, ServerStream};
 use crate::topics::ClientTopic;
+use crate::x509::{Authorities, ClientCertificate};
 
 /// Clients at once, unless the deployment says something else; the real gateway's default.
 const DEFAULT_MAX_CLIENTS: usize = 100;
@@ -62,12 +63,14 @@ pub struct Gateway {
     intake: Intake,
     deployments: watch::Receiver<Option<Arc<Deployment>>>,
     scope: Arc<Scope>,
+    /// Those that may issue the certificates of leaf devices.
+    authorities: Authorities,
     registry: Registry,
 }
 
 impl Gateway {
     /// A gateway that keeps in `spool` what `routes` lead somewhere, for the modules of `deployments` and those in
-    /// `scope`.
+    /// `scope`. Certificates of leaf devices may be issued by `authorities`.
     #[must_use]
     pub fn new(
         upstream: Arc<Upstream>,
@@ -76,17 +79,28 @@ impl Gateway {
         routes: watch::Receiver<Option<Arc<Routes>>>,
         deployments: watch::Receiver<Option<Arc<Deployment>>>,
         scope: Arc<Scope>,
+        authorities: Authorities,
     ) -> Self {
         let registry = Registry::new(upstream.board.clone());
-        Self { upstream, intake: Intake { edge_hub, spool, routes }, deployments, scope, registry }
+        Self {
+            upstream,
+            intake: Intake { edge_hub, spool, routes },
+            deployments,
+            scope,
+            authorities,
+            registry,
+        }
     }
 
     /// Serves clients until the shutdown.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<ServerConfig>) {
         let shutdown = self.upstream.shutdown.clone();
-        let handler = move |stream, peer: SocketAddr| {
+        let handler = move |stream: ServerStream, address: SocketAddr| {
             let gateway = self.clone();
-            async move { gateway.converse(stream, peer).await }
+            async move {
+                let peer = Peer::of(&stream, address);
+                gateway.converse(stream, &peer).await;
+            }
         };
         tls::serve(listener, tls, MAX_CONNECTIONS, shutdown, handler).await;
     }
@@ -98,17 +112,18 @@ impl Gateway {
     }
 
     /// Talks to a client until it leaves.
-    async fn converse<S>(&self, stream: S, peer: SocketAddr)
+    async fn converse<S>(&self, stream: S, peer: &Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Peer { address: peer, certificate } = peer;
         let mut connection = Connection::new(stream, MAX_PACKET);
         let connect = match timeout(CONNECT_TIMEOUT, connection.read()).await {
             Ok(Ok(Some(Packet::Connect(connect)))) => connect,
             Ok(Err(error)) => return tracing::debug!("{peer} sent no CONNECT: {error}"),
             Ok(Ok(_)) | Err(_) => return tracing::debug!("{peer} sent no CONNECT"),
         };
-        let (subscriptions, admitted) = match self.admit(&connect).await {
+        let (subscriptions, admitted) = match self.admit(&connect, certificate.as_ref()).await {
             Ok(admitted) => {
                 let identity = &admitted.credentials.identity;
                 let spool = &self.intake.spool;
@@ -130,8 +145,12 @@ impl Gateway {
         self.serve_client(connection, &connect, admitted, subscriptions).await;
     }
 
-    async fn admit(&self, connect: &packet::Connect) -> Result<Admitted, Refusal> {
-        let admitted = self.authenticate(connect).await?;
+    async fn admit(
+        &self,
+        connect: &packet::Connect,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Admitted, Refusal> {
+        let admitted = self.authenticate(connect, certificate).await?;
         let deployment = self.deployments.borrow().clone();
         let limit = deployment.as_ref().and_then(|deployment| {
             deployment.system_variable("edgeHub", "MaxConnectedClients")?.parse().ok()
@@ -148,7 +167,7 @@ impl Gateway {
         &self,
         connection: Connection<S>,
         connect: &packet::Connect,
-        Admitted { credentials, token_life }: Admitted,
+        Admitted { credentials, proof_life }: Admitted,
         subscriptions: Subscriptions,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -175,12 +194,12 @@ impl Gateway {
         let end = tokio::select! {
             end = session.run(connection, keep_alive + keep_alive / 2) => end,
             () = registration.replaced() => End::Replaced,
-            () = sleep(token_life) => End::TokenExpired,
+            () = sleep(proof_life) => End::ProofExpired,
             () = self.upstream.shutdown.cancelled() => End::Shutdown,
         };
         drop(session);
         match end {
-            End::Goodbye | End::Closed | End::Replaced | End::TokenExpired | End::Shutdown => {
+            End::Goodbye | End::Closed | End::Replaced | End::ProofExpired | End::Shutdown => {
                 tracing::debug!("Client {identity}: {end}");
             }
             _ => tracing::warn!("The gateway closes the connection of {identity}: {end}"),

@@ -41,8 +41,8 @@ pub(super) enum End {
     Silent,
     #[error("a newer connection took its place")]
     Replaced,
-    #[error("its token expired")]
-    TokenExpired,
+    #[error("its token or certificate expired")]
+    ProofExpired,
     #[error("the runtime stops")]
     Shutdown,
     #[error(transparent)]

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{FromHub, Request, Status, Token};
 use crate::edge::gateway::credentials::Credentials;
 use crate::edge::link::Upstream;
+use crate::identity::EDGE_HUB;
 use crate::module_client::Twin;
 use crate::mqtt::{Client, ClientError, Incoming, QoS, packet};
 use crate::retry::Backoff;
@@ -80,8 +81,15 @@ impl Task {
 
     async fn connect(&mut self) -> Result<(Client, Incoming, BTreeSet<Subscription>), ClientError> {
         let link = &self.upstream.link;
-        let token = self.credentials.token(&link.hub_name);
-        let (client, incoming) = link.open_relay(&self.credentials.identity, token).await?;
+        let identity = &self.credentials.identity;
+        let (client, incoming) = match self.credentials.token(&link.hub_name) {
+            Some(token) => link.open_relay(identity, token, None).await?,
+            None => {
+                // Without $edgeHub there is no connection to the hub at all, and this one would fail like it.
+                let edge_hub = self.upstream.identities.get(EDGE_HUB).ok_or(ClientError::Closed)?;
+                link.open_relay(identity, edge_hub.token(&link.hub_name), Some(&edge_hub.identity)).await?
+            }
+        };
         let mut subscriptions = self.wanted.borrow_and_update().clone();
         subscriptions.insert(Subscription::TwinResponses);
         client.subscribe(subscriptions.iter().map(ToString::to_string).collect()).await?;
