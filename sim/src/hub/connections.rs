@@ -74,6 +74,8 @@ pub(super) struct Connections {
 struct Live {
     connection_id: u64,
     news: Arc<Notify>,
+    /// The edge device whose gateway has connected in the place of the client.
+    gateway: Option<String>,
     events: VecDeque<Event>,
     takes_methods: bool,
     calls: HashMap<String, oneshot::Sender<MethodAnswer>>,
@@ -88,6 +90,7 @@ impl Connections {
         let live = Live {
             connection_id,
             news: news.clone(),
+            gateway: None,
             events: VecDeque::new(),
             takes_methods: false,
             calls: HashMap::new(),
@@ -110,9 +113,18 @@ impl Connections {
         })
     }
 
-    /// All clients that are connected.
-    pub(super) fn identities(&self) -> Vec<Identity> {
-        self.live.keys().cloned().collect()
+    /// Notes that a connection is that of an edge device's gateway.
+    pub(super) fn set_gateway(&mut self, identity: &Identity, connection_id: u64, gateway: Option<String>) {
+        if let Some(live) = self.current(identity, connection_id) {
+            live.gateway = gateway;
+        }
+    }
+
+    /// The clients that are connected, by themselves or by the gateway of an edge device, and that are asked for.
+    pub(super) fn identities(&self, which: impl Fn(&Identity, Option<&str>) -> bool) -> Vec<Identity> {
+        let live = self.live.iter();
+        let found = live.filter(|(identity, live)| which(identity, live.gateway.as_deref()));
+        found.map(|(identity, _)| identity.clone()).collect()
     }
 
     /// False when the connection is over, although its task may not know yet.

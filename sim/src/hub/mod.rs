@@ -173,7 +173,26 @@ impl State {
 
     /// Closes the connections of all clients.
     fn evict_all(&mut self, now: Timestamp) {
-        for identity in self.connections.identities() {
+        self.evict_those(now, |_, _, _| true);
+    }
+
+    /// Closes the connections of a device, of its modules, and those that its gateway has for others.
+    fn evict_device(&mut self, device: &str, now: Timestamp) {
+        self.evict_those(now, |_, identity, gateway| {
+            identity.device_id() == device || gateway == Some(device)
+        });
+    }
+
+    /// Closes the connections of gateways for those who are not in their scope any longer.
+    fn evict_out_of_scope(&mut self, now: Timestamp) {
+        self.evict_those(now, |store, identity, gateway| {
+            gateway.is_some_and(|gateway| !store.is_in_scope(gateway, identity.device_id()))
+        });
+    }
+
+    fn evict_those(&mut self, now: Timestamp, which: impl Fn(&Store, &Identity, Option<&str>) -> bool) {
+        let store = &self.store;
+        for identity in self.connections.identities(|identity, gateway| which(store, identity, gateway)) {
             self.evict(&identity, now);
         }
     }

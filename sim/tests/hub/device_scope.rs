@@ -182,3 +182,32 @@ async fn the_gateway_sends_for_devices_in_its_scope_and_for_no_other() {
     let messages = world.hub.telemetry_of("leaf").await;
     assert_eq!((messages[0].device_id.as_str(), messages[0].module_id.as_deref()), ("leaf", None));
 }
+
+#[tokio::test]
+async fn the_connections_of_a_gateway_end_with_its_rights() {
+    let world = World::new().await;
+    let connect = async || {
+        let username = format!("{HUB}/leaf/?api-version=2021-04-12&auth-chain=leaf;kedge-device");
+        within(world.hub.connect_with("leaf", &username, &world.token)).await
+    };
+    let (client, _incoming) = connect().await.unwrap();
+    let leaf = world.hub.get_device("leaf").await;
+    world.hub.update_device("leaf", &json!({"deviceScope": null})).await;
+    within(client.closed()).await;
+    assert!(connect().await.is_err());
+    world.hub.update_device("leaf", &leaf).await;
+
+    let (client, _incoming) = connect().await.unwrap();
+    world.hub.update_device(DEVICE, &json!({"status": "disabled"})).await;
+    within(client.closed()).await;
+    world.hub.update_device(DEVICE, &json!({"status": "enabled"})).await;
+
+    let (client, _incoming) = connect().await.unwrap();
+    world.hub.update_device("stray", &json!({"status": "disabled"})).await;
+    let other = world.hub.as_owner(Method::DELETE, "/devices/other-edge", Some("*"), &json!({})).await;
+    assert_eq!(other.status, StatusCode::NO_CONTENT);
+    client.publish("devices/leaf/messages/events/".to_owned(), "x".into()).await.unwrap();
+    let gone = world.hub.as_owner(Method::DELETE, "/devices/kedge-device", Some("*"), &json!({})).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    within(client.closed()).await;
+}

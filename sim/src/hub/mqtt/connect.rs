@@ -59,6 +59,8 @@ impl ConnectError {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) identity: Identity,
+    /// The edge device whose gateway connects in the place of the identity.
+    pub(super) gateway: Option<String>,
     pub(super) keep_alive_secs: u16,
     /// How long the token or the certificate is good, and with it the connection.
     pub(super) token_life: Duration,
@@ -86,8 +88,9 @@ pub(super) fn accept(
     }
     let password = Some(login.password.as_str()).filter(|password| !password.is_empty());
     let credential = Credential::read(password, certificate)?;
-    let token_life = match username.acting_device() {
-        Some(edge) => authority.verify_on_behalf_of(store, &edge, &identity, &credential, now)?,
+    let gateway = username.acting_device();
+    let token_life = match &gateway {
+        Some(edge) => authority.verify_on_behalf_of(store, edge, &identity, &credential, now)?,
         None => authority.verify_identity(store, &identity, &credential, now)?,
     };
     let will = connect.last_will.as_ref();
@@ -96,7 +99,7 @@ pub(super) fn accept(
         0 => MAX_KEEP_ALIVE_SECS,
         secs => secs.min(MAX_KEEP_ALIVE_SECS),
     };
-    Ok(Accepted { identity, keep_alive_secs, token_life, will })
+    Ok(Accepted { identity, gateway, keep_alive_secs, token_life, will })
 }
 
 #[cfg(test)]

@@ -157,6 +157,7 @@ fn admit(
     let (mut state, now) = (hub.state(), Timestamp::now());
     let accepted = connect::accept(connect, certificate, &hub.authority, &state.store, hub.now())?;
     let ticket = state.connect(&accepted.identity, now);
+    state.connections.set_gateway(&accepted.identity, ticket.connection_id, accepted.gateway.clone());
     let (identity, clean) = (accepted.identity.clone(), connect.clean_session);
     let session = Session::open(identity, ticket.connection_id, clean, &mut state);
     // What waits for a session that goes on is looked for first of all.

@@ -12,7 +12,6 @@ use super::error::ApiError;
 use super::request::{DeviceBody, IfMatch, JsonBody};
 use super::{SharedHub, view};
 use crate::hub::store::{ConfigurationContent, Device, Precondition, Status};
-use crate::identity::Identity;
 
 /// The largest number of devices in an answer, and how many there are when the caller does not say.
 const MAX_TOP: usize = 1000;
@@ -54,12 +53,12 @@ pub(super) async fn write(
         Some(precondition) => state.store.update_device(&device, &precondition, spec, now)?,
         None => state.store.create_device(&device, spec, now)?,
     };
-    let view = view::device(written);
-    if written.status == Status::Disabled {
-        for identity in identities(written) {
-            state.evict(&identity, now);
-        }
+    let (view, is_disabled) = (view::device(written), written.status == Status::Disabled);
+    if is_disabled {
+        state.evict_device(&device, now);
     }
+    // The device may have another parent.
+    state.evict_out_of_scope(now);
     Ok(Json(view))
 }
 
@@ -69,10 +68,9 @@ pub(super) async fn delete(
     IfMatch(precondition): IfMatch,
 ) -> Result<StatusCode, ApiError> {
     let mut state = hub.state();
-    let deleted = state.store.delete_device(&device, &precondition.unwrap_or(Precondition::Any))?;
-    for identity in identities(&deleted) {
-        state.evict(&identity, Timestamp::now());
-    }
+    state.store.delete_device(&device, &precondition.unwrap_or(Precondition::Any))?;
+    state.evict_device(&device, Timestamp::now());
+    state.evict_out_of_scope(Timestamp::now());
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -92,10 +90,4 @@ pub(super) async fn apply_configuration(
         state.announce(change, now);
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The device and all its modules. What is registered has valid ids.
-fn identities(device: &Device) -> Vec<Identity> {
-    let modules = device.modules.keys().map(|module| Identity::module(&device.id, module));
-    modules.chain([Identity::device(&device.id)]).filter_map(Result::ok).collect()
 }

@@ -176,33 +176,33 @@ async fn require_service_or_device(
 /// A module speaks for itself alone.
 async fn require_module(
     State(hub): State<SharedHub>,
-    Path((device, module)): Path<(String, String)>,
+    Path(path): Path<(String, String)>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    check_api_version(&request)?;
-    let module = Identity::module(&device, &module).map_err(StoreError::from)?;
-    let caller = Caller::of(request.headers(), request.extensions());
-    let credential = caller.credential()?;
-    hub.authority.verify_identity(&hub.state().store, &module, &credential, hub.now())?;
+    verify_module(&hub, &path, &request)?;
     Ok(next.run(request).await)
 }
 
 /// Only the gateway of an edge device asks who is in its scope.
 async fn require_edge_hub(
     State(hub): State<SharedHub>,
-    Path((device, module)): Path<(String, String)>,
+    Path(path): Path<(String, String)>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    check_api_version(&request)?;
-    let gateway = Identity::module(&device, &module).map_err(StoreError::from)?;
-    let caller = Caller::of(request.headers(), request.extensions());
-    hub.authority.verify_identity(&hub.state().store, &gateway, &caller.credential()?, hub.now())?;
-    if !gateway.is_edge_hub() {
+    if !verify_module(&hub, &path, &request)?.is_edge_hub() {
         return Err(AuthError::NotInScope.into());
     }
     Ok(next.run(request).await)
+}
+
+fn verify_module(hub: &Hub, path: &(String, String), request: &Request) -> Result<Identity, ApiError> {
+    check_api_version(request)?;
+    let module = Identity::module(&path.0, &path.1).map_err(StoreError::from)?;
+    let caller = Caller::of(request.headers(), request.extensions());
+    hub.authority.verify_identity(&hub.state().store, &module, &caller.credential()?, hub.now())?;
+    Ok(module)
 }
 
 /// MQTT over WebSockets; who connects is asked by MQTT.

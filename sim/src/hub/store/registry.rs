@@ -120,16 +120,17 @@ impl Store {
         self.device(id)
     }
 
-    /// Deletes a device and its modules; gives back everything that is gone.
+    /// Deletes a device and its modules.
     pub(in crate::hub) fn delete_device(
         &mut self,
         id: &str,
         precondition: &Precondition,
-    ) -> Result<Device, StoreError> {
+    ) -> Result<(), StoreError> {
         precondition.check(self.device(id)?.record.etag)?;
         self.journal.put(Change::DeviceGone { id: id.to_owned() });
         self.cloud.remove(id);
-        self.devices.remove(id).ok_or_else(|| StoreError::DeviceNotFound(id.to_owned()))
+        self.devices.remove(id);
+        Ok(())
     }
 
     pub(in crate::hub) fn module(&self, device: &str, id: &str) -> Result<&Module, StoreError> {
