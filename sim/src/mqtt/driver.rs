@@ -12,7 +12,7 @@ use super::client::{ClientError, Options};
 use super::{Connection, Packet, QoS, packet};
 
 /// Requests that may wait for the server's answer at once.
-const MAX_IN_FLIGHT: usize = 64;
+const MAX_IN_FLIGHT: usize = 256;
 
 type Reply = oneshot::Sender<Result<(), ClientError>>;
 
