@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
 use super::gateway::credentials::{Credentials, Proof};
@@ -73,6 +73,8 @@ pub struct Scope {
     upstream: Arc<Upstream>,
     spool: Spool,
     members: Mutex<HashMap<Identity, (Entry, Member)>>,
+    /// Told when the members are others.
+    changes: watch::Sender<()>,
     /// When the hub was last asked for somebody; also lets one question after the other to the hub.
     asked: AsyncMutex<HashMap<Identity, Instant>>,
 }
@@ -168,7 +170,8 @@ impl Entry {
 impl Scope {
     /// The scope as it was last known.
     pub async fn open(http: HttpClient, upstream: Arc<Upstream>, spool: Spool) -> Self {
-        let scope = Self { http, upstream, spool, members: Mutex::default(), asked: AsyncMutex::default() };
+        let (members, changes, asked) = Default::default();
+        let scope = Self { http, upstream, spool, members, changes, asked };
         match scope.spool.kept(KEPT).await {
             Ok(Some(text)) => match serde_json::from_str::<Vec<Entry>>(&text) {
                 Ok(entries) => drop(scope.enter(entries, true)),
@@ -267,6 +270,16 @@ impl Scope {
         }
     }
 
+    /// Completes when the hub has said that a child is none any longer, or is disabled.
+    pub(super) async fn dismissed(&self, identity: &Identity) {
+        if identity.device_id() == self.identities().device_id() {
+            // A module leaves with the deployment, which stops it.
+            return std::future::pending().await;
+        }
+        let mut changes = self.changes.subscribe();
+        while matches!(self.known(identity), Some(Member::Enabled(_))) && changes.changed().await.is_ok() {}
+    }
+
     /// Whether a refusal says that the hub does not know a client, or not as a child of this device. The hub uses the
     /// same statuses for a gateway that it does not know, and whatever stands before it may use them, so it is asked
     /// for the gateway itself.
@@ -319,7 +332,9 @@ impl Scope {
         true
     }
 
+    /// Tells what has changed, and keeps it for the next start.
     fn keep(&self) {
+        self.changes.send_replace(());
         let members = self.members();
         let entries: Vec<&Entry> = members.values().map(|(entry, _)| entry).collect();
         match serde_json::to_string(&entries) {

@@ -272,3 +272,26 @@ async fn no_more_clients_are_let_in_than_the_deployment_says() {
     drop(connect(&two, &edge).await);
     edge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_that_is_disabled_loses_its_connection_when_the_gateway_hears_of_it() {
+    let world = World::new().await;
+    world.deploy(&with_modules(&json!({}))).await;
+    let leaf = register(&world, LEAF, DEVICE).await;
+    let edge = world.start_edge(TaskEngine::new(&[])).await;
+    edge.state(|state| state.deployment.status == 200).await;
+    let (code, connection) = leaf.connect(&edge).await;
+    assert_eq!(code, ConnectReturnCode::Success);
+    world.service.set_device_enabled(LEAF, false).await.unwrap();
+    // The hub is asked again for whoever shows a wrong token, unless it was asked a moment ago.
+    let refused = async {
+        let wrong = login(LEAF, "d3Jvbmc=");
+        while edge.board.state().clients[&Identity::device(LEAF).unwrap()].connected {
+            assert_eq!(wrong.connect(&edge).await.0, ConnectReturnCode::NotAuthorized);
+        }
+    };
+    within_limit(refused).await.expect("the leaf is dismissed");
+    assert!(is_closed(connection).await);
+    assert_eq!(leaf.connect(&edge).await.0, ConnectReturnCode::NotAuthorized);
+    edge.stop().await;
+}

@@ -195,6 +195,7 @@ impl Gateway {
             end = session.run(connection, keep_alive + keep_alive / 2) => end,
             () = registration.replaced() => End::Replaced,
             () = sleep(proof_life) => End::ProofExpired,
+            () = self.scope.dismissed(&identity) => End::Dismissed,
             () = self.upstream.shutdown.cancelled() => End::Shutdown,
         };
         drop(session);

@@ -43,6 +43,8 @@ pub(super) enum End {
     Replaced,
     #[error("its token or certificate expired")]
     ProofExpired,
+    #[error("the hub has disabled it, or it is no child of this device any longer")]
+    Dismissed,
     #[error("the runtime stops")]
     Shutdown,
     #[error(transparent)]
