@@ -35,12 +35,15 @@ pub struct Measure {
     pub goal: Goal,
     /// Every value, in the order of measurement.
     pub values: Vec<f64>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<&'static str>,
 }
 
 impl Measure {
     /// A quantity that should be small, without values so far.
     pub fn new(name: impl Into<String>, unit: &'static str, most: f64) -> Self {
-        Self { name: name.into(), unit, goal: Goal::AtMost(most), values: Vec::new() }
+        Self { goal: Goal::AtMost(most), ..Self::told(name, unit) }
     }
 
     /// A quantity that should be large.
@@ -50,7 +53,19 @@ impl Measure {
 
     /// A quantity that is told for comparison.
     pub fn told(name: impl Into<String>, unit: &'static str) -> Self {
-        Self { name: name.into(), unit, goal: Goal::None, values: Vec::new() }
+        Self { name: name.into(), unit, goal: Goal::None, values: Vec::new(), missing: None }
+    }
+
+    /// A quantity that cannot be measured here, and why.
+    pub fn missing(name: impl Into<String>, unit: &'static str, reason: &'static str) -> Self {
+        Self { missing: Some(reason), ..Self::told(name, unit) }
+    }
+
+    /// The same quantity with one more value.
+    #[must_use]
+    pub fn with(mut self, value: f64) -> Self {
+        self.values.push(value);
+        self
     }
 
     /// The value in the middle; `None` when there is none.
@@ -78,7 +93,10 @@ impl Measure {
     pub fn row(&self) -> String {
         let least = self.values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let Some(median) = self.median() else { return format!("{:44} not measured", self.name) };
+        let Some(median) = self.median() else {
+            let reason = self.missing.map(|reason| format!(": {reason}")).unwrap_or_default();
+            return format!("{:44} not measured{reason}", self.name);
+        };
         let (unit, count) = (self.unit, self.values.len());
         let row = format!("{:44} {median:>8.2} {unit:2} {least:>8.2} {most:>8.2} {count:>4}", self.name);
         let verdict = |over: &'static str| if self.is_met() { "ok" } else { over };
@@ -198,6 +216,13 @@ mod tests {
         assert!(measure.row().ends_with("UNDER"), "{}", measure.row());
         measure.goal = Goal::None;
         assert!(measure.is_met() && measure.row().ends_with("   4"), "{}", measure.row());
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_told_with_its_reason() {
+        let row = Measure::missing("a broker", "/s", "it is not installed").row();
+        assert!(row.starts_with("a broker ") && row.ends_with(" not measured: it is not installed"), "{row}");
+        assert!(Measure::told("a hub", "/s").row().ends_with(" not measured"));
     }
 
     #[test]

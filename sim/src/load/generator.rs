@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesOrdered};
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -42,6 +43,10 @@ pub struct Account {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
+    /// When the first message was sent.
+    pub started: Timestamp,
+    /// All messages; each was acknowledged in the end.
+    pub sent: u64,
     /// Messages that were acknowledged within the time.
     pub messages: u64,
     /// The time, in seconds.
@@ -71,22 +76,24 @@ impl Clients {
     }
 
     /// Publishes bodies of `size` bytes for `time`, each client with at most `window` messages that are not
-    /// acknowledged.
+    /// acknowledged, and waits for the last acknowledgements.
     pub async fn publish(self, time: Duration, window: usize, size: usize) -> anyhow::Result<Figures> {
         let body = bytes::Bytes::from(vec![b'x'; size]);
-        let started = Instant::now();
+        let (started, began) = (Timestamp::now(), Instant::now());
         let mut tasks = JoinSet::new();
         for (client, incoming, topic) in self.0 {
             let body = body.clone();
             tasks.spawn(async move {
                 // Dropping it would end the connection's queue.
                 let _incoming = incoming;
-                publish(&client, &topic, &body, started + time, window).await
+                publish(&client, &topic, &body, began + time, window).await
             });
         }
-        let mut latencies = Vec::new();
+        let (mut latencies, mut sent) = (Vec::new(), 0);
         while let Some(done) = tasks.join_next().await {
-            latencies.extend(done.context("a client has failed")??);
+            let (in_time, all) = done.context("a client has failed")??;
+            latencies.extend(in_time);
+            sent += all;
         }
         let seconds = time.as_secs_f64();
         latencies.sort_unstable();
@@ -95,6 +102,8 @@ impl Clients {
             found.as_secs_f64() * 1000.0
         };
         Ok(Figures {
+            started,
+            sent,
             messages: latencies.len() as u64,
             seconds,
             median_milliseconds: at(50),
@@ -103,26 +112,30 @@ impl Clients {
     }
 }
 
-/// Publishes until the end; how long each acknowledgement took that came in time.
+/// Publishes until the end; how long each acknowledgement took that came in time, and how many messages there were.
 async fn publish(
     client: &Client,
     topic: &str,
     body: &bytes::Bytes,
     end: Instant,
     window: usize,
-) -> anyhow::Result<Vec<Duration>> {
-    let mut latencies = Vec::new();
+) -> anyhow::Result<(Vec<Duration>, u64)> {
+    let (mut latencies, mut sent) = (Vec::new(), 0);
     let mut waiting = FuturesOrdered::new();
     while Instant::now() < end {
         if waiting.len() < window {
-            let sent = Instant::now();
+            let begun = Instant::now();
             let acknowledged = client.start_publish(topic.to_owned(), body.clone()).await?;
-            waiting.push_back(async move { acknowledged.await.map(|()| sent.elapsed()) });
+            sent += 1;
+            waiting.push_back(async move { acknowledged.await.map(|()| begun.elapsed()) });
         } else if let Some(latency) = waiting.next().await {
             latencies.push(latency?);
         }
     }
-    Ok(latencies)
+    while let Some(late) = waiting.next().await {
+        late?;
+    }
+    Ok((latencies, sent))
 }
 
 async fn open(target: &Target, account: Account) -> anyhow::Result<(Client, Incoming, String)> {

@@ -1,11 +1,14 @@
 //! The load section of `bench`: messages a second with QoS 1, and memory by the number of connections, of the real static
-//! programs on the loopback interface, with Debian's mosquitto beside them. The same generator puts the load on each.
+//! programs on the loopback interface, with Debian's mosquitto beside them. The same generator puts the load on each: on a
+//! hub, and on the gateway of an edge device, whose hub has to get all of it.
 //!
 //! mosquitto keeps nothing of a message that nobody has subscribed to, while the hub acknowledges what is on disk: the
 //! comparison is not in the hub's favour.
 
+mod edge;
 mod servers;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,14 +18,16 @@ use jiff::Timestamp;
 use kedge_sim::identity::Identity;
 use kedge_sim::load::Figures;
 use kedge_sim::sas::{SharedAccessKey, sign, unix_seconds};
-use kedge_sim::service::ServiceClient;
 use serde_json::{Value, json};
 
-use self::servers::{Hub, Mosquitto, Server};
-use crate::bench::{Measure, resident_megabytes};
+use self::edge::Edge;
+use self::servers::{Child, Hub, Mosquitto, Server};
+use crate::bench::Measure;
+use crate::preflight;
 use crate::process::{Process, ProcessError};
 use crate::session::Setup;
 use crate::steps::binaries;
+use crate::wait::{Observation, wait_for};
 
 /// Clients that publish at once.
 const PUBLISHERS: usize = 16;
@@ -42,14 +47,27 @@ const LIMIT: Duration = Duration::from_secs(180);
 const COMPILE_LIMIT: Duration = Duration::from_secs(20 * 60);
 const TOKEN_SECONDS: u64 = 3600;
 
+/// What mosquitto is measured with.
+const BROKERS: [(bool, &str); 2] = [(false, "mosquitto, plain"), (true, "mosquitto, TLS")];
+const NO_BROKER: &str = "mosquitto is not installed";
+/// Looks at the memory of an idle server, of which none is lower than those before, until it counts as settled.
+const STEADY_LOOKS: u32 = 30;
+
 /// What is done, for a dry run.
 #[must_use]
 pub fn outline() -> String {
+    let broker = if has_broker() { "mosquitto" } else { "mosquitto, once it is installed," };
     format!(
-        "- {PUBLISHERS} clients that publish with QoS 1 for {SECONDS} s, to the hub, and to mosquitto with and without TLS\n\
-         - the memory of the hub with no, {} and {} devices connected, and after the load\n",
+        "- the programs, compiled for release when they are not\n\
+         - {PUBLISHERS} clients that publish with QoS 1 for {SECONDS} s, to the hub, to {broker} with and without TLS, and\n  \
+           to the gateway of an edge device until its hub has all of it\n\
+         - the memory of the hub with no, {} and {} devices connected, and that of the edge daemon, also after the load\n",
         CONNECTED[0], CONNECTED[1]
     )
+}
+
+fn has_broker() -> bool {
+    preflight::absent(&preflight::LOAD).is_empty()
 }
 
 /// Measures.
@@ -67,6 +85,7 @@ pub async fn measure(setup: &Setup) -> Result<Vec<Measure>> {
     // Last is the one with TLS, which the hub speaks as well.
     let goal = measures.iter().rev().find(|measure| measure.unit == RATE).and_then(Measure::median);
     measures.extend(load.hub(goal).await?);
+    measures.extend(load.edge().await?);
     Ok(measures)
 }
 
@@ -79,8 +98,12 @@ struct Load<'a> {
 
 impl Load<'_> {
     async fn beside_mosquitto(&self) -> Result<Vec<Measure>> {
+        if !has_broker() {
+            let none = |(_, name): (bool, &str)| Measure::missing(rate_title(name), RATE, NO_BROKER);
+            return Ok(BROKERS.map(none).into());
+        }
         let mut measures = Vec::new();
-        for (tls, name) in [(false, "mosquitto, plain"), (true, "mosquitto, TLS")] {
+        for (tls, name) in BROKERS {
             eprintln!("load on {name}");
             let server = Mosquitto::start(self.folder, tls).await?;
             let accounts: Vec<_> = (0..PUBLISHERS).map(anonymous).collect();
@@ -92,27 +115,46 @@ impl Load<'_> {
     }
 
     async fn hub(&self, goal: Option<f64>) -> Result<Vec<Measure>> {
-        let hub = Hub::start(self.folder, &self.programs).await?;
-        let mut memory = vec![megabytes("memory of the hub, nobody connected", hub.memory()?)];
+        let hub = Hub::start(&self.folder.join("hub"), &self.programs).await?;
+        let mut memory = vec![megabytes("memory of the hub, nobody connected", settled(&hub.child).await?)];
         let most = CONNECTED.into_iter().max().unwrap_or_default();
         eprintln!("registering {most} devices");
-        let accounts = self.register(&hub.service()?, most).await?;
+        let accounts = self.register(&hub, most, None).await?;
         eprintln!("load on the hub");
         let figures = self.publish(&hub.server, &accounts[..PUBLISHERS]).await?;
         let mut measures = rates("hub", &figures, goal);
-        let idle = hub.memory()?;
+        let idle = settled(&hub.child).await?;
         memory.push(megabytes("memory of the hub after the load", idle));
         for count in CONNECTED {
             eprintln!("{count} devices connected");
             let used = self.held(&hub, &accounts[..count]).await?;
             memory.push(megabytes(&format!("memory of the hub, {count} connected"), used));
             let each = (used - idle) * 1000.0 / f64::from(u32::try_from(count)?);
-            let mut per_connection =
+            let per_connection =
                 Measure::new(format!("memory per connection, {count} connected"), "kB", 30.0);
-            per_connection.values.push(each);
-            memory.push(per_connection);
+            memory.push(per_connection.with(each));
         }
         measures.extend(memory);
+        Ok(measures)
+    }
+
+    async fn edge(&self) -> Result<Vec<Measure>> {
+        let hub = Hub::start(&self.folder.join("upstream"), &self.programs).await?;
+        let service = hub.service()?;
+        service.register_edge_device(edge::DEVICE).await?;
+        let accounts = self.register(&hub, PUBLISHERS, Some(edge::DEVICE)).await?;
+        let edge = Edge::start(&self.folder.join("edge"), &self.programs, &hub).await?;
+        let before = settled(&edge.child).await?;
+        eprintln!("load on the edge");
+        let figures = self.publish(&edge.server, &accounts).await?;
+        let emptied = edge.emptied(&service, figures.sent).await?;
+        let seconds = emptied.duration_since(figures.started).as_secs_f64();
+        let through = Measure::told(rate_title("edge and hub"), RATE).with(figures.sent as f64 / seconds);
+        let all = Measure::told("edge and hub, first sent to last arrived", "s").with(seconds);
+        let mut measures = rates("the edge's gateway", &figures, None);
+        measures.extend([through, all]);
+        measures.push(megabytes("memory of the edge daemon, idle", before));
+        measures.push(megabytes("memory of the edge daemon after the load", settled(&edge.child).await?));
         Ok(measures)
     }
 
@@ -120,7 +162,7 @@ impl Load<'_> {
     async fn held(&self, hub: &Hub, accounts: &[Value]) -> Result<f64> {
         let log = self.folder.join(format!("hold-{}.log", accounts.len()));
         let process = self.generator("hold", &hub.server, accounts)?.log(&log);
-        let held = servers::Child::start(&process)?;
+        let held = Child::start(&process)?;
         let expected = format!("connected {}", accounts.len());
         servers::wait("the connections", LIMIT, async || {
             let text = fs_err::read_to_string(&log)?;
@@ -133,7 +175,7 @@ impl Load<'_> {
             bail!("not all are connected")
         })
         .await?;
-        hub.memory()
+        hub.child.memory()
     }
 
     async fn publish(&self, server: &Server, accounts: &[Value]) -> Result<Figures> {
@@ -156,30 +198,56 @@ impl Load<'_> {
                 .args([what, "--address", &server.address.to_string()])
                 .args(["--clients".as_ref(), clients.as_os_str()])
                 .limit(LIMIT);
-        if let Some(ca) = &server.ca {
-            process = process.args(["--name", "localhost"]).args(["--ca".as_ref(), ca.as_os_str()]);
+        if let Some((name, ca)) = &server.tls {
+            process = process.args(["--name", name]).args(["--ca".as_ref(), ca.as_os_str()]);
         }
         Ok(process)
     }
 
-    /// Registers devices at the hub; their accounts.
-    async fn register(&self, service: &ServiceClient, count: usize) -> Result<Vec<Value>> {
+    /// Registers devices at the hub, as children of an edge device when there is one; their accounts.
+    async fn register(&self, hub: &Hub, count: usize, parent: Option<&str>) -> Result<Vec<Value>> {
+        let service = &hub.service()?;
         let registering = stream::iter(0..count).map(async |number| {
             let device = format!("load-{number:05}");
-            let string = service.register_device(&device).await?;
+            let string = match parent {
+                Some(parent) => service.register_leaf_device(&device, parent).await?,
+                None => service.register_device(&device).await?,
+            };
             let key = string.expose().rsplit_once("SharedAccessKey=").map_or("", |(_, key)| key);
             let key = SharedAccessKey::from_base64(key)?;
             let identity = Identity::device(&device)?;
             let expiry = unix_seconds(Timestamp::now()) + TOKEN_SECONDS;
             anyhow::Ok(json!({
                 "clientId": identity.client_id(),
-                "username": identity.username(servers::HUB),
-                "password": sign(&identity.resource(servers::HUB), &key, expiry, None),
+                "username": identity.username(&hub.name),
+                "password": sign(&identity.resource(&hub.name), &key, expiry, None),
                 "topic": format!("devices/{device}/messages/events/"),
             }))
         });
         registering.buffered(REGISTRATIONS).try_collect().await.context("failed to register devices")
     }
+}
+
+/// The resident memory of a server that has nothing to do, once it has given back what it does not need.
+async fn settled(child: &Child) -> Result<f64> {
+    let (least, looks) = (Cell::new(f64::INFINITY), Cell::new(0));
+    let waited = wait_for("the memory to settle", LIMIT, || {
+        let observation = match child.memory() {
+            Ok(memory) if memory < least.get() => {
+                least.set(memory);
+                looks.set(0);
+                Observation::NotYet(format!("{memory:.1} MB"))
+            }
+            Ok(memory) if looks.get() >= STEADY_LOOKS => Observation::Ready(memory),
+            Ok(memory) => {
+                looks.set(looks.get() + 1);
+                Observation::NotYet(format!("{memory:.1} MB"))
+            }
+            Err(error) => Observation::Failed(format!("{error:#}")),
+        };
+        std::future::ready(observation)
+    });
+    Ok(waited.await?)
 }
 
 /// A client that needs no credentials.
@@ -190,26 +258,23 @@ fn anonymous(number: usize) -> Value {
 }
 
 fn rates(name: &str, figures: &Figures, goal: Option<f64>) -> Vec<Measure> {
-    let title = format!("QoS 1 through {name}");
-    let mut rate = match goal {
-        Some(goal) => Measure::at_least(title, RATE, goal),
-        None => Measure::told(title, RATE),
+    let rate = match goal {
+        Some(goal) => Measure::at_least(rate_title(name), RATE, goal),
+        None => Measure::told(rate_title(name), RATE),
     };
-    rate.values.push(figures.messages as f64 / figures.seconds);
-    let mut median = Measure::told(format!("acknowledged by {name}, half within"), "ms");
-    median.values.push(figures.median_milliseconds);
-    let mut slow = Measure::told(format!("acknowledged by {name}, 99 % within"), "ms");
-    slow.values.push(figures.slow_milliseconds);
-    vec![rate, median, slow]
+    let median = Measure::told(format!("acknowledged by {name}, half within"), "ms");
+    let slow = Measure::told(format!("acknowledged by {name}, 99 % within"), "ms");
+    vec![
+        rate.with(figures.messages as f64 / figures.seconds),
+        median.with(figures.median_milliseconds),
+        slow.with(figures.slow_milliseconds),
+    ]
+}
+
+fn rate_title(name: &str) -> String {
+    format!("QoS 1 through {name}")
 }
 
 fn megabytes(name: &str, value: f64) -> Measure {
-    let mut measure = Measure::told(name, "MB");
-    measure.values.push(value);
-    measure
-}
-
-/// Resident memory of a process.
-fn memory_of(pid: u32) -> Result<f64> {
-    resident_megabytes(&fs_err::read_to_string(format!("/proc/{pid}/status"))?)
+    Measure::told(name, "MB").with(value)
 }
