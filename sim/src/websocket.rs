@@ -92,9 +92,7 @@ where
     after.run(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let io = TokioIo::new(upgraded);
-                let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
-                serve(ByteStream { socket, received: Bytes::new() }).await;
+                serve(ByteStream::accepted(TokioIo::new(upgraded)).await).await;
             }
             Err(error) => tracing::debug!(%error, "no WebSocket"),
         }
@@ -124,6 +122,14 @@ fn wanted(request: &Request) -> Option<HeaderValue> {
 fn has(headers: &HeaderMap, name: &HeaderName, value: &str) -> bool {
     let lists = headers.get_all(name).into_iter().filter_map(|list| list.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|entry| entry.trim().eq_ignore_ascii_case(value))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream<S> {
+    /// The server's side of a connection on which a WebSocket was agreed on.
+    pub async fn accepted(stream: S) -> Self {
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config())).await;
+        Self { socket, received: Bytes::new() }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<S> {
@@ -203,8 +209,7 @@ mod tests {
     async fn pair() -> (WebSocketStream<DuplexStream>, ByteStream<DuplexStream>) {
         let (one, two) = duplex(4 * MAX_MESSAGE);
         let peer = WebSocketStream::from_raw_socket(one, Role::Client, None).await;
-        let socket = WebSocketStream::from_raw_socket(two, Role::Server, Some(config())).await;
-        (peer, ByteStream { socket, received: Bytes::new() })
+        (peer, ByteStream::accepted(two).await)
     }
 
     fn binary(bytes: impl Into<Bytes>) -> Message {

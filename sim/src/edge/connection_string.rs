@@ -40,7 +40,44 @@ pub(super) fn parse_key(text: &str) -> Result<SharedAccessKey, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What may stand on the right of `=`: anything but the separator, and no blanks at its ends.
+    fn value() -> impl Strategy<Value = String> {
+        r"[A-Za-z0-9\-:.+%_#*?!(),@$'=]{1,40}"
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_read_in_any_order_beside_others(
+            host in value(), device in value(), key in vec(any::<u8>(), 1..64), padded in any::<bool>(),
+            others in vec(("[a-z]{1,12}", value()), 0..4), seed in any::<prop::sample::Index>(), blank in "[ \t]?",
+        ) {
+            let key = SharedAccessKey::from_bytes(key).unwrap();
+            let text = key.to_base64().expose().to_owned();
+            let text = if padded { text.as_str() } else { text.trim_end_matches('=') };
+            let mut parts =
+                vec![format!("HostName={host}"), format!("DeviceId={device}"), format!("SharedAccessKey={text}")];
+            parts.extend(others.iter().map(|(name, value)| format!("{name}={value}")));
+            let first = seed.index(parts.len());
+            parts.rotate_left(first);
+            let read = ConnectionString::parse(&parts.join(&format!("{blank};{blank}")));
+            let expected = ConnectionString { hub_hostname: host, device_id: device, key };
+            prop_assert_eq!(read, Ok(expected));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_and_its_key_not_repeated(text in any::<String>(), key in "[!?~*]{4,20}") {
+            let _ = ConnectionString::parse(&text);
+            let error = ConnectionString::parse(&format!("{text};HostName=h;DeviceId=d;SharedAccessKey={key}"));
+            if let Err(error) = error {
+                prop_assert!(!error.contains(&key), "{}", error);
+            }
+        }
+    }
 
     #[test]
     fn the_usual_form_is_read_and_unknown_parts_are_ignored() {

@@ -41,6 +41,10 @@ pub struct Args {
 enum Target {
     /// Streams of MQTT packets
     Packet,
+    /// Packets over WebSockets
+    Websocket,
+    /// Conditions of routes, and the messages that they are asked of
+    Condition,
     /// Topics, filters, property bags, user names, tokens
     Topic,
 }
