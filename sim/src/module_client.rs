@@ -21,6 +21,7 @@ use crate::mqtt::{Client, ClientError, Incoming, MAX_PACKET, Options};
 use crate::secret::Secret;
 use crate::tls::{self, Endpoint};
 use crate::topics::{ClientTopic, HubTopic, PropertyBag, Subscription};
+use crate::websocket;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -32,11 +33,23 @@ const CALL_QUEUE: usize = 16;
 /// Messages of inputs that wait for their handler. One too many ends the connection.
 const INPUT_QUEUE: usize = 64;
 
+/// How MQTT gets there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over TLS.
+    #[default]
+    Tls,
+    /// Over a WebSocket, on the port of HTTPS.
+    WebSocket,
+}
+
 /// Where identities connect, and as clients of which hub.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// The hub or the gateway.
     pub endpoint: Endpoint,
+    /// How it is spoken to.
+    pub transport: Transport,
     /// Whom to trust there.
     pub tls: Arc<ClientConfig>,
     /// Host name of the IoT Hub, also when the endpoint is a gateway.
@@ -82,9 +95,17 @@ impl Link {
             manual_acknowledgements: is_relay,
         };
         let opened = timeout(CONNECT_TIMEOUT, async {
-            let stream =
-                tls::connect(&self.endpoint, self.tls.clone()).await.map_err(ClientError::Unreachable)?;
-            Client::connect(stream, &options).await
+            let (endpoint, tls) = (&self.endpoint, self.tls.clone());
+            match self.transport {
+                Transport::Tls => {
+                    let stream = tls::connect(endpoint, tls).await.map_err(ClientError::Unreachable)?;
+                    Client::connect(stream, &options).await
+                }
+                Transport::WebSocket => {
+                    let stream = websocket::connect(endpoint, tls).await.map_err(ClientError::Unreachable)?;
+                    Client::connect(stream, &options).await
+                }
+            }
         });
         opened.await.map_err(|_| ClientError::Silent)?
     }

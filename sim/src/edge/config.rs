@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::module_client::Transport;
 use crate::secret::without_quoted_text;
 
 pub use provisioning::{Dps, Proof, Provisioning};
@@ -23,6 +24,8 @@ pub const DEFAULT_PATH: &str = "/etc/aziot/config.toml";
 
 const DEFAULT_ENGINE_URI: &str = "unix:///var/run/docker.sock";
 const DEFAULT_NETWORK: &str = "azure-iot-edge";
+/// The variable of edgeAgent by which the protocol to the hub is chosen.
+const UPSTREAM_PROTOCOL: &str = "UpstreamProtocol";
 const SUPPORTED: [&str; 5] =
     ["hostname", "trust_bundle_cert", "provisioning", "auto_reprovisioning_mode", "moby_runtime"];
 
@@ -54,6 +57,8 @@ pub struct Settings {
     pub provisioning: Provisioning,
     /// Certificates that modules shall trust besides the Edge CA.
     pub trust_bundle: Option<String>,
+    /// How MQTT gets to the hub.
+    pub upstream: Transport,
     /// Path of the container engine's socket.
     pub engine_socket: PathBuf,
     /// The engine network of the modules.
@@ -78,15 +83,17 @@ impl Settings {
             Some("AlwaysOnStartup") => true,
             Some(other) => return Err(invalid(format!("unknown auto_reprovisioning_mode \"{other}\""))),
         };
+        let agent_is_followed = file.agent.as_ref().is_some_and(Agent::is_followed);
         let provisioning = file.provisioning.ok_or_else(|| invalid("[provisioning] is missing"))?;
         let runtime = file.moby_runtime.unwrap_or_default();
         Ok(Self {
             hostname: file.hostname.map_or_else(machine_hostname, Ok)?,
             provisioning: provisioning.resolve(always)?,
             trust_bundle: file.trust_bundle_cert.as_deref().map(read_uri).transpose()?,
+            upstream: file.agent.and_then(|agent| agent.transport()).unwrap_or_default(),
             engine_socket: engine_socket(runtime.uri.as_deref())?,
             network: runtime.network.unwrap_or_else(|| DEFAULT_NETWORK.to_owned()),
-            ignored: ignored(&table),
+            ignored: ignored(&table, agent_is_followed),
         })
     }
 }
@@ -98,6 +105,30 @@ struct File {
     provisioning: Option<provisioning::Table>,
     auto_reprovisioning_mode: Option<String>,
     moby_runtime: Option<MobyRuntime>,
+    agent: Option<Agent>,
+}
+
+/// What the real runtime starts edgeAgent with; edgeAgent passes the protocol on to edgeHub.
+#[derive(Deserialize)]
+struct Agent {
+    #[serde(default)]
+    env: toml::Table,
+    #[serde(flatten)]
+    others: toml::Table,
+}
+
+impl Agent {
+    /// That of the protocol that is asked for, when there is one of the two. The real runtime knows AMQP as well.
+    fn transport(&self) -> Option<Transport> {
+        let protocol = self.env.get(UPSTREAM_PROTOCOL)?.as_str()?;
+        let known = [("Mqtt", Transport::Tls), ("MqttWs", Transport::WebSocket)];
+        let (_, transport) = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(protocol))?;
+        Some(transport)
+    }
+
+    fn is_followed(&self) -> bool {
+        self.others.is_empty() && self.env.len() == 1 && self.transport().is_some()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -132,8 +163,9 @@ fn refuse_unsupported(table: &toml::Table) -> Result<(), ConfigError> {
     }
 }
 
-fn ignored(table: &toml::Table) -> Vec<String> {
-    table.keys().filter(|key| !SUPPORTED.contains(&key.as_str())).cloned().collect()
+fn ignored(table: &toml::Table, agent_is_followed: bool) -> Vec<String> {
+    let is_followed = |key: &str| SUPPORTED.contains(&key) || (key == "agent" && agent_is_followed);
+    table.keys().filter(|key| !is_followed(key)).cloned().collect()
 }
 
 fn file_path(uri: &str) -> Result<&Path, ConfigError> {

@@ -30,7 +30,7 @@ use super::supervisor::Supervisor;
 use super::workload::{Services, Workloads};
 use crate::http::HttpClient;
 use crate::identity::{EDGE_HUB, Identity};
-use crate::module_client::Link;
+use crate::module_client::{Link, Transport};
 use crate::pki::CertificateAuthority;
 use crate::tls::{self, Endpoint};
 use crate::unix_http;
@@ -121,8 +121,14 @@ impl Daemon {
             options.state.master_key()?,
             options.state.backup(hub_hostname, device_id),
         );
+        let transport = options.settings.upstream;
+        let endpoint = match transport {
+            Transport::Tls => &options.hub.mqtt,
+            Transport::WebSocket => &options.hub.https,
+        };
         let link = Link {
-            endpoint: options.hub.mqtt.clone(),
+            endpoint: endpoint.clone(),
+            transport,
             tls: options.hub.tls.clone(),
             hub_name: hub_hostname.clone(),
         };

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::http::{Method, StatusCode};
 use crate::identity::{Identity, IdentityError};
-use crate::module_client::Link;
+use crate::module_client::{Link, Transport};
 use crate::percent;
 use crate::sas::{self, unix_seconds};
 use crate::secret::Secret;
@@ -87,6 +87,7 @@ impl EdgeEnvironment {
         let bundle: TrustBundle = self.ask(Method::GET, "/trust-bundle", Bytes::new()).await?;
         Ok(Link {
             endpoint: self.gateway.clone(),
+            transport: Transport::Tls,
             tls: client_config(Trust::Only(&bundle.certificate))?,
             hub_name: self.hub_name.clone(),
         })

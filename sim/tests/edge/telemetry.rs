@@ -41,6 +41,21 @@ async fn telemetry_arrives_with_identity_schema_and_continuous_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn over_websockets_the_port_of_https_is_enough() {
+    let world = World::new().await;
+    world.deploy(&deployment(&json!({}))).await;
+    world.mqtt.cut();
+    let protocol = "[agent.env]\nUpstreamProtocol = \"MqttWs\"";
+    let edge = world.start_edge_configured(protocol, TaskEngine::new(&[IMAGE])).await;
+    let messages = world.telemetry(at_least(3)).await;
+    assert_continuous(&messages);
+    // What the hub asks for comes the same way.
+    assert_eq!(world.call("$edgeAgent", "ping", &json!({})).await.0, 200);
+    edge.state(|state| Health::from(state).problem().is_none()).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_message_is_lost_when_the_hub_goes_away_and_comes_back() {
     let (world, edge) = World::with_sensor().await;
     world.telemetry(at_least(3)).await;

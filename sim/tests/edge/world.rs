@@ -164,6 +164,13 @@ impl World {
         self.start_edge_provisioned(&provisioning, engine).await
     }
 
+    /// Starts a daemon whose configuration has this besides.
+    pub(crate) async fn start_edge_configured(&self, more: &str, engine: Arc<TaskEngine>) -> Edge {
+        let connection_string = &self.connection_string;
+        let table = format!("source = \"manual\"\nconnection_string = \"{connection_string}\"\n{more}");
+        self.start_edge_provisioned(&table, engine).await
+    }
+
     /// Starts a daemon with another table `[provisioning]`.
     pub(crate) async fn start_edge_provisioned(&self, table: &str, engine: Arc<TaskEngine>) -> Edge {
         let config = format!("hostname = \"{EDGE}\"\n[provisioning]\n{table}");

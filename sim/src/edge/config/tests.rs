@@ -194,3 +194,27 @@ fn the_provisioning_service_is_asked_with_a_key_or_a_certificate() {
         assert!(error.contains(told) && !error.contains("c2VjcmV0"), "{error}");
     }
 }
+
+#[test]
+fn the_protocol_to_the_hub_is_that_of_the_agent() {
+    for (agent, expected, ignored) in [
+        ("", Transport::Tls, &[][..]),
+        ("[agent.env]\nUpstreamProtocol = \"Mqtt\"", Transport::Tls, &[]),
+        ("[agent.env]\nUpstreamProtocol = \"mqttws\"", Transport::WebSocket, &[]),
+        ("[agent.env]\nUpstreamProtocol = \"AmqpWs\"", Transport::Tls, &["agent"]),
+        ("[agent]\nname = \"a\"\nenv = { UpstreamProtocol = \"MqttWs\" }", Transport::WebSocket, &["agent"]),
+        ("[agent.env]\nOther = \"x\"\nUpstreamProtocol = \"MqttWs\"", Transport::WebSocket, &["agent"]),
+        ("[agent.env]\nUpstreamProtocol = 1", Transport::Tls, &["agent"]),
+    ] {
+        let settings = Settings::parse(&format!("{MANUAL}{agent}")).unwrap();
+        assert_eq!(
+            (settings.upstream, settings.ignored.as_slice()),
+            (expected, &strings(ignored)[..]),
+            "{agent}"
+        );
+    }
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}

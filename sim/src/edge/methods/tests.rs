@@ -14,8 +14,8 @@ use crate::edge::identity::{DeviceCredential, IdentityService};
 use crate::edge::planner::{ContainerState, ObservedModule};
 use crate::http::HttpClient;
 use crate::identity::Identity;
-use crate::module_client::Link;
 use crate::module_client::tests::Peer;
+use crate::module_client::{Link, Transport};
 use crate::pki::CertificateAuthority;
 use crate::sas::SharedAccessKey;
 use crate::tls::{Endpoint, Trust, client_config};
@@ -79,7 +79,7 @@ fn methods(orders: Orders) -> Methods<Logs> {
     let (key, master) = (SharedAccessKey::generate().unwrap(), SharedAccessKey::generate().unwrap());
     let http = HttpClient::new(endpoint.clone(), tls.clone());
     let upstream = Upstream {
-        link: Link { endpoint, tls, hub_name: "hub.test".to_owned() },
+        link: Link { endpoint, transport: Transport::Tls, tls, hub_name: "hub.test".to_owned() },
         identities: IdentityService::new(
             http,
             "hub.test".to_owned(),
