@@ -127,6 +127,7 @@ async fn get(client: &Client, object: &Object) -> Result<Option<Value>> {
         Object::ConfigMap(it) => one(namespaced(client, &it.metadata.namespace), it).await,
         Object::ServiceAccount(it) => one(namespaced(client, &it.metadata.namespace), it).await,
         Object::PersistentVolumeClaim(it) => one(namespaced(client, &it.metadata.namespace), &**it).await,
+        Object::Service(it) => one(namespaced(client, &it.metadata.namespace), &**it).await,
         Object::Deployment(it) => one(namespaced(client, &it.metadata.namespace), &**it).await,
     }
 }
@@ -147,6 +148,7 @@ async fn patch(client: &Client, object: &Object, params: &PatchParams) -> Result
         Object::PersistentVolumeClaim(it) => {
             one(namespaced(client, &it.metadata.namespace), &**it, params).await
         }
+        Object::Service(it) => one(namespaced(client, &it.metadata.namespace), &**it, params).await,
         Object::Deployment(it) => one(namespaced(client, &it.metadata.namespace), &**it, params).await,
     }
 }

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kedge_sim::secret::{Secret as Hidden, without_quoted_text};
 use serde::de::DeserializeOwned;
@@ -44,6 +46,8 @@ pub enum Object {
     ServiceAccount(ServiceAccount),
     /// A claim to storage.
     PersistentVolumeClaim(Box<PersistentVolumeClaim>),
+    /// A Service.
+    Service(Box<Service>),
     /// A Deployment.
     Deployment(Box<Deployment>),
 }
@@ -82,6 +86,7 @@ impl Object {
             Self::ConfigMap(it) => ("ConfigMap", &it.metadata),
             Self::ServiceAccount(it) => ("ServiceAccount", &it.metadata),
             Self::PersistentVolumeClaim(it) => ("PersistentVolumeClaim", &it.metadata),
+            Self::Service(it) => ("Service", &it.metadata),
             Self::Deployment(it) => ("Deployment", &it.metadata),
         };
         format!("{kind} `{}`", metadata.name.as_deref().unwrap_or("?"))
@@ -107,6 +112,7 @@ impl Object {
             Self::ConfigMap(it) => &mut it.metadata,
             Self::ServiceAccount(it) => &mut it.metadata,
             Self::PersistentVolumeClaim(it) => &mut it.metadata,
+            Self::Service(it) => &mut it.metadata,
             Self::Deployment(it) => &mut it.metadata,
         }
     }
@@ -131,7 +137,8 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
             Object::Namespace(_)
             | Object::ConfigMap(_)
             | Object::ServiceAccount(_)
-            | Object::PersistentVolumeClaim(_) => {}
+            | Object::PersistentVolumeClaim(_)
+            | Object::Service(_) => {}
         }
     }
     for (kind, name) in [("Secret", CREDENTIALS), ("Secret", PULL_SECRET), ("Deployment", DEPLOYMENT)] {
@@ -233,6 +240,7 @@ fn object(value: &serde_json::Value, found: &mut Vec<Found>) -> Option<Object> {
         "ConfigMap" => typed(value, found).map(Object::ConfigMap),
         "ServiceAccount" => typed(value, found).map(Object::ServiceAccount),
         "PersistentVolumeClaim" => typed(value, found).map(|it| Object::PersistentVolumeClaim(Box::new(it))),
+        "Service" => typed(value, found).map(|it| Object::Service(Box::new(it))),
         "Deployment" => typed(value, found).map(|it| Object::Deployment(Box::new(it))),
         other => {
             let text = format!("the kind is {other:?}, which KEdge does not apply");
