@@ -151,7 +151,7 @@ impl Load<'_> {
         let seconds = emptied.duration_since(figures.started).as_secs_f64();
         let through = Measure::told(rate_title("edge and hub"), RATE).with(figures.sent as f64 / seconds);
         let all = Measure::told("edge and hub, first sent to last arrived", "s").with(seconds);
-        let mut measures = rates("the edge's gateway", &figures, None);
+        let mut measures = rates("edge gateway", &figures, None);
         measures.extend([through, all]);
         measures.push(megabytes("memory of the edge daemon, idle", before));
         measures.push(megabytes("memory of the edge daemon after the load", settled(&edge.child).await?));
