@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub struct Backup {
     deployment: PathBuf,
     modules: PathBuf,
     owner: String,
+    /// Modules get their identities at the same time, and none may write over what another has just kept.
+    changing: Arc<Mutex<()>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +40,7 @@ impl Backup {
             deployment: state.join("edged/deployment.json"),
             modules: state.join("identityd/modules.json"),
             owner: format!("{}/{device_id}", hub_name.to_lowercase()),
+            changing: Arc::default(),
         }
     }
 
@@ -59,6 +63,7 @@ impl Backup {
 
     /// Keeps or, without one, removes the generation of a module.
     pub fn keep_generation(&self, module_id: &str, generation: Option<&str>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut generations = self.generations();
         let former = match generation {
             Some(generation) => generations.insert(module_id.to_owned(), generation.to_owned()),
@@ -117,6 +122,20 @@ mod tests {
         let mode =
             fs_err::metadata(folder.path().join("edged/deployment.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn modules_that_get_their_identities_at_the_same_time_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let backup = Backup::new(folder.path(), "h", "d");
+        let names: Vec<String> = (0..8).map(|number| format!("m{number}")).collect();
+        std::thread::scope(|scope| {
+            for name in &names {
+                let backup = backup.clone();
+                scope.spawn(move || backup.keep_generation(name, Some("1")));
+            }
+        });
+        assert!(backup.generations().keys().eq(&names), "{:?}", backup.generations());
     }
 
     #[test]
