@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: they run the program as a user does, and read its reports.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use assert_cmd::Command;
@@ -124,13 +125,16 @@ pub(crate) fn engine_output(args: &[&str]) -> std::process::Output {
 
 /// The engine's command line, not run yet.
 pub(crate) fn engine_command(args: &[&str]) -> Command {
-    let doctor = succeed(&["doctor"]);
-    let program = if doctor.lines().any(|line| line.starts_with("engine") && line.contains("podman")) {
-        "podman"
-    } else {
-        "docker"
-    };
-    engine_cli(program, args)
+    engine_cli(if is_podman() { "podman" } else { "docker" }, args)
+}
+
+/// Whether the engine that the tool uses is Podman.
+pub(crate) fn is_podman() -> bool {
+    static PODMAN: LazyLock<bool> = LazyLock::new(|| {
+        let doctor = succeed(&["doctor"]);
+        doctor.lines().any(|line| line.starts_with("engine") && line.contains("podman"))
+    });
+    *PODMAN
 }
 
 /// The command line `program` of an engine, with the tool's settings of it, not run yet.

@@ -8,4 +8,5 @@ mod dockerd;
 mod harness;
 mod host;
 mod obstacles;
+mod sdk;
 mod whole;
