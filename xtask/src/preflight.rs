@@ -16,7 +16,8 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(900);
 /// A program that has to be on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
-    /// The program, or an absolute path that has to exist.
+    /// The program, an absolute path that has to exist, or `program -c 'script'`, which has to succeed: a module of an
+    /// interpreter has no file of its own to look for.
     pub program: &'static str,
     /// What it is needed for.
     pub purpose: &'static str,
