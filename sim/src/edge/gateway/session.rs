@@ -13,53 +13,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::calls::Calls;
 use super::delivery::{InFlight, OnAcknowledgement};
+use super::end::End;
 use super::inputs::Inputs;
-use super::intake::{Intake, Message, NotTaken};
+use super::intake::{Intake, Message};
 use super::registry::Registration;
 use super::relay::{FromHub, Relay};
 use super::subscriptions::Subscriptions;
-use crate::database::DatabaseError;
 use crate::edge::routes::MessageKind;
 use crate::identity::Identity;
 use crate::mqtt::packet::{self, PubAck, SubAck, SubscribeReasonCode};
-use crate::mqtt::{Connection, Error, Packet, QoS, Reader, Writer};
-use crate::topics::{ClientTopic, HubTopic, PropertyBag, Subscription, TopicError, system};
+use crate::mqtt::{Connection, Packet, QoS, Reader, Writer};
+use crate::topics::{ClientTopic, HubTopic, PropertyBag, Subscription, system};
 
 /// A client that does not take its packets loses the connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages of one client that may wait for the disk; then its packets are left in the transport.
 const WINDOW: usize = 64;
-
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum End {
-    #[error("it said goodbye")]
-    Goodbye,
-    #[error("it closed the connection")]
-    Closed,
-    #[error("it was silent for too long")]
-    Silent,
-    #[error("a newer connection took its place")]
-    Replaced,
-    #[error("its token or certificate expired")]
-    ProofExpired,
-    #[error("the hub has disabled it, or it is no child of this device any longer")]
-    Dismissed,
-    #[error("the runtime stops")]
-    Shutdown,
-    #[error(transparent)]
-    Transport(#[from] Error),
-    #[error("it sent a {0} packet")]
-    Unexpected(&'static str),
-    #[error("it published on a topic that is not its own: {0:?}")]
-    ForeignTopic(String),
-    #[error("it published on {topic:?}: {source}")]
-    BadTopic { topic: String, source: TopicError },
-    #[error(transparent)]
-    NotTaken(#[from] NotTaken),
-    #[error("the gateway's store cannot be read: {0}")]
-    Store(#[from] DatabaseError),
-}
 
 /// A message that waits for room in the store.
 pub(super) type Waiting = BoxFuture<'static, Result<Pending, End>>;
@@ -230,9 +199,9 @@ impl Session<'_> {
         let topic = ClientTopic::parse(&publish.topic);
         let body = publish.payload;
         let mut message = None;
-        match topic.map_err(|source| End::BadTopic { topic: publish.topic.clone(), source })? {
+        match topic.map_err(|source| End::bad_topic(&publish.topic, source))? {
             ClientTopic::Telemetry { identity, .. } if identity != *self.identity => {
-                return Err(End::ForeignTopic(publish.topic));
+                return Err(End::foreign_topic(&publish.topic));
             }
             ClientTopic::Telemetry { identity: sender, properties } => {
                 message = Some(Message { kind: MessageKind::Telemetry, sender, properties, body });
