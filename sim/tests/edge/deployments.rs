@@ -52,6 +52,16 @@ async fn an_image_that_cannot_be_pulled_is_reported_with_the_engines_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_never_to_be_pulled_is_used_as_it_is() {
+    let world = World::new().await;
+    world.deploy(&deployment(&json!({"imagePullPolicy": "never"}))).await;
+    let edge = world.start_edge(TaskEngine::new(&[])).await;
+    edge.running(SENSOR).await;
+    assert_eq!(edge.engine.pulls(), []);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_module_is_replaced_and_one_that_left_is_removed() {
     let (world, edge) = World::with_sensor().await;
     edge.running(SENSOR).await;

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::parse_x509_pem;
 
-use crate::world::{Edge, IMAGE, SENSOR, World, ask, ask_raw, deployment, sensor, with_modules};
+use crate::world::{DEVICE, Edge, HUB, IMAGE, SENSOR, World, ask, ask_raw, deployment, sensor, with_modules};
 
 const VERSION: &str = "api-version=2022-08-03";
 
@@ -98,6 +100,32 @@ async fn a_module_has_its_data_encrypted_and_gets_it_back_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_module_has_encrypted_no_other_module_and_generation_gets_back() {
+    let world = World::new().await;
+    let module = deployment(&json!({}))["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+        [SENSOR]
+        .take();
+    world.deploy(&with_modules(&json!({"m": module, "m1": module}))).await;
+    let edge = world.start_edge(crate::task_engine::TaskEngine::new(&[IMAGE])).await;
+    let call = async |module: &str, path: &str, body: &Value| {
+        edge.running(module).await;
+        let path = format!("/modules/{module}/genid/{path}?{VERSION}");
+        ask(&edge.workload_socket(module), "POST", &path, &body.to_string()).await
+    };
+    let body = json!({"plaintext": "c2VjcmV0", "initializationVector": "AAAA"});
+    let (status, sealed) = call("m1", "X/encrypt", &body).await;
+    assert_eq!(status, 200, "{sealed}");
+    let body = json!({"ciphertext": sealed["ciphertext"], "initializationVector": "AAAA"});
+    for (module, path, expected) in
+        [("m1", "X/decrypt", 200), ("m", "1X/decrypt", 500), ("m", "1%2FX/decrypt", 500)]
+    {
+        let (status, answer) = call(module, path, &body).await;
+        assert_eq!(status, expected, "{module} {path}: {answer}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_module_gets_an_identity_certificate_of_the_edge_ca() {
     let (_world, edge) = World::with_sensor().await;
     edge.running(SENSOR).await;
@@ -106,6 +134,11 @@ async fn a_module_gets_an_identity_certificate_of_the_edge_ca() {
     assert_eq!((status, &answer["privateKey"]["type"]), (201, &json!("key")));
     let key = Secret::new(answer["privateKey"]["bytes"].as_str().unwrap());
     server_config(answer["certificate"].as_str().unwrap(), &key).expect("the key is that of the certificate");
+    let (_, pem) = parse_x509_pem(answer["certificate"].as_str().unwrap().as_bytes()).unwrap();
+    let leaf = pem.parse_x509().unwrap();
+    let names = leaf.subject_alternative_name().unwrap().unwrap().value;
+    let expected = format!("azureiot://{HUB}/devices/{DEVICE}/modules/{SENSOR}");
+    assert_eq!(names.general_names, [GeneralName::URI(&expected)]);
     let thirty_days = Timestamp::now() + Duration::from_secs(30 * 24 * 3600);
     let expiration: Timestamp = answer["expiration"].as_str().unwrap().parse().unwrap();
     assert!((thirty_days - expiration).get_seconds().abs() < 60, "{expiration}");

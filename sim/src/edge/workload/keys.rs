@@ -51,7 +51,7 @@ pub(super) async fn encrypt(
 ) -> Result<Response, ApiError> {
     let EncryptRequest { plaintext, initialization_vector } = json_body(&headers, &body)?;
     let (plaintext, vector) = (decoded(&plaintext)?, decoded(&initialization_vector)?);
-    let owner = format!("{module}{generation}");
+    let owner = owner(&module, &generation);
     let ciphertext = context.services.sealer.seal(owner.as_bytes(), &vector, plaintext);
     let ciphertext = STANDARD.encode(ciphertext.map_err(ApiError::internal)?);
     Ok(json_response(StatusCode::OK, &json!({"ciphertext": ciphertext})))
@@ -65,10 +65,15 @@ pub(super) async fn decrypt(
 ) -> Result<Response, ApiError> {
     let DecryptRequest { ciphertext, initialization_vector } = json_body(&headers, &body)?;
     let (ciphertext, vector) = (decoded(&ciphertext)?, decoded(&initialization_vector)?);
-    let owner = format!("{module}{generation}");
+    let owner = owner(&module, &generation);
     let plaintext = context.services.sealer.open(owner.as_bytes(), &vector, ciphertext);
     let plaintext = STANDARD.encode(plaintext.map_err(ApiError::internal)?);
     Ok(json_response(StatusCode::OK, &json!({"plaintext": plaintext})))
+}
+
+/// For whom something is encrypted. The id of a module has no slash, so the two stay apart.
+fn owner(module: &str, generation: &str) -> String {
+    format!("{module}/{generation}")
 }
 
 fn decoded(text: &str) -> Result<Vec<u8>, ApiError> {
