@@ -187,6 +187,30 @@ async fn a_method_that_is_called_at_the_hub_is_answered_by_the_module_also_after
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_gateways_own_question_does_not_take_the_answer_to_the_modules() {
+    let (world, edge) = World::with_sensor().await;
+    let mut client = as_sensor(&edge).await;
+    client.subscribe("$iothub/twin/res/#").await;
+    client.subscribe("$iothub/twin/PATCH/properties/desired/#").await;
+    // Only after an outage the gateway asks for itself.
+    for has_outage in [false, true] {
+        if has_outage {
+            world.mqtt.cut();
+            edge.state(|state| state.edge_hub != LinkState::Connected).await;
+            world.mqtt.mend();
+            let change = client.next().await;
+            client.acknowledge(&change).await;
+            assert!(change.topic.starts_with("$iothub/twin/PATCH/"), "{}", change.topic);
+        }
+        client.publish("$iothub/twin/GET/?$rid=kedge-gateway", "").await;
+        let answer = client.next().await;
+        client.acknowledge(&answer).await;
+        assert_eq!(answer.topic, "$iothub/twin/res/200/?$rid=kedge-gateway");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_a_module_reports_is_a_notice_for_the_routes_that_want_it() {
     let (world, edge) = World::with_sensor().await;
     use_routes(

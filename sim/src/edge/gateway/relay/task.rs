@@ -22,7 +22,7 @@ const MAX_UNANSWERED: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 const UNAVAILABLE: u16 = 503;
-/// Id of the relay's own request for the twin. Clients use numbers and UUIDs.
+/// Id of the relay's own request for the twin. A client may use it, too.
 const OWN_REQUEST: &str = "kedge-gateway";
 
 pub(super) struct Task {
@@ -33,6 +33,8 @@ pub(super) struct Task {
     status: watch::Sender<Status>,
     /// Requests that the client has no answer to yet.
     unanswered: BTreeSet<String>,
+    /// Whether the first answer to [`OWN_REQUEST`] is the relay's: it asks before it passes anything on.
+    has_asked: bool,
     /// Connections so far.
     connections: u64,
 }
@@ -45,7 +47,8 @@ impl Task {
         publishes: mpsc::Sender<FromHub>,
     ) -> Self {
         let (status, unanswered) = (watch::Sender::default(), BTreeSet::new());
-        Self { upstream, credentials, wanted, publishes, status, unanswered, connections: 0 }
+        let (has_asked, connections) = (false, 0);
+        Self { upstream, credentials, wanted, publishes, status, unanswered, has_asked, connections }
     }
 
     pub(super) fn status(&self) -> watch::Receiver<Status> {
@@ -59,7 +62,8 @@ impl Task {
                 let (client, incoming, subscribed) = self.connect().await?;
                 backoff.reset();
                 self.connections += 1;
-                if self.connections > 1 && subscribed.contains(&Subscription::DesiredPatches) {
+                self.has_asked = self.connections > 1 && subscribed.contains(&Subscription::DesiredPatches);
+                if self.has_asked {
                     let own = ClientTopic::TwinGet { request_id: OWN_REQUEST.to_owned() };
                     client.publish(own.to_string(), Bytes::new()).await?;
                 }
@@ -156,7 +160,8 @@ impl Task {
             client.acknowledge(packet_id).await?;
         }
         let publish = match topic {
-            Ok(HubTopic::TwinResponse { request_id, .. }) if request_id == OWN_REQUEST => {
+            Ok(HubTopic::TwinResponse { request_id, .. }) if request_id == OWN_REQUEST && self.has_asked => {
+                self.has_asked = false;
                 desired_of(&publish.payload)
             }
             Ok(HubTopic::TwinResponse { request_id, .. }) => {
