@@ -150,11 +150,16 @@ async fn only_modules_of_the_deployment_with_their_own_token_may_connect() {
         ("expired", login(sensor, user(sensor), &expired), ConnectReturnCode::NotAuthorized),
         ("another audience", login(sensor, user(sensor), &foreign), ConnectReturnCode::NotAuthorized),
         ("another key", login(sensor, user(sensor), &forged), ConnectReturnCode::NotAuthorized),
-        ("no token", login(sensor, user(sensor), "password"), ConnectReturnCode::NotAuthorized),
+        ("no token", login(sensor, user(sensor), "password"), ConnectReturnCode::BadUserNamePassword),
         (
             "unknown module",
             login(&stranger, user(&stranger), &good.password),
             ConnectReturnCode::NotAuthorized,
+        ),
+        (
+            "no token of an unknown module",
+            login(&stranger, user(&stranger), "password"),
+            ConnectReturnCode::BadUserNamePassword,
         ),
         ("system module", login(&edge_hub, user(&edge_hub), &good.password), ConnectReturnCode::BadClientId),
         (
@@ -190,7 +195,9 @@ async fn before_the_first_deployment_a_module_is_asked_to_come_again() {
     let edge = world.start_edge(TaskEngine::new(&[])).await;
     let sensor = Identity::module(DEVICE, SENSOR).unwrap();
     let (client_id, username) = (sensor.client_id(), sensor.username(HUB));
-    let login = Login { client_id, username, password: "token".to_owned() };
+    let key = SharedAccessKey::generate().unwrap();
+    let password = sign(&sensor.resource(HUB), &key, unix_seconds(Timestamp::now()) + 600, None);
+    let login = Login { client_id, username, password };
     assert_eq!(login.connect(&edge).await.0, ConnectReturnCode::ServiceUnavailable);
     edge.stop().await;
 }

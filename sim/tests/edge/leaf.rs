@@ -197,13 +197,13 @@ async fn a_leaf_proves_itself_by_the_thumbprint_of_its_certificate() {
         register_x509(&world, LEAF, &json!({"type": "selfSigned", "x509Thumbprint": thumbprints})).await;
     let no_authority = register_x509(&world, "by-ca", &json!({"type": "certificateAuthority"})).await;
     use_routes(&world, &edge, &json!({"leaf": "FROM /messages/events INTO $upstream"})).await;
-    for (case, login, certificate) in [
-        ("another certificate", &login, Some(&other)),
-        ("no certificate", &login, None),
-        ("no authority is trusted", &no_authority, Some(&own)),
+    for (case, login, certificate, expected) in [
+        ("another certificate", &login, Some(&other), ConnectReturnCode::NotAuthorized),
+        ("no certificate", &login, None, ConnectReturnCode::BadUserNamePassword),
+        ("no authority is trusted", &no_authority, Some(&own), ConnectReturnCode::NotAuthorized),
     ] {
         let (code, _) = login.connect_with(&edge, certificate, None).await;
-        assert_eq!(code, ConnectReturnCode::NotAuthorized, "{case}");
+        assert_eq!(code, expected, "{case}");
     }
     let (code, connection) = login.connect_with(&edge, Some(&own), None).await;
     assert_eq!(code, ConnectReturnCode::Success);

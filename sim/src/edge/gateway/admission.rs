@@ -11,6 +11,7 @@ use crate::edge::identity::ModuleIdentity;
 use crate::edge::scope::Member;
 use crate::identity::{EDGE_AGENT, EDGE_HUB, Identity, MAX_ID_LEN, Username};
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
+use crate::sas::SasError;
 use crate::x509::ClientCertificate;
 
 /// Why a client was refused.
@@ -20,6 +21,8 @@ pub(super) enum Refusal {
     ClientId(String),
     #[error("the user name does not belong to the client id, or names another hub")]
     Username,
+    #[error("{client}: {source}")]
+    Malformed { client: Identity, source: SasError },
     #[error("{0} is not known yet")]
     NotYetKnown(Identity),
     #[error("there is no module {0} in the deployment")]
@@ -35,11 +38,11 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The code of the CONNACK, as the real gateway chooses it.
+    /// The code of the CONNACK, as the hub chooses it.
     pub(super) fn code(&self) -> ConnectReturnCode {
         match self {
             Self::ClientId(_) => ConnectReturnCode::BadClientId,
-            Self::Username => ConnectReturnCode::BadUserNamePassword,
+            Self::Username | Self::Malformed { .. } => ConnectReturnCode::BadUserNamePassword,
             Self::NotYetKnown(_) | Self::TooMany(_) => ConnectReturnCode::ServiceUnavailable,
             Self::UnknownModule(_) | Self::NotInScope(_) | Self::Disabled(_) | Self::Proof { .. } => {
                 ConnectReturnCode::NotAuthorized
@@ -94,18 +97,21 @@ impl Gateway {
     ) -> Result<Admitted, Refusal> {
         let (identities, hub_name) = (&self.upstream.identities, &self.upstream.link.hub_name);
         let Claim { identity, password } = Claim::read(connect, hub_name, identities.device_id())?;
-        let shown = match certificate.filter(|_| password.is_empty()) {
-            Some(certificate) => Shown::Certificate(certificate),
-            None => Shown::Token(password),
-        };
-        self.verify(identity, shown).await
+        self.verify(identity, password, certificate).await
     }
 
     /// Verifies what somebody shows who may use the gateway.
-    pub(super) async fn verify(&self, identity: Identity, shown: Shown<'_>) -> Result<Admitted, Refusal> {
+    pub(super) async fn verify(
+        &self,
+        identity: Identity,
+        token: &str,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Admitted, Refusal> {
+        let shown = Shown::read(token, certificate)
+            .map_err(|source| Refusal::Malformed { client: identity.clone(), source })?;
         let verified = |credentials: Arc<Credentials>| {
             let hub_name = &self.upstream.link.hub_name;
-            let verified = credentials.verify(shown, hub_name, &self.authorities, Timestamp::now());
+            let verified = credentials.verify(&shown, hub_name, &self.authorities, Timestamp::now());
             verified.map(|proof_life| Admitted { credentials, proof_life })
         };
         if let Some(module) = self.own_module(&identity)? {

@@ -25,10 +25,19 @@ pub(in crate::edge) enum Proof {
 }
 
 /// What a client shows; a token counts when there is one, as at the hub.
-#[derive(Debug, Clone, Copy)]
 pub(super) enum Shown<'a> {
-    Token(&'a str),
+    Token(Token),
     Certificate(&'a ClientCertificate),
+}
+
+impl<'a> Shown<'a> {
+    /// Takes the token of a header or a password, or else the certificate of the TLS connection.
+    pub(super) fn read(token: &str, certificate: Option<&'a ClientCertificate>) -> Result<Self, SasError> {
+        match certificate.filter(|_| token.is_empty()) {
+            Some(certificate) => Ok(Self::Certificate(certificate)),
+            None => Token::parse(token).map(Self::Token),
+        }
+    }
 }
 
 /// Why what a client shows is no proof.
@@ -73,14 +82,14 @@ impl Credentials {
     /// Verifies what the client shows; gives how long it is good.
     pub(super) fn verify(
         &self,
-        shown: Shown<'_>,
+        shown: &Shown<'_>,
         hub_name: &str,
         authorities: &Authorities,
         now: Timestamp,
     ) -> Result<Duration, ProofError> {
         match (&self.proof, shown) {
             (Proof::Keys(keys), Shown::Token(token)) => {
-                let (token, now) = (Token::parse(token)?, unix_seconds(now));
+                let now = unix_seconds(now);
                 token.verify(keys, &self.identity.resource(hub_name), now)?;
                 Ok(token.remaining(now))
             }
@@ -137,29 +146,28 @@ mod tests {
         let authorities = Authorities::from_pem([ours.certificate_pem()]).unwrap();
         let now = Timestamp::now();
         let late = Timestamp::from_second(now.as_second() + 2 * 24 * 3600).unwrap();
-        let token = keys.token(HUB).unwrap();
-        let token = Shown::Token(token.expose());
+        let token = || Shown::read(keys.token(HUB).unwrap().expose(), Some(&own)).unwrap();
         let certificate = Shown::Certificate;
         let nobody = show(&ours, "nobody");
         for (name, credentials, shown, now, expected) in [
-            ("its token", &keys, token, now, None),
+            ("its token", &keys, token(), now, None),
             ("its certificate", &thumbprints, certificate(&own), now, None),
             ("its other certificate", &thumbprints, certificate(&stranger), now, None),
             ("the authority's", &authority, certificate(&own), now, None),
             ("a certificate for keys", &keys, certificate(&own), now, Some(ProofError::OtherKind)),
-            ("a token for thumbprints", &thumbprints, token, now, Some(ProofError::OtherKind)),
-            ("a token for an authority", &authority, token, now, Some(ProofError::OtherKind)),
+            ("a token for thumbprints", &thumbprints, token(), now, Some(ProofError::OtherKind)),
+            ("a token for an authority", &authority, token(), now, Some(ProofError::OtherKind)),
             ("another thumbprint", &thumbprints, certificate(&nobody), now, Some(ProofError::Thumbprint)),
             ("another name", &authority, certificate(&nobody), now, Some(ProofError::CommonName)),
             ("another authority", &authority, certificate(&stranger), now, Some(ProofError::Issuer)),
             ("too late", &thumbprints, certificate(&own), late, Some(X509Error::Expired.into())),
             ("too late", &authority, certificate(&own), late, Some(X509Error::Expired.into())),
-            ("no token", &keys, Shown::Token(""), now, Some(Token::parse("").err().unwrap().into())),
         ] {
-            assert_eq!(credentials.verify(shown, HUB, &authorities, now).err(), expected, "{name}");
+            assert_eq!(credentials.verify(&shown, HUB, &authorities, now).err(), expected, "{name}");
         }
         let none = Authorities::default();
-        assert_eq!(authority.verify(certificate(&own), HUB, &none, now), Err(ProofError::Issuer));
+        assert_eq!(authority.verify(&certificate(&own), HUB, &none, now), Err(ProofError::Issuer));
+        assert!(Shown::read("", None).is_err() && Shown::read("", Some(&own)).is_ok());
         assert!(thumbprints.token(HUB).is_none() && authority.token(HUB).is_none());
     }
 }

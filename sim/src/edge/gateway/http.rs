@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -19,7 +20,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Gateway;
 use super::admission::Refusal;
 use super::calls::{LocalAnswer, LocalCall};
-use super::credentials::Shown;
 use crate::http::{StatusCode, header};
 use crate::identity::Identity;
 use crate::tls::Peer;
@@ -27,6 +27,7 @@ use crate::websocket;
 
 /// Who calls, as `{device}/{module}`.
 const CALLER: &str = "x-ms-edge-moduleid";
+const JSON: &str = "application/json; charset=utf-8";
 const MAX_BODY: usize = 256 * 1024;
 const MAX_PAYLOAD: usize = 128 * 1024;
 const MAX_NAME: usize = 100;
@@ -38,10 +39,9 @@ const CONNECT_SECS: std::ops::RangeInclusive<u64> = 0..=300;
 enum CallError {
     #[error("Invalid header value for x-ms-edge-moduleId")]
     NoCaller,
-    #[error("Only modules on the same device can invoke DirectMethods")]
-    Foreign,
-    #[error("{0}")]
-    Unauthorized(String),
+    /// The same for every reason, so that nobody learns who there is; the reason goes to the log.
+    #[error("Unauthorized")]
+    Unauthorized,
     #[error("{0}")]
     Request(String),
     #[error("Client {0} not found")]
@@ -54,7 +54,7 @@ impl CallError {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoCaller | Self::Request(_) => StatusCode::BAD_REQUEST,
-            Self::Foreign | Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::NoAnswer(_) => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -65,6 +65,17 @@ impl IntoResponse for CallError {
     fn into_response(self) -> Response {
         answer(self.status(), &json!({"message": self.to_string()}))
     }
+}
+
+/// Why somebody may not call anything.
+#[derive(Debug, thiserror::Error)]
+enum Stranger {
+    #[error("it is no module of this device")]
+    Foreign,
+    #[error("the request has no api-version")]
+    NoVersion,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,7 +101,18 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         .route(websocket::PATH, get(open_websocket))
         .route("/%24iothub/websocket", get(open_websocket))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(json_error))
         .with_state(gateway)
+}
+
+/// Writes as JSON what the router itself refuses.
+async fn json_error(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == JSON);
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    answer(status, &json!({"message": status.canonical_reason().unwrap_or_default()}))
 }
 
 /// MQTT over WebSockets; who connects is asked by MQTT.
@@ -159,17 +181,23 @@ impl Gateway {
         let caller = headers.get(CALLER).and_then(|value| value.to_str().ok());
         let (device, module) = caller.and_then(|text| text.split_once('/')).ok_or(CallError::NoCaller)?;
         let caller = Identity::module(device, module).map_err(|_| CallError::NoCaller)?;
-        if device != self.upstream.identities.device_id() {
-            return Err(CallError::Foreign);
+        let proven = self.prove(&caller, version, headers).await;
+        proven.map_err(|reason| {
+            tracing::warn!("The gateway refused a call of {caller}: {reason}");
+            CallError::Unauthorized
+        })
+    }
+
+    async fn prove(&self, caller: &Identity, version: &Version, headers: &HeaderMap) -> Result<(), Stranger> {
+        if caller.device_id() != self.upstream.identities.device_id() {
+            return Err(Stranger::Foreign);
         }
         if version.api_version.as_deref().unwrap_or_default().is_empty() {
-            return Err(CallError::Unauthorized("the request has no api-version".to_owned()));
+            return Err(Stranger::NoVersion);
         }
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = token
-            .ok_or_else(|| CallError::Unauthorized("the request has no Authorization header".to_owned()))?;
-        let refused = |refusal: Refusal| CallError::Unauthorized(refusal.to_string());
-        self.verify(caller, Shown::Token(token)).await.map(drop).map_err(refused)
+        self.verify(caller.clone(), token.unwrap_or_default(), None).await?;
+        Ok(())
     }
 
     /// Waits for a client that takes calls.
@@ -207,7 +235,7 @@ fn read(body: &[u8]) -> Result<MethodRequest, CallError> {
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body.to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
 #[cfg(test)]
