@@ -13,5 +13,6 @@ pub use rumqttc::mqttbytes::v4 as packet;
 pub use rumqttc::mqttbytes::v4::Packet;
 pub use rumqttc::mqttbytes::{Protocol, QoS};
 
-/// The packet of the largest message of IoT Hub: the few bytes beside topic and body are its header.
-pub const MAX_PACKET: usize = crate::topics::MAX_MESSAGE + 16;
+/// The packet of the largest message, which is one that the gateway of an edge device forwards: it writes a topic of its
+/// own for the body. The few bytes beside topic and body are the header.
+pub const MAX_PACKET: usize = crate::topics::MAX_MESSAGE + crate::topics::MAX_TOPIC_LEN + 16;

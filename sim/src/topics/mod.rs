@@ -15,7 +15,7 @@ pub use subscription::Subscription;
 
 use crate::identity::Identity;
 
-/// The largest message that IoT Hub takes: topic and body together.
+/// The largest message that IoT Hub takes from a device or module: topic and body together.
 pub const MAX_MESSAGE: usize = 256 * 1024;
 /// The longest topic that is read; MQTT itself allows 65535 bytes.
 pub const MAX_TOPIC_LEN: usize = 16 * 1024;

@@ -231,14 +231,24 @@ async fn twin_status(connection: &mut Connection<ClientStream>) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_above_the_limit_ends_the_connection_and_does_not_disturb_others() {
+async fn the_largest_message_reaches_the_hub_and_a_larger_one_does_not_disturb_others() {
     let (world, edge) = World::with_sensor().await;
     let mut connection = in_place_of_the_sensor(&edge).await;
-    // The hub would take it from the module itself, but not with what the gateway adds.
-    let topic = format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/");
-    let mut large = Publish::new(&topic, QoS::AtLeastOnce, vec![b'x'; MAX_MESSAGE - topic.len()]);
-    large.pkid = 1;
-    connection.write(&Packet::Publish(large)).await.unwrap();
+    // The gateway writes more bytes for these properties, and adds two.
+    let topic = format!("devices/{DEVICE}/modules/{SENSOR}/messages/events/$.ct=text/plain&large=1");
+    let packet = |size: usize| {
+        let mut publish = Publish::new(&topic, QoS::AtLeastOnce, vec![b'x'; size - topic.len()]);
+        publish.pkid = 1;
+        Packet::Publish(publish)
+    };
+    connection.write(&packet(MAX_MESSAGE)).await.unwrap();
+    let answer = within_limit(connection.read()).await.unwrap().unwrap();
+    assert!(matches!(answer, Some(Packet::PubAck(_))), "{answer:?}");
+    let is_large = |message: &kedge_sim::service::TelemetryMessage| message.properties.contains_key("large");
+    let messages = world.telemetry(|messages| messages.iter().any(is_large)).await;
+    let body = messages.iter().find(|message| is_large(message)).unwrap().body.as_deref();
+    assert_eq!(body.map(str::len), Some(MAX_MESSAGE - topic.len()));
+    connection.write(&packet(MAX_MESSAGE + 1)).await.unwrap();
     assert!(is_closed(connection).await);
     assert_eq!(edge.board.state().edge_hub, LinkState::Connected);
     edge.engine.gateway().await.mend();

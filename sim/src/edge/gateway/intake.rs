@@ -19,7 +19,7 @@ const MAX_WAIT_FOR_ROOM: Duration = Duration::from_secs(20);
 /// Why a message is not taken over. The client loses the connection: MQTT 3.1.1 has no other way to say no.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotTaken {
-    #[error("the message is larger than {MAX_MESSAGE} bytes with what the gateway adds to it")]
+    #[error("the message is larger than {MAX_MESSAGE} bytes")]
     TooLarge,
     #[error("the message cannot be forwarded: {0}")]
     Unencodable(String),
@@ -89,7 +89,7 @@ impl Intake {
         let now = now();
         let parcel = |Destination { sink, priority, time_to_live_secs }: Destination| {
             let (endpoint, expires) = (sink.endpoint(), now + i64::from(time_to_live_secs));
-            let path = path(&self.edge_hub, sink, &properties, &body)?;
+            let path = path(&self.edge_hub, sink, &properties)?;
             Ok(Parcel { endpoint, priority, expires, path, body: body.clone() })
         };
         destinations.into_iter().map(parcel).collect()
@@ -107,9 +107,9 @@ fn set_origin(properties: &mut PropertyBag, origin: &Identity) {
 
 /// The topic behind the endpoint's prefix.
 ///
-/// What the gateway adds may exceed a limit. The hub would close the connection on each attempt, and the message would
+/// What the gateway adds may exceed a limit of topics. The hub would close the connection on each attempt, and the message would
 /// stand in the way of those of all clients, so it is not stored at all.
-fn path(edge_hub: &Identity, sink: Sink, properties: &PropertyBag, body: &[u8]) -> Result<String, NotTaken> {
+fn path(edge_hub: &Identity, sink: Sink, properties: &PropertyBag) -> Result<String, NotTaken> {
     let encoded = properties.to_string();
     let (topic, path) = match sink {
         Sink::Upstream => (format!("{}/messages/events/{encoded}", edge_hub.topic_prefix()), encoded),
@@ -120,9 +120,6 @@ fn path(edge_hub: &Identity, sink: Sink, properties: &PropertyBag, body: &[u8]) 
             (format!("devices/{}/modules/{module}/inputs/{path}", edge_hub.device_id()), path)
         }
     };
-    if topic.len() + body.len() > MAX_MESSAGE {
-        return Err(NotTaken::TooLarge);
-    }
     let understood = ClientTopic::parse(&topic).map(drop).or_else(|_| HubTopic::parse(&topic).map(drop));
     understood.map_err(|error| NotTaken::Unencodable(error.to_string()))?;
     Ok(path)
@@ -156,6 +153,5 @@ mod tests {
         assert!(matches!(take_over(255, 1).await, Err(NotTaken::Unencodable(_))));
         assert!(take_over(1, 16_000).await.is_ok());
         assert!(matches!(take_over(1, 16_384).await, Err(NotTaken::Unencodable(_))));
-        assert!(matches!(take_over(1, MAX_MESSAGE).await, Err(NotTaken::TooLarge)));
     }
 }

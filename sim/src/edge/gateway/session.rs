@@ -15,7 +15,7 @@ use super::calls::Calls;
 use super::delivery::{InFlight, OnAcknowledgement};
 use super::end::End;
 use super::inputs::Inputs;
-use super::intake::{Intake, Message};
+use super::intake::{Intake, Message, NotTaken};
 use super::registry::Registration;
 use super::relay::{FromHub, Relay};
 use super::subscriptions::Subscriptions;
@@ -23,7 +23,7 @@ use crate::edge::routes::MessageKind;
 use crate::identity::Identity;
 use crate::mqtt::packet::{self, PubAck, SubAck, SubscribeReasonCode};
 use crate::mqtt::{Connection, Packet, QoS, Reader, Writer};
-use crate::topics::{ClientTopic, HubTopic, PropertyBag, Subscription, system};
+use crate::topics::{ClientTopic, HubTopic, MAX_MESSAGE, PropertyBag, Subscription, system};
 
 /// A client that does not take its packets loses the connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -196,6 +196,9 @@ impl Session<'_> {
             QoS::AtLeastOnce => Some(publish.pkid),
             QoS::ExactlyOnce => return Err(End::Unexpected("QoS 2")),
         };
+        if publish.topic.len() + publish.payload.len() > MAX_MESSAGE {
+            return Err(NotTaken::TooLarge.into());
+        }
         let topic = ClientTopic::parse(&publish.topic);
         let body = publish.payload;
         let mut message = None;

@@ -65,7 +65,7 @@ impl Message {
     pub(super) fn from_will(sender: &Identity, will: &LastWill, store: &Store) -> Result<Self, Refusal> {
         let mut publish = Publish::from_bytes(&will.topic, will.qos, will.message.clone());
         publish.retain = will.retain;
-        check_limits(&publish)?;
+        check_limits(sender, &publish)?;
         let ClientTopic::Telemetry { identity, mut properties } = ClientTopic::parse(&will.topic)? else {
             return Err(Refusal::WillTopic);
         };
@@ -80,10 +80,14 @@ impl Message {
 }
 
 /// What holds for every publish.
-pub(super) fn check_limits(publish: &Publish) -> Result<(), Refusal> {
+///
+/// The gateway of an edge device writes the topic anew and adds to it whose the message is, so of its messages the body
+/// alone counts: a message that the hub would take from a device itself is not refused because it came that way.
+pub(super) fn check_limits(sender: &Identity, publish: &Publish) -> Result<(), Refusal> {
+    let topic = if sender.is_edge_hub() { 0 } else { publish.topic.len() };
     if publish.qos == QoS::ExactlyOnce {
         Err(Refusal::ExactlyOnce)
-    } else if publish.topic.len() + publish.payload.len() > MAX_MESSAGE {
+    } else if topic + publish.payload.len() > MAX_MESSAGE {
         Err(Refusal::TooLarge)
     } else {
         Ok(())

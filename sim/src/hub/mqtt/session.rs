@@ -173,7 +173,7 @@ impl Session {
         state: &mut State,
         now: Timestamp,
     ) -> Result<Reaction, Refusal> {
-        check_limits(publish)?;
+        check_limits(&self.identity, publish)?;
         let mut reaction = Reaction::default();
         // The acknowledgement stands before an answer, and is not sent when the message is refused.
         if publish.qos == QoS::AtLeastOnce {

@@ -157,6 +157,16 @@ fn qos_2_and_too_large_messages_and_packets_of_a_server_are_refused() {
 }
 
 #[test]
+fn a_message_of_the_largest_size_is_taken_also_through_the_gateway() {
+    let body = "x".repeat(MAX_MESSAGE - "devices/d/modules/m/messages/events/".len());
+    let topic = "devices/d/modules/$edgeHub/messages/events/%24.cdid=d&%24.cmid=m";
+    assert!(topic.len() + body.len() > MAX_MESSAGE);
+    assert!(session("d/$edgeHub").on_packet(publish(topic, &body), &mut state(), NOW).is_ok());
+    let body = "x".repeat(MAX_MESSAGE + 1);
+    assert_eq!(refusal("d/$edgeHub", publish(topic, &body)), Refusal::TooLarge);
+}
+
+#[test]
 fn an_identity_that_was_deleted_meanwhile_is_refused() {
     let gone = Refusal::Store(StoreError::DeviceNotFound("x".into()));
     assert_eq!(refusal("x", publish("devices/x/messages/events/", "x")), gone);
