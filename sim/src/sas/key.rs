@@ -56,6 +56,11 @@ impl SharedAccessKey {
         Hmac::clone(&self.mac).chain_update(data).finalize().into_bytes().into()
     }
 
+    /// The key that is derived from this one for a name: that of a device in an enrolment group, or of a policy.
+    pub fn derive(&self, name: &str) -> Option<Self> {
+        Self::from_bytes(self.hmac(name.as_bytes()).to_vec()).ok()
+    }
+
     /// Compares in constant time.
     pub(super) fn verifies(&self, data: &[u8], signature: &[u8]) -> bool {
         Hmac::clone(&self.mac).chain_update(data).verify_slice(signature).is_ok()
@@ -88,6 +93,14 @@ mod tests {
         assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
         assert!(key.verifies(data, &key.hmac(data)));
         assert!(!key.verifies(data, &key.hmac(data)[..31]));
+    }
+
+    #[test]
+    fn the_key_of_a_device_in_a_group_is_that_of_the_published_example() {
+        let group = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
+        let group = SharedAccessKey::from_base64(group).unwrap();
+        let derived = group.derive("sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6").unwrap();
+        assert_eq!(derived.to_base64().expose(), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub const OWNER_POLICY: &str = "iothubowner";
 /// The key of another policy than the owner's: `service`, `registryRead` or `registryReadWrite`. It is derived from the
 /// owner's key, so that the hub need not keep it.
 pub fn derived_policy_key(owner_key: &SharedAccessKey, policy: &str) -> Option<SharedAccessKey> {
-    SharedAccessKey::from_bytes(owner_key.hmac(policy.as_bytes()).to_vec()).ok()
+    owner_key.derive(policy)
 }
 
 /// Why a key or a token was refused. No variant carries any part of either.

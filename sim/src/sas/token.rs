@@ -170,20 +170,40 @@ mod tests {
         Token::parse(token)?.verify(&[key()], resource, NOW)
     }
 
-    /// The identity service's form: `/` literal, lower case, only `+ / =` of the signature escaped.
-    fn identity_service_token(audience: &str, expiry: u64) -> String {
-        let signature = STANDARD.encode(key().hmac(format!("{audience}\n{expiry}").as_bytes()));
-        let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-        format!("SharedAccessSignature sr={audience}&sig={signature}&se={expiry}")
+    /// Signed by Python's `hmac`, not by this crate.
+    const OF_PYTHON_SDK: &str = "SharedAccessSignature \
+        sr=Hub.kedge.test%2Fdevices%2FKedge-Device%2Fmodules%2F%24edgeHub\
+        &sig=YEV77%2F%2Fdg9eTk5KofHuOw8I%2B47z6ASDjEtFrySYhXPs%3D&se=1790003604";
+
+    #[test]
+    fn tokens_that_others_have_signed_verify() {
+        let identity_service = "SharedAccessSignature sr=h1-hub.test/devices/kedge-device\
+            &sig=Br%2B%2FKONVa9pqmXYjWdZqENTPGPHjfBmJT1IsNm7hA1s%3D&se=1790000031";
+        let escaped_id = "SharedAccessSignature sr=h1-hub.test/devices/a%20device%3D1\
+            &sig=6PQbD%2Fp9L7OW8ALHCSU2%2Fww2uvfv7E%2B8kHqhjvszGGQ%3D&se=1790000038";
+        let provisioning = "SharedAccessSignature sr=0nekedge/registrations/kedge-device\
+            &sig=UDY9KL64CnaSdGHSyjqHq3Uv8a2jzIfSKgG4%2FxK%2BvIo%3D&se=1790000038&skn=registration";
+        let lower_case_escapes = "SharedAccessSignature \
+            sr=hub.kedge.test%2fdevices%2fKedge-Device%2fmodules%2f%24edgeHub\
+            &sig=0AgjbmUAo%2bvojk3jtwX6aX5LCWHOCzFo5TD8KTnY%2fac%3d&se=1790003600";
+        let cases = [
+            ("the SDK for Python", OF_PYTHON_SDK, RESOURCE),
+            ("the identity service", identity_service, "H1-hub.test/devices/Kedge-Device/modules"),
+            ("the identity service, an id with escapes", escaped_id, "h1-hub.test/devices/a device=1"),
+            ("the identity service, provisioning", provisioning, "0neKEDGE/registrations/Kedge-Device"),
+            ("escapes in lower case", lower_case_escapes, RESOURCE),
+        ];
+        for (client, token, resource) in cases {
+            assert_eq!(verify(token, resource), Ok(()), "{client}");
+            let changed = token.replace("&se=179", "&se=189");
+            assert_eq!(verify(&changed, resource), Err(SasError::WrongSignature), "{client}");
+        }
     }
 
     #[test]
-    fn the_forms_of_both_sdk_and_identity_service_verify() {
-        let sdk = sign(RESOURCE, &key(), NOW + 3600, None);
-        assert!(sdk.contains("sr=hub.kedge.test%2Fdevices%2FKedge-Device%2Fmodules%2F%24edgeHub&sig="));
-        assert_eq!(verify(&sdk, RESOURCE), Ok(()));
-        let daemon = identity_service_token("hub.kedge.test/devices/kedge-device", NOW + 30);
-        assert_eq!(verify(&daemon, "Hub.kedge.test/devices/kedge-device/modules"), Ok(()));
+    fn a_token_is_signed_as_the_sdk_for_python_does() {
+        let resource = "Hub.kedge.test/devices/Kedge-Device/modules/$edgeHub";
+        assert_eq!(sign(resource, &key(), 1_790_003_604, None), OF_PYTHON_SDK);
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Proof<'_> {
                 let group_keys = keys.read()?;
                 // Tools derive the key from the id as it is written, others from its lower case.
                 [self.registration_id.to_owned(), canonical(self.registration_id)].iter().find_map(|id| {
-                    let [primary, secondary] = group_keys.each_ref().map(|key| derive(key, id));
+                    let [primary, secondary] = group_keys.each_ref().map(|key| key.derive(id));
                     let keys = [primary?, secondary?];
                     self.verify(token, &keys).ok()?;
                     let [primary, secondary] = keys;
@@ -211,11 +211,6 @@ impl Proof<'_> {
     fn is_named(&self, shown: &ClientCertificate) -> bool {
         shown.common_name().is_some_and(|name| name.eq_ignore_ascii_case(self.registration_id))
     }
-}
-
-/// The key of a device in a group.
-fn derive(group_key: &SharedAccessKey, registration_id: &str) -> Option<SharedAccessKey> {
-    SharedAccessKey::from_bytes(group_key.hmac(registration_id.as_bytes()).to_vec()).ok()
 }
 
 /// Registers a device that has proved who it is; gives the answer to the request.
