@@ -63,6 +63,8 @@ pub(super) enum Permission {
     RegistryRead,
     RegistryWrite,
     ServiceConnect,
+    /// What a device does for itself, and no policy but the owner's in its place.
+    DeviceConnect,
     /// What the real hub leaves to Azure's resource manager.
     Administration,
 }
@@ -71,15 +73,15 @@ impl Permission {
     /// The permission that a request needs.
     pub(super) fn of(method: &Method, path: &str) -> Self {
         let is_read = method == Method::GET;
-        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        match first {
-            "twins" | "messages" => Self::ServiceConnect,
-            "devices" if path.ends_with("/messages/deviceBound") || path.ends_with("/commands") => {
-                Self::ServiceConnect
-            }
-            "devices" if is_read || path == "/devices/query" => Self::RegistryRead,
-            "devices" => Self::RegistryWrite,
-            "kedge" if is_read && path == "/kedge/telemetry" => Self::ServiceConnect,
+        let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
+        match segments[..] {
+            ["twins" | "messages", ..] => Self::ServiceConnect,
+            ["devices", _, "messages", "deviceBound"] if !is_read => Self::ServiceConnect,
+            ["devices", _, "messages", ..] => Self::DeviceConnect,
+            ["devices", _, "commands"] => Self::ServiceConnect,
+            ["devices", ..] if is_read || path == "/devices/query" => Self::RegistryRead,
+            ["devices", ..] => Self::RegistryWrite,
+            ["kedge", "telemetry"] if is_read => Self::ServiceConnect,
             _ => Self::Administration,
         }
     }
@@ -336,9 +338,9 @@ mod tests {
 
     #[test]
     fn each_policy_gives_its_own_permissions() {
-        use Permission::{Administration, RegistryRead, RegistryWrite, ServiceConnect};
+        use Permission::{Administration, DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
         let (authority, _, now) = hub();
-        let all = [RegistryRead, RegistryWrite, ServiceConnect, Administration];
+        let all = [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect, Administration];
         let cases: [(&str, &[Permission]); 4] = [
             (OWNER_POLICY, &all),
             ("service", &[ServiceConnect]),
@@ -365,6 +367,11 @@ mod tests {
             (Method::POST, "/devices/d/applyConfigurationContent", RegistryWrite),
             (Method::POST, "/devices/d/messages/deviceBound", ServiceConnect),
             (Method::DELETE, "/devices/d/commands", ServiceConnect),
+            (Method::POST, "/devices/d/messages/events", DeviceConnect),
+            (Method::GET, "/devices/d/messages/deviceBound", DeviceConnect),
+            (Method::DELETE, "/devices/d/messages/deviceBound/token", DeviceConnect),
+            (Method::POST, "/devices/d/messages/deviceBound/token/abandon", DeviceConnect),
+            (Method::PUT, "/devices/d/modules/commands", RegistryWrite),
             (Method::GET, "/twins/d", ServiceConnect),
             (Method::POST, "/twins/d/methods", ServiceConnect),
             (Method::GET, "/messages/serviceBound/feedback", ServiceConnect),

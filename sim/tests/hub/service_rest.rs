@@ -231,6 +231,21 @@ async fn each_policy_opens_what_it_opens_at_the_real_hub() {
     assert_eq!(ask("registryReadWrite", Method::PUT, "/devices/new").await, 200);
     assert_eq!(ask("registryReadWrite", Method::DELETE, "/kedge/faults").await, 401);
     assert_eq!(ask("root", Method::GET, "/devices").await, 401);
+    let messages = "/devices/kedge-device/messages";
+    for policy in ["service", "registryRead", "registryReadWrite"] {
+        for (method, of_device) in [
+            (Method::POST, "/events"),
+            (Method::GET, "/deviceBound"),
+            (Method::DELETE, "/deviceBound/token"),
+            (Method::POST, "/deviceBound/token/abandon"),
+        ] {
+            let path = format!("{messages}{of_device}");
+            assert_eq!(ask(policy, method, &path).await, 401, "{policy} {path}");
+        }
+    }
+    assert_eq!(ask("service", Method::POST, &format!("{messages}/deviceBound")).await, 204);
+    let as_owner = hub.as_owner(Method::POST, &format!("{messages}/events"), None, &Value::Null).await;
+    assert_eq!(as_owner.status, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]
