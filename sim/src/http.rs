@@ -29,7 +29,8 @@ pub use hyper::{Method, Request, Response, StatusCode, header};
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that the client reads.
 pub const MAX_RESPONSE: usize = 16 * 1024 * 1024;
-const MAX_HEADERS: usize = 64;
+/// A message over HTTPS has up to 100 properties, each of which is a header.
+const MAX_HEADERS: usize = 160;
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -308,3 +308,27 @@ async fn telemetry_over_https_is_taken_one_by_one_and_in_batches() {
     let colors = [0, 1].map(|place: usize| messages[place].properties["color"].as_str());
     assert_eq!(colors, ["red", "blue"]);
 }
+
+#[tokio::test]
+async fn a_message_over_https_has_up_to_a_hundred_properties() {
+    let (hub, key) = TestHub::with_device().await;
+    let (endpoint, tls) = hub.https();
+    let client = HttpClient::new(endpoint, tls);
+    let send = async |count: usize| {
+        let path = format!("/devices/{DEVICE}/messages/events?api-version=2021-04-12");
+        let mut request = Request::post(path);
+        request = request.header("authorization", token(&format!("{HUB}/devices/{DEVICE}"), &key));
+        for number in 0..count {
+            request = request.header(format!("iothub-app-Name{number}"), number.to_string());
+        }
+        within(client.send(request.body(Bytes::new()).unwrap())).await.unwrap()
+    };
+    assert_eq!(send(100).await.status(), StatusCode::NO_CONTENT);
+    let refused = send(101).await;
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let refused: Value = serde_json::from_slice(refused.body()).unwrap();
+    assert!(refused["Message"].as_str().unwrap().contains("at most 100 properties"), "{refused}");
+    let messages = hub.telemetry_after(0).await;
+    assert_eq!((messages.len(), messages[0].properties.len()), (1, 100));
+    assert_eq!(messages[0].properties["name7"], "7");
+}

@@ -1,5 +1,7 @@
 //! Messages over HTTPS: services send to devices and fetch feedback; devices without MQTT send telemetry and fetch
 //! what is for them. Properties are headers: `iothub-app-*` those of the application, `iothub-*` those of the system.
+//! Their names are in lower case on both ways, since the HTTP library does not tell how a header was written; the
+//! names in a batch are as the device wrote them.
 
 use axum::Json;
 use axum::extract::{FromRequest, Path, Query, Request, State};
@@ -77,7 +79,10 @@ impl Message {
             }
         }
         let size: usize = properties.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if properties.iter().count() > MAX_PROPERTIES || size + self.body.len() > limit {
+        if properties.iter().count() > MAX_PROPERTIES {
+            return Err(ApiError::too_large(format!("a message has at most {MAX_PROPERTIES} properties")));
+        }
+        if size + self.body.len() > limit {
             return Err(ApiError::too_large(format!("a message is at most {limit} bytes")));
         }
         Ok(properties)
