@@ -6,6 +6,7 @@ pub mod edge;
 pub mod http;
 pub mod hub;
 pub mod identity;
+mod json;
 pub mod load;
 pub mod module_client;
 pub mod mqtt;

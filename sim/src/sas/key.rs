@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn the_key_of_a_device_in_a_group_is_that_of_the_published_example() {
-        let group = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
+        let group =
+            "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
         let group = SharedAccessKey::from_base64(group).unwrap();
         let derived = group.derive("sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6").unwrap();
         assert_eq!(derived.to_base64().expose(), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");

@@ -249,6 +249,27 @@ async fn each_policy_opens_what_it_opens_at_the_real_hub() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_not_an_object_is_refused_and_changes_nothing() {
+    let (hub, _) = TestHub::with_device().await;
+    let (twin, module) = (format!("/twins/{DEVICE}"), format!("/devices/{DEVICE}/modules/m"));
+    for (method, path, body) in [
+        (Method::PUT, "/devices/arr", json!(["arr", null, "disabled", null, null, null, null])),
+        (Method::PUT, "/devices/arr", json!({"capabilities": [true]})),
+        (Method::PUT, &module, json!([])),
+        (Method::PATCH, &twin, json!([])),
+        (Method::PUT, &twin, json!([])),
+        (Method::PUT, &twin, json!({"properties": []})),
+        (Method::PUT, "/kedge/faults", json!([])),
+        (Method::PUT, "/enrollments/arr", json!([])),
+    ] {
+        let answer = hub.as_owner(method, path, Some("*"), &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path} {body}");
+        assert!(answer.message().starts_with("ErrorCode:ArgumentInvalid;"), "{path}: {}", answer.body);
+    }
+    assert!(hub.service().device("arr").await.is_err(), "there is no such device");
+}
+
+#[tokio::test]
 async fn a_request_without_a_version_of_the_interface_is_refused() {
     let (hub, _) = TestHub::with_device().await;
     for path in

@@ -22,6 +22,7 @@ use super::admission::Refusal;
 use super::calls::{LocalAnswer, LocalCall};
 use crate::http::{StatusCode, header};
 use crate::identity::Identity;
+use crate::json::read_object;
 use crate::tls::Peer;
 use crate::websocket;
 
@@ -214,7 +215,7 @@ impl Gateway {
 
 fn read(body: &[u8]) -> Result<MethodRequest, CallError> {
     let wrong = |message: String| CallError::Request(message);
-    let request: MethodRequest = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+    let request: MethodRequest = read_object(body).map_err(|error| wrong(error.to_string()))?;
     let name = &request.method_name;
     if name.trim().is_empty() || name.len() > MAX_NAME || name.contains(['/', '?', '#', '+', '\0']) {
         return Err(wrong(format!("methodName is empty, longer than {MAX_NAME}, or has one of /?#+")));
@@ -249,6 +250,7 @@ mod tests {
         for text in [
             "",
             "[]",
+            "[\"a\", null, null, null]",
             "{}",
             "{\"methodName\": \"\"}",
             "{\"methodName\": \"a/b\"}",

@@ -16,6 +16,7 @@ use super::registration::{Proven, authenticate, operation, register};
 use super::rest::{RETRY_AFTER_SECS, RegistrationBody};
 use crate::hub::Hub;
 use crate::hub::authority::Credential;
+use crate::json::read_object;
 use crate::mqtt::packet::{
     ConnAck, Connect, ConnectReturnCode, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
 };
@@ -217,7 +218,7 @@ impl<'a> Device<'a> {
         let proven = self.prove()?;
         match &request.operation_id {
             None => {
-                let body: RegistrationBody = serde_json::from_slice(payload)
+                let body: RegistrationBody = read_object(payload)
                     .map_err(|error| DpsError::Invalid(format!("the body is invalid: {error}")))?;
                 body.check(&self.registration_id)?;
                 let registered = register(self.hub, &mut self.hub.state(), proven, Timestamp::now());

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::error::ApiError;
 use super::messages::{MAX_PROPERTIES, bag_name};
+use crate::json::JsonObject;
 use crate::topics::{MAX_MESSAGE, PropertyBag};
 
 const BATCH_TYPE: &str = "application/vnd.microsoft.iothub.json";
@@ -40,9 +41,9 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<(PropertyBag, Bytes)>, ApiError> {
     if body.len() > MAX_MESSAGE {
         return Err(ApiError::too_large(format!("a batch is at most {MAX_MESSAGE} bytes")));
     }
-    let entries: Vec<Entry> = serde_json::from_slice(body)
+    let entries: Vec<JsonObject<Entry>> = serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request(format!("the batch is invalid: {error}")))?;
-    entries.into_iter().map(Entry::into_message).collect()
+    entries.into_iter().map(|JsonObject(entry)| entry.into_message()).collect()
 }
 
 impl Entry {
@@ -94,7 +95,7 @@ mod tests {
         let many: BTreeMap<_, _> = (0..=MAX_PROPERTIES).map(|n| (format!("iothub-app-{n}"), "")).collect();
         let many = serde_json::json!([{"body": "", "properties": many}]).to_string();
         let large = " ".repeat(MAX_MESSAGE + 1);
-        for text in ["", "{}", "[1]", r#"[{}]"#, r#"[{"body":"?"}]"#, &many, &large] {
+        for text in ["", "{}", "[1]", r#"[["dHdv"]]"#, r#"[{}]"#, r#"[{"body":"?"}]"#, &many, &large] {
             assert!(read(text.as_bytes()).is_err(), "{text:.40}");
         }
     }

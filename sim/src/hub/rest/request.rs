@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Parent, Precondition, Status};
+use crate::json::{JsonObject, read_object};
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
 use crate::x509::Thumbprint;
@@ -22,7 +23,7 @@ use crate::x509::Thumbprint;
 /// A client that sends its body more slowly only holds a connection.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A JSON body. The content type is not looked at, and errors are JSON too.
+/// A body that is a JSON object. The content type is not looked at, and errors are JSON too.
 pub(in crate::hub) struct JsonBody<T>(pub(in crate::hub) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
@@ -30,8 +31,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let body = read_body(request, state).await?;
-        let value = serde_json::from_slice(&body);
-        value.map(Self).map_err(|error| ApiError::bad_request(format!("the body is invalid: {error}")))
+        read_object(&body)
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("the body is invalid: {error}")))
     }
 }
 
@@ -67,10 +69,10 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceBody {
     device_id: Option<String>,
-    authentication: Option<AuthenticationBody>,
+    authentication: Option<JsonObject<AuthenticationBody>>,
     status: Option<Status>,
     status_reason: Option<String>,
-    capabilities: Option<Capabilities>,
+    capabilities: Option<JsonObject<Capabilities>>,
     #[serde(default, deserialize_with = "given")]
     device_scope: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
@@ -84,7 +86,7 @@ pub(super) struct ModuleBody {
     device_id: Option<String>,
     module_id: Option<String>,
     managed_by: Option<String>,
-    authentication: Option<AuthenticationBody>,
+    authentication: Option<JsonObject<AuthenticationBody>>,
 }
 
 #[derive(Deserialize)]
@@ -97,9 +99,9 @@ struct Capabilities {
 #[serde(rename_all = "camelCase")]
 struct AuthenticationBody {
     r#type: Option<String>,
-    symmetric_key: Option<SymmetricKey>,
+    symmetric_key: Option<JsonObject<SymmetricKey>>,
     #[serde(rename = "x509Thumbprint")]
-    x509_thumbprint: Option<Thumbprints>,
+    x509_thumbprint: Option<JsonObject<Thumbprints>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -127,10 +129,10 @@ impl DeviceBody {
         same_id("deviceId", self.device_id.as_deref(), device)?;
         let parent = self.parent(own_scope);
         Ok(DeviceSpec {
-            authentication: self.authentication.map(AuthenticationBody::into_authentication).transpose()?,
+            authentication: read_authentication(self.authentication)?,
             status: self.status,
             status_reason: self.status_reason,
-            iot_edge: self.capabilities.and_then(|capabilities| capabilities.iot_edge),
+            iot_edge: self.capabilities.and_then(|JsonObject(it)| it.iot_edge),
             parent,
         })
     }
@@ -139,7 +141,7 @@ impl DeviceBody {
     /// name it in either.
     fn parent(&self, own_scope: Option<&str>) -> Parent {
         let is_edge =
-            own_scope.is_some() || self.capabilities.as_ref().is_some_and(|it| it.iot_edge == Some(true));
+            own_scope.is_some() || self.capabilities.as_ref().is_some_and(|it| it.0.iot_edge == Some(true));
         let first = |scopes: &[String]| scopes.first().filter(|scope| !scope.is_empty()).cloned();
         let in_parents = self.parent_scopes.as_ref().map(|scopes| scopes.as_deref().and_then(first));
         let in_device = self.device_scope.as_ref().filter(|_| !is_edge);
@@ -158,10 +160,16 @@ impl ModuleBody {
         same_id("deviceId", self.device_id.as_deref(), device)?;
         same_id("moduleId", self.module_id.as_deref(), module)?;
         Ok(ModuleSpec {
-            authentication: self.authentication.map(AuthenticationBody::into_authentication).transpose()?,
+            authentication: read_authentication(self.authentication)?,
             managed_by: self.managed_by,
         })
     }
+}
+
+fn read_authentication(
+    body: Option<JsonObject<AuthenticationBody>>,
+) -> Result<Option<Authentication>, ApiError> {
+    body.map(|JsonObject(body)| body.into_authentication()).transpose()
 }
 
 impl AuthenticationBody {
@@ -178,7 +186,7 @@ impl AuthenticationBody {
     }
 
     fn into_thumbprints(self) -> Result<Authentication, ApiError> {
-        let Thumbprints { primary_thumbprint, secondary_thumbprint } =
+        let JsonObject(Thumbprints { primary_thumbprint, secondary_thumbprint }) =
             self.x509_thumbprint.unwrap_or_default();
         let read = |text: Option<String>| {
             let text = text.filter(|text| !text.is_empty());
@@ -193,7 +201,7 @@ impl AuthenticationBody {
     }
 
     fn into_keys(self) -> Result<Authentication, ApiError> {
-        let SymmetricKey { primary_key, secondary_key } = self.symmetric_key.unwrap_or_default();
+        let JsonObject(SymmetricKey { primary_key, secondary_key }) = self.symmetric_key.unwrap_or_default();
         Ok(Authentication::sas(read_key(primary_key)?, read_key(secondary_key)?)?)
     }
 }

@@ -12,6 +12,7 @@ use super::{SharedHub, view};
 use crate::hub::Hub;
 use crate::hub::store::{Object, Precondition, StoreError, TwinParts};
 use crate::identity::{Identity, IdentityError};
+use crate::json::JsonObject;
 
 /// The parts of a twin that a service may change. Clients send back the others, too, as they have read them.
 #[derive(Deserialize)]
@@ -19,7 +20,7 @@ pub(super) struct TwinBody {
     #[serde(default)]
     tags: Option<Object>,
     #[serde(default)]
-    properties: PropertiesBody,
+    properties: JsonObject<PropertiesBody>,
 }
 
 #[derive(Default, Deserialize)]
@@ -92,7 +93,7 @@ fn write(
 ) -> Result<Json<Value>, ApiError> {
     let (identity, now) = (identity.map_err(StoreError::from)?, Timestamp::now());
     let precondition = precondition.unwrap_or(Precondition::Any);
-    let parts = TwinParts { tags: body.tags, desired: body.properties.desired, replace };
+    let parts = TwinParts { tags: body.tags, desired: body.properties.0.desired, replace };
     let mut state = hub.state();
     if let Some(change) = state.store.write_twin_parts(&identity, parts, &precondition, now)? {
         state.announce(change, now);
