@@ -18,7 +18,8 @@ use bytes::BytesMut;
 use rumqttc::mqttbytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
-use super::Packet;
+use super::packet::{ConnAck, ConnectReturnCode};
+use super::{Packet, strict};
 
 /// How much is read at once: a record of TLS.
 const READ_CHUNK: usize = 16 * 1024;
@@ -46,6 +47,9 @@ pub enum Error {
         /// The limit that the connection was made with.
         limit: usize,
     },
+    /// The peer connects with another version than MQTT 3.1.1.
+    #[error("the peer speaks MQTT of the protocol level {0}")]
+    ProtocolLevel(u8),
     /// What arrived is not MQTT 3.1.1.
     #[error("the peer sent a malformed packet: {0}")]
     Malformed(String),
@@ -82,11 +86,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self { stream, inbound: Inbound::new(max_packet), outbound: Outbound::new(max_packet) }
     }
 
-    /// The next packet, or `None` when the peer closed the stream between two packets.
+    /// The next packet, or `None` when the peer closed the stream between two packets. A client of another version of
+    /// MQTT is told so here, since there is no CONNECT of it to be answered.
     ///
     /// Safe to cancel.
     pub async fn read(&mut self) -> Result<Option<Packet>, Error> {
-        self.inbound.read(&mut self.stream).await
+        let packet = self.inbound.read(&mut self.stream).await;
+        if let Err(Error::ProtocolLevel(_)) = packet {
+            let refusal = ConnAck::new(ConnectReturnCode::RefusedProtocolVersion, false);
+            self.write(&Packet::ConnAck(refusal)).await?;
+        }
+        packet
     }
 
     /// The next packet when it has arrived already.
@@ -202,27 +212,15 @@ impl Inbound {
     }
 
     fn decode(&mut self) -> Result<Option<Packet>, Error> {
+        strict::check_bytes(&self.buffer, self.max_packet)?;
         match Packet::read(&mut self.buffer, self.max_packet) {
-            Ok(packet) => accept(packet).map(Some),
+            Ok(packet) => strict::check_packet(&packet).map(|()| Some(packet)),
             Err(mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
             Err(mqttbytes::Error::PayloadSizeLimitExceeded(size)) => {
                 Err(Error::TooLarge { size, limit: self.max_packet })
             }
             Err(error) => Err(Error::Malformed(error.to_string())),
         }
-    }
-}
-
-/// Rules of MQTT 3.1.1 (3.3.2.1) that the codec leaves to its caller.
-fn accept(packet: Packet) -> Result<Packet, Error> {
-    match &packet {
-        Packet::Publish(publish) if publish.topic.is_empty() => {
-            Err(Error::Malformed("a PUBLISH without a topic".to_owned()))
-        }
-        Packet::Publish(publish) if publish.topic.contains(['+', '#', '\0']) => {
-            Err(Error::Malformed("a PUBLISH to a topic with a wildcard or a NUL".to_owned()))
-        }
-        _ => Ok(packet),
     }
 }
 

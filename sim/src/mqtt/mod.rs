@@ -6,12 +6,13 @@
 mod client;
 mod connection;
 mod driver;
+mod strict;
 
 pub use client::{Client, ClientError, Incoming, Options};
 pub use connection::{Connection, Error, Reader, Writer};
+pub use rumqttc::mqttbytes::QoS;
 pub use rumqttc::mqttbytes::v4 as packet;
 pub use rumqttc::mqttbytes::v4::Packet;
-pub use rumqttc::mqttbytes::{Protocol, QoS};
 
 /// The packet of the largest message, which is one that the gateway of an edge device forwards: it writes a topic of its
 /// own for the body. The few bytes beside topic and body are the header.

@@ -139,6 +139,23 @@ async fn a_foreign_subscription_is_refused_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn another_version_of_mqtt_is_refused_by_its_code() {
+    let hub = TestHub::start().await;
+    for level in [3, 5] {
+        let mut stream = hub.tls_to_mqtt().await;
+        // Of version 5, with its properties; of version 3, cut short.
+        let connect = [0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, 60, 0, 0, 3, b'a', b'b', b'c'];
+        stream.write_all(&connect).await.unwrap();
+        let mut connection = Connection::new(stream, 1024);
+        match within(connection.read()).await.unwrap() {
+            Some(Packet::ConnAck(ack)) => assert_eq!(ack.code, ConnectReturnCode::RefusedProtocolVersion),
+            other => panic!("{level}: {other:?}"),
+        }
+        assert_eq!(within(connection.read()).await.unwrap(), None, "{level}: it is closed");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_mqtt_or_begins_without_a_connect_is_closed() {
     let (hub, key) = TestHub::with_device().await;
     let http = format!("GET / HTTP/1.1\r\nHost: {HUB}\r\nUser-Agent: {}\r\n\r\n", "x".repeat(80));

@@ -20,7 +20,7 @@ use crate::json::read_object;
 use crate::mqtt::packet::{
     ConnAck, Connect, ConnectReturnCode, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
 };
-use crate::mqtt::{Connection, Error, Packet, Protocol, QoS};
+use crate::mqtt::{Connection, Error, Packet, QoS};
 use crate::percent;
 use crate::x509::ClientCertificate;
 
@@ -131,9 +131,6 @@ impl<'a> Device<'a> {
         certificate: Option<&'a ClientCertificate>,
     ) -> Result<Self, (DpsError, ConnectReturnCode)> {
         let refuse = |reason, code| (DpsError::Unauthorized(reason), code);
-        if connect.protocol != Protocol::V4 {
-            return Err(refuse("not MQTT 3.1.1", ConnectReturnCode::RefusedProtocolVersion));
-        }
         let login = connect.login.as_ref();
         let names = login.and_then(|login| Some((login, read_username(&login.username)?)));
         let (login, (scope, registration_id)) =

@@ -8,7 +8,6 @@ use super::message::{Message, Refusal};
 use crate::hub::authority::{AuthError, Authority, Credential};
 use crate::hub::store::Store;
 use crate::identity::{Identity, IdentityError, Username};
-use crate::mqtt::Protocol;
 use crate::mqtt::packet::{Connect, ConnectReturnCode};
 use crate::sas::SasError;
 use crate::x509::ClientCertificate;
@@ -19,8 +18,6 @@ const MAX_KEEP_ALIVE_SECS: u16 = 1177;
 /// Why a CONNECT is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("the protocol is not MQTT 3.1.1")]
-    Protocol,
     #[error(transparent)]
     ClientId(IdentityError),
     #[error("there is no user name")]
@@ -41,7 +38,6 @@ impl ConnectError {
     /// The code that IoT Hub answers with.
     pub(super) fn code(&self) -> ConnectReturnCode {
         match self {
-            Self::Protocol => ConnectReturnCode::RefusedProtocolVersion,
             Self::ClientId(_) => ConnectReturnCode::BadClientId,
             Self::NoUsername
             | Self::Username(_)
@@ -76,9 +72,6 @@ pub(super) fn accept(
     store: &Store,
     now: Timestamp,
 ) -> Result<Accepted, ConnectError> {
-    if connect.protocol != Protocol::V4 {
-        return Err(ConnectError::Protocol);
-    }
     let identity = Identity::from_client_id(&connect.client_id).map_err(ConnectError::ClientId)?;
     let login = connect.login.as_ref().ok_or(ConnectError::NoUsername)?;
     let username = Username::parse(&login.username).map_err(ConnectError::Username)?;
@@ -162,10 +155,6 @@ mod tests {
         let password = |password: String| {
             move |connect: &mut Connect| connect.login.as_mut().unwrap().password = password
         };
-        assert_eq!(
-            code_of(|connect| connect.protocol = Protocol::V5),
-            ConnectReturnCode::RefusedProtocolVersion
-        );
         for client_id in ["", "d/", "a b"] {
             assert_eq!(
                 code_of(|connect| connect.client_id = client_id.into()),
