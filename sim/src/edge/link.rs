@@ -55,6 +55,29 @@ enum ConnectError {
 }
 
 impl Upstream {
+    /// That of a device `d`, whose hub is at the endpoint, or nowhere.
+    #[cfg(test)]
+    pub(super) fn for_tests(endpoint: crate::tls::Endpoint, tls: Arc<rustls::ClientConfig>) -> Self {
+        use super::backup::Backup;
+        use super::identity::DeviceCredential;
+        use crate::http::HttpClient;
+        use crate::module_client::Transport;
+        use crate::sas::SharedAccessKey;
+
+        let [key, master] = [1, 2].map(|byte| SharedAccessKey::from_bytes(vec![byte; 32]).unwrap());
+        let hub_name = "hub.test".to_owned();
+        let identities = IdentityService::new(
+            HttpClient::new(endpoint.clone(), tls.clone()),
+            hub_name.clone(),
+            "d".to_owned(),
+            DeviceCredential::Sas(key),
+            master,
+            Backup::new("/nonexistent".as_ref(), &hub_name, "d"),
+        );
+        let link = Link { endpoint, transport: Transport::Tls, tls, hub_name };
+        Self { link, identities, board: Arc::default(), shutdown: CancellationToken::new() }
+    }
+
     /// Runs sessions of a system module until the shutdown.
     pub async fn keep_connected<S: Session>(&self, mut session: S) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);

@@ -207,6 +207,8 @@ impl Scope {
 
     /// Asks the hub for all clients, and forgets those that it does not name.
     async fn refresh(&self) -> Result<(), ScopeError> {
+        // One that is asked for meanwhile may not be in the list yet, and would be forgotten with it.
+        let _no_questions = self.asked.lock().await;
         let own = encode_segment(self.identities().device_id());
         let first = format!(
             "/devices/{own}/modules/{}/devicesAndModulesInDeviceScope\
@@ -362,3 +364,6 @@ impl Scope {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,20 +4,14 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::models::ContainerCreateBody;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::edge::backup::Backup;
 use crate::edge::deployment::RegistryCredential;
 use crate::edge::engine::{EngineError, EngineVersion, LogFrame, LogRequest, LogStream};
-use crate::edge::identity::{DeviceCredential, IdentityService};
 use crate::edge::planner::{ContainerState, ObservedModule};
-use crate::http::HttpClient;
 use crate::identity::Identity;
 use crate::module_client::tests::Peer;
-use crate::module_client::{Link, Transport};
 use crate::pki::CertificateAuthority;
-use crate::sas::SharedAccessKey;
 use crate::tls::{Endpoint, Trust, client_config};
 
 /// An engine with two modules that have logs, and nothing else.
@@ -75,22 +69,7 @@ impl crate::edge::engine::Engine for Logs {
 fn methods(orders: Orders) -> Methods<Logs> {
     let authority = CertificateAuthority::generate("nobody").unwrap();
     let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
-    let endpoint = Endpoint::new("hub.test", 1);
-    let (key, master) = (SharedAccessKey::generate().unwrap(), SharedAccessKey::generate().unwrap());
-    let http = HttpClient::new(endpoint.clone(), tls.clone());
-    let upstream = Upstream {
-        link: Link { endpoint, transport: Transport::Tls, tls, hub_name: "hub.test".to_owned() },
-        identities: IdentityService::new(
-            http,
-            "hub.test".to_owned(),
-            "d".to_owned(),
-            DeviceCredential::Sas(key),
-            master,
-            Backup::new("/nonexistent".as_ref(), "hub.test", "d"),
-        ),
-        board: Arc::default(),
-        shutdown: CancellationToken::new(),
-    };
+    let upstream = Upstream::for_tests(Endpoint::new("hub.test", 1), tls);
     Methods::new(Arc::new(Logs), orders, Arc::new(upstream))
 }
 

@@ -295,15 +295,11 @@ fn permits(bytes: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_UNCOMMITTED)
 }
 
-/// Half of what is free or taken by the store itself, but not more than [`DEFAULT_LIMIT`]: what is stored must not make
-/// the limit smaller.
+/// The share of its disk that the store may take.
 fn default_limit(path: &Path) -> u64 {
     let stored = fs_err::metadata(path).map_or(0, |file| file.len());
     match rustix::fs::statvfs(path.parent().unwrap_or(path)) {
-        Ok(disk) => {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            (free.saturating_add(stored) / 2).min(DEFAULT_LIMIT)
-        }
+        Ok(disk) => share(disk.f_bavail.saturating_mul(disk.f_frsize), stored),
         Err(error) => {
             tracing::warn!("The size of the disk of {} is not known: {error}", path.display());
             DEFAULT_LIMIT
@@ -324,6 +320,12 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 #[must_use]
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
+}
+
+/// Half of what is free or taken by the store itself, but not more than [`DEFAULT_LIMIT`]: what is stored must not make
+/// the limit smaller.
+fn share(free: u64, stored: u64) -> u64 {
+    (free.saturating_add(stored) / 2).min(DEFAULT_LIMIT)
 }
 
 #[cfg(test)]

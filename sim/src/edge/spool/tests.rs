@@ -159,6 +159,33 @@ async fn a_full_store_has_room_again_when_something_is_done() {
     assert!(spool.try_room(10 * size).is_some(), "the only message always comes in");
 }
 
+#[test]
+fn what_is_stored_does_not_make_the_limit_smaller() {
+    let mib = 1024 * 1024;
+    for (free, stored, expected) in [(100, 0, 50), (60, 40, 50), (0, 100, 50), (0, 0, 0), (8000, 0, 1024)] {
+        assert_eq!(share(free * mib, stored * mib), expected * mib, "{free} free, {stored} stored");
+    }
+    assert_eq!(share(u64::MAX, 1), DEFAULT_LIMIT);
+}
+
+#[test]
+fn the_default_limit_follows_the_disk_and_that_of_the_user_stays() {
+    let (_folder, path) = file();
+    let spool = Spool::open(&path).unwrap();
+    let limit = || spool.0.limit.load(Ordering::Relaxed);
+    // As after a start on a full disk.
+    spool.0.limit.store(0, Ordering::Relaxed);
+    spool.refresh_limit();
+    assert!(limit() > 0);
+    spool.set_limit(Some(7));
+    spool.refresh_limit();
+    assert_eq!(limit(), 7);
+    spool.set_limit(None);
+    spool.0.limit.store(0, Ordering::Relaxed);
+    spool.refresh_limit();
+    assert!(limit() > 0);
+}
+
 #[tokio::test]
 async fn a_disk_that_cannot_be_written_stops_new_messages_only() {
     let (_folder, path) = file();

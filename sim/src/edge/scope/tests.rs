@@ -1,0 +1,141 @@
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::*;
+use crate::pki::CertificateAuthority;
+use crate::tls::{Endpoint, Trust, client_config, server_config};
+
+const NEVER: u16 = 0;
+
+/// A hub that answers as it is told. Its list of all clients is empty.
+struct Hub {
+    /// Status of the answers about the leaf, about the gateway itself, and of the list.
+    leaf: AtomicU16,
+    own: AtomicU16,
+    list: AtomicU16,
+    /// Told of each question.
+    asked: Notify,
+    /// Told when an answer that was never to come shall come.
+    open: Notify,
+}
+
+async fn answer(State(hub): State<Arc<Hub>>, uri: Uri) -> Response {
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let leaf = json!({"deviceId": "leaf", "authentication": {
+        "symmetricKey": {"primaryKey": "c2VjcmV0", "secondaryKey": "c2VjcmV0"}}});
+    let (status, devices) = if path.ends_with("/devicesAndModulesInDeviceScope") {
+        (&hub.list, json!([]))
+    } else if query.contains("targetDeviceId=leaf") {
+        (&hub.leaf, json!([leaf]))
+    } else if path.ends_with("/deviceAndModuleInDeviceScope") {
+        (&hub.own, json!([]))
+    } else {
+        let edge_hub = json!({"moduleId": EDGE_HUB, "generationId": "1"});
+        return edge_hub.to_string().into_response();
+    };
+    hub.asked.notify_one();
+    let status = status.load(Ordering::SeqCst);
+    if status == NEVER {
+        hub.open.notified().await;
+    }
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    (status, json!({"devices": devices}).to_string()).into_response()
+}
+
+/// The hub, and a scope that asks it; the folder is the scope's.
+async fn start() -> (Arc<Hub>, Scope, TempDir) {
+    let [leaf, own, list] = [200; 3].map(AtomicU16::new);
+    let hub = Arc::new(Hub { leaf, own, list, asked: Notify::new(), open: Notify::new() });
+    let authority = CertificateAuthority::generate("test CA").unwrap();
+    let issued = authority.issue_server(&["hub.test"], Duration::from_secs(3600)).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let endpoint = Endpoint::at("hub.test", listener.local_addr().unwrap());
+    let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Arc::new(Upstream::for_tests(endpoint.clone(), tls.clone()));
+    let router = Router::new().fallback(answer).with_state(hub.clone());
+    let server = server_config(&issued.chain_pem, &issued.key_pem).unwrap();
+    tokio::spawn(crate::http::serve(listener, server, 8, upstream.shutdown.clone(), router));
+    let spool = Spool::open(&folder.path().join("messages.db")).unwrap();
+    let scope = Scope::open(HttpClient::new(endpoint, tls), upstream, spool).await;
+    (hub, scope, folder)
+}
+
+fn leaf() -> Identity {
+    Identity::device("leaf").unwrap()
+}
+
+#[tokio::test]
+async fn a_question_that_was_given_up_is_asked_again() {
+    let (hub, scope, _folder) = start().await;
+    hub.leaf.store(NEVER, Ordering::SeqCst);
+    let leaf = leaf();
+    tokio::select! {
+        member = scope.member(&leaf, false) => panic!("{member:?}"),
+        () = hub.asked.notified() => {}
+    }
+    hub.leaf.store(200, Ordering::SeqCst);
+    let member = scope.member(&leaf, false).await;
+    assert!(matches!(member, Ok(Some(Member::Enabled(_)))), "{member:?}");
+}
+
+#[tokio::test]
+async fn only_a_hub_that_knows_the_gateway_says_who_is_no_client() {
+    for (leaf_status, own_status, is_no) in [
+        (404, 200, true),
+        (401, 200, true),
+        (403, 200, true),
+        (404, 404, false),
+        (401, 401, false),
+        (404, 503, false),
+        (503, 200, false),
+    ] {
+        let case = format!("{leaf_status} about the client, {own_status} about the gateway");
+        let (hub, scope, _folder) = start().await;
+        hub.leaf.store(leaf_status, Ordering::SeqCst);
+        hub.own.store(own_status, Ordering::SeqCst);
+        let first = scope.member(&leaf(), false).await;
+        match first {
+            Ok(None) => assert!(is_no, "{case}"),
+            Err(ScopeError::Refused(status)) => assert!(!is_no && status == leaf_status, "{case}"),
+            other => panic!("{case}: {other:?}"),
+        }
+        hub.leaf.store(200, Ordering::SeqCst);
+        // A no holds for a while; anything else is asked again at once.
+        let second = scope.member(&leaf(), false).await.unwrap();
+        assert_eq!(second.is_none(), is_no, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_comes_while_the_list_is_on_its_way_is_not_forgotten() {
+    let (hub, scope, _folder) = start().await;
+    hub.list.store(NEVER, Ordering::SeqCst);
+    let (scope, leaf) = (Arc::new(scope), leaf());
+    let refreshing = tokio::spawn({
+        let scope = scope.clone();
+        async move { scope.refresh().await }
+    });
+    hub.asked.notified().await;
+    let mut member = std::pin::pin!(scope.member(&leaf, false));
+    let early = tokio::select! {
+        member = &mut member => Some(member),
+        () = sleep(Duration::from_millis(200)) => None,
+    };
+    hub.open.notify_one();
+    refreshing.await.unwrap().unwrap();
+    let member = match early {
+        Some(member) => member,
+        None => member.await,
+    };
+    assert!(member.unwrap().is_some() && scope.known(&leaf).is_some());
+}
