@@ -45,6 +45,8 @@ pub(super) async fn read(
     let mut latest = hub.latest_message.subscribe();
     loop {
         let receipt = *latest.borrow_and_update();
+        // Asked before the page is read: what is committed after that is in the next one.
+        let is_complete = hub.storage.writer.is_committed(receipt);
         let page = read_page(&hub, &query).await?;
         query.after = page.next;
         if !page.messages.is_empty() || (page.is_last && Instant::now() >= end) {
@@ -52,9 +54,8 @@ pub(super) async fn read(
             return Ok(Json(json!({"messages": messages, "next": page.next})));
         }
         if page.is_last {
-            // What was submitted before the page was read may have been committed after it.
             let news = async {
-                if hub.storage.writer.is_committed(receipt) {
+                if is_complete {
                     return latest.changed().await.is_ok();
                 }
                 hub.storage.writer.committed(receipt).await.is_ok()
