@@ -7,7 +7,9 @@
 //! A group that cannot be written, because the disk is full for instance, stays in memory and is tried again, so
 //! that nothing is lost and nothing is acknowledged meanwhile; [`Writer::trouble`] says why.
 
-use std::path::Path;
+mod checkpoints;
+
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::watch;
+
+use self::checkpoints::Checkpoints;
 
 /// A group has at most this many changes, so that the first of them do not wait for long.
 const MAX_GROUP: usize = 512;
@@ -126,12 +130,16 @@ struct Queue<C> {
 
 impl<C: Change> Writer<C> {
     /// Gives the connection to a thread of its own.
-    pub fn start(connection: Connection) -> Result<Self, DatabaseError> {
+    pub fn start(mut connection: Connection) -> Result<Self, DatabaseError> {
+        let path = PathBuf::from(connection.path().unwrap_or_default());
+        let checkpoints = Checkpoints::attach(&mut connection, &path)?;
         let (sender, changes) = channel();
         let (progress, watched) = watch::channel(Progress::default());
-        let thread = std::thread::Builder::new()
-            .name("database".to_owned())
-            .spawn(move || write_groups(connection, &changes, &progress))?;
+        let thread = std::thread::Builder::new().name("database".to_owned()).spawn(move || {
+            write_groups(connection, &changes, &progress);
+            // Its thread ends with the connection.
+            drop(checkpoints);
+        })?;
         let queue = Mutex::new(Queue { changes: Some(sender), submitted: 0 });
         Ok(Self { queue, progress: watched, thread: Some(thread) })
     }

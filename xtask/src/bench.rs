@@ -98,20 +98,26 @@ impl Measure {
             return format!("{:44} not measured{reason}", self.name);
         };
         let (unit, count) = (self.unit, self.values.len());
-        let row = format!("{:44} {median:>8.2} {unit:2} {least:>8.2} {most:>8.2} {count:>4}", self.name);
+        let [median, least, most] = [median, least, most].map(figure);
+        let row = format!("{:44} {median:>8} {unit:2} {least:>8} {most:>8} {count:>4}", self.name);
         let verdict = |over: &'static str| if self.is_met() { "ok" } else { over };
         match self.goal {
-            Goal::AtMost(goal) => format!("{row}  {goal:>6.1} {unit:2} {}", verdict("OVER")),
-            Goal::AtLeast(goal) => format!("{row}  {goal:>6.1} {unit:2} {}", verdict("UNDER")),
+            Goal::AtMost(goal) => format!("{row} {:>8} {unit:2} {}", figure(goal), verdict("OVER")),
+            Goal::AtLeast(goal) => format!("{row} {:>8} {unit:2} {}", figure(goal), verdict("UNDER")),
             Goal::None => row,
         }
     }
 }
 
+/// As it is shown: of large numbers, nobody needs the decimals.
+fn figure(value: f64) -> String {
+    format!("{value:.*}", if value < 10_000.0 { 2 } else { 0 })
+}
+
 /// The heading above the rows.
 #[must_use]
 pub fn heading() -> String {
-    format!("{:44} {:>8}    {:>8} {:>8} {:>4}  {:>6}", "measure", "median", "least", "most", "runs", "goal")
+    format!("{:44} {:>8}    {:>8} {:>8} {:>4} {:>8}", "measure", "median", "least", "most", "runs", "goal")
 }
 
 /// The figures that the report of one `e2e` run gives.
@@ -216,6 +222,8 @@ mod tests {
         assert!(measure.row().ends_with("UNDER"), "{}", measure.row());
         measure.goal = Goal::None;
         assert!(measure.is_met() && measure.row().ends_with("   4"), "{}", measure.row());
+        let fast = Measure::at_least("messages", "/s", 0.5).with(290_541.67).row();
+        assert!(fast.contains(" 290542 /s   290542   290542    1     0.50 /s ok"), "{fast}");
     }
 
     #[test]

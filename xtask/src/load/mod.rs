@@ -29,8 +29,8 @@ use crate::session::Setup;
 use crate::steps::binaries;
 use crate::wait::{Observation, wait_for};
 
-/// Clients that publish at once.
-const PUBLISHERS: usize = 16;
+/// Clients that publish at once: enough that no server waits for them.
+const PUBLISHERS: usize = 64;
 /// Messages of each that may wait for their acknowledgement.
 const WINDOW: usize = 16;
 /// Bytes of a message.
