@@ -4,7 +4,8 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::harness::{
-    impatient_settings, newest_report, nothing_is_left, project, state, step, succeed, wait_until, xtask,
+    engine, impatient_settings, newest_report, nothing_is_left, project, state, step, succeed, wait_until,
+    xtask,
 };
 
 #[test]
@@ -49,6 +50,9 @@ fn up_is_repeatable_verify_names_the_broken_layer_and_down_cleans_up() {
     let layers = succeed(&["verify"]);
     assert!(layers.lines().all(|line| line.split_whitespace().nth(1) == Some("ok")), "{layers}");
     no_secret_in_any_log();
+    // What the edge keeps for its modules must not take the machine's memory.
+    let volumes = engine(&["exec", "kedge-control-plane", "ls", "/var/lib/hostpath_pv"]);
+    assert!(volumes.contains("pvc-"), "{volumes}");
 
     succeed(&["up", "--yes"]);
     let report = newest_report();
