@@ -4,11 +4,13 @@
 //! their own, so that its flags invalidate no other build. What was found to reach new code stays there as well, and is where the next
 //! run goes on.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use futures_util::{StreamExt as _, stream};
 
 use crate::paths::shown;
 use crate::preflight;
@@ -31,7 +33,7 @@ pub struct Args {
     /// What to try [default: every target]
     #[arg(value_enum)]
     target: Option<Target>,
-    /// For how long, over all targets
+    /// For how long each of them
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 }
@@ -56,7 +58,7 @@ impl Target {
 }
 
 impl Args {
-    /// Every target, for `seconds` in all.
+    /// Every target, each for `seconds`.
     pub(super) fn everything(seconds: u32) -> Self {
         Self { target: None, seconds }
     }
@@ -66,13 +68,12 @@ impl Args {
     }
 }
 
-/// Compiles the targets and runs them, one after the other.
+/// Compiles the targets and runs them, as many at once as there are processors.
 ///
 /// # Errors
 /// When the machine lacks something, or an input was found that breaks what must hold.
 pub async fn run(setup: &Setup, args: &Args) -> Result<()> {
-    let targets = args.targets();
-    let seconds = (args.seconds / u32::try_from(targets.len())?).max(1);
+    let (targets, seconds) = (args.targets(), args.seconds);
     if setup.dry_run {
         preflight::show_missing(&preflight::FUZZING);
         for target in targets {
@@ -85,10 +86,17 @@ pub async fn run(setup: &Setup, args: &Args) -> Result<()> {
     fs_err::create_dir_all(&fuzzer.folder)?;
     eprintln!("compiling the fuzz targets");
     fuzzer.compile().await?;
-    for target in targets {
-        println!("{}", fuzzer.run(&target.name(), seconds).await?);
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut runs = stream::iter(targets).map(|target| fuzzer.run(target.name(), seconds)).buffered(at_once);
+    let mut failure = Ok(());
+    // A target that has failed does not hinder the others.
+    while let Some(run) = runs.next().await {
+        match run {
+            Ok(done) => println!("{done}"),
+            Err(error) => failure = failure.and(Err(error)),
+        }
     }
-    Ok(())
+    failure
 }
 
 struct Fuzzer<'a> {
@@ -118,10 +126,10 @@ impl Fuzzer<'_> {
     }
 
     /// Runs a target; what it did, in one line.
-    async fn run(&self, name: &str, seconds: u32) -> Result<String> {
+    async fn run(&self, name: String, seconds: u32) -> Result<String> {
         let project = &self.setup.paths.project;
         let programs = project.join("target/fuzz").join(binaries::target()).join("fuzz");
-        let corpus = self.folder.join("corpus").join(name);
+        let corpus = self.folder.join("corpus").join(&name);
         fs_err::create_dir_all(&corpus)?;
         let log = self.folder.join(format!("{name}.log"));
         fs_err::write(&log, "")?;
@@ -129,7 +137,7 @@ impl Fuzzer<'_> {
         let result = Process::new(format!("fuzz `{name}`"), programs.join(format!("fuzz-{name}")))
             .args(LIMITS)
             .args([format!("-max_total_time={seconds}"), format!("-artifact_prefix={}", found.display())])
-            .args([corpus, project.join("sim/fuzz/seeds").join(name)])
+            .args([corpus, project.join("sim/fuzz/seeds").join(&name)])
             .log(&log)
             .limit(Duration::from_secs(seconds.into()) + GRACE)
             .cancelled_by(&self.setup.cancel)
@@ -137,7 +145,7 @@ impl Fuzzer<'_> {
             .await;
         let text = String::from_utf8_lossy(&fs_err::read(&log)?).into_owned();
         match result {
-            Ok(()) => summary(name, &text),
+            Ok(()) => summary(&name, &text),
             Err(error @ ProcessError::Failed { .. }) => match input(&text) {
                 Some(input) => bail!(
                     "the fuzz target `{name}` has found an input that breaks it: `{}`; its log is `{}`",

@@ -8,7 +8,7 @@ use crate::plan::Action;
 use crate::preflight;
 use crate::session::Setup;
 
-/// How long what clients send is fuzzed.
+/// How long each reader of what clients send is fuzzed.
 const FUZZ_SECONDS: u32 = 60;
 
 /// Flags of `test`.
