@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::backup::Backup;
 use super::board::{ConfigStatus, LinkState, RuntimeState};
 use super::deployment::{Deployment, DeploymentError};
 use super::engine::Engine;
-use super::link::{Session, Upstream};
+use super::link::{Session, SessionEnd, Upstream};
 use super::methods::Methods;
 use super::reported;
 use crate::identity::EDGE_AGENT;
-use crate::module_client::{ModuleClient, Notices, TwinError};
+use crate::module_client::{ModuleClient, Notices};
 
 /// The session of `$edgeAgent`.
 pub struct AgentSession<E> {
@@ -92,15 +93,16 @@ impl<E: Engine> Session for AgentSession<E> {
         &mut state.agent
     }
 
-    async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
+    async fn run(&mut self, client: &ModuleClient, notices: Notices, renewal: Instant) -> SessionEnd {
         let calls = match client.method_calls().await {
             Ok(calls) => calls,
             Err(error) => return error.into(),
         };
         let apply = |desired: &Value| self.apply(desired);
         tokio::select! {
-            error = self.upstream.follow_twin(client, notices, apply, reported::edge_agent) => error,
+            error = self.upstream.follow_twin(client, notices, apply, reported::edge_agent) => error.into(),
             error = self.methods.serve(calls) => error.into(),
+            () = sleep_until(renewal) => SessionEnd::Renewal,
         }
     }
 }

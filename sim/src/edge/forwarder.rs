@@ -3,22 +3,25 @@
 //!
 //! A message that the hub has not acknowledged is sent again on the next connection, so each arrives at least once.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::StreamExt;
+use futures_util::future::FusedFuture;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::agent::config_status;
 use super::board::{ConfigStatus, LinkState, RuntimeState};
-use super::link::{Session, Upstream};
+use super::link::{Session, SessionEnd, Upstream};
 use super::reported;
 use super::routes::Routes;
 use super::scope::Scope;
 use super::spool::{Delivered, Endpoint, Spool};
 use crate::identity::{EDGE_HUB, Identity};
-use crate::module_client::{ModuleClient, Notices, TwinError};
+use crate::module_client::{ModuleClient, Notices};
 use crate::mqtt::{Client, ClientError, Error};
 use crate::topics::{ClientTopic, PropertyBag, system};
 
@@ -64,7 +67,7 @@ impl Session for EdgeHubSession {
         &mut state.edge_hub
     }
 
-    async fn run(&mut self, client: &ModuleClient, notices: Notices) -> TwinError {
+    async fn run(&mut self, client: &ModuleClient, notices: Notices, renewal: Instant) -> SessionEnd {
         let Self { upstream, routes, spool, scope, prefix, fruitless } = self;
         let apply = |desired: &serde_json::Value| {
             let outcome = Routes::parse(desired);
@@ -84,8 +87,8 @@ impl Session for EdgeHubSession {
             suspicious: *fruitless >= MAX_FRUITLESS,
         };
         let end = tokio::select! {
-            error = sender.empty(spool, client.mqtt()) => error.into(),
-            error = upstream.follow_twin(client, notices, apply, reported::edge_hub) => error,
+            end = sender.empty(spool, client.mqtt(), sleep_until(renewal)) => end,
+            error = upstream.follow_twin(client, notices, apply, reported::edge_hub) => error.into(),
         };
         *fruitless = if sender.sent && !sender.acknowledged { *fruitless + 1 } else { 0 };
         end
@@ -130,15 +133,24 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends until the connection ends. Safe to cancel: what the hub has not acknowledged stays.
-    async fn empty(&mut self, spool: &Spool, client: &Client) -> ClientError {
+    /// Sends until the connection ends, or until all that was sent before the `renewal` is acknowledged, so that the next
+    /// session need not send it again. Safe to cancel: what the hub has not acknowledged stays.
+    async fn empty(
+        &mut self,
+        spool: &Spool,
+        client: &Client,
+        renewal: impl Future<Output = ()>,
+    ) -> SessionEnd {
         let mut queue = spool.consumer(Endpoint::Upstream).await;
         let mut sent = FuturesOrdered::new();
         let mut bytes = 0;
-        loop {
+        let mut renewal = pin!(renewal.fuse());
+        while !(renewal.is_terminated() && sent.is_empty()) {
             let probing = self.suspicious && !self.acknowledged;
-            let has_room = sent.len() < if probing { 1 } else { WINDOW } && bytes < WINDOW_BYTES;
+            let window = if probing { 1 } else { WINDOW };
+            let has_room = !renewal.is_terminated() && sent.len() < window && bytes < WINDOW_BYTES;
             tokio::select! {
+                () = &mut renewal => {}
                 Some(first) = sent.next() => {
                     let mut settled = Settled::default();
                     let mut outcome = settled.add(first);
@@ -151,7 +163,7 @@ impl Sender<'_> {
                     queue.done(settled.done);
                     queue.reject(settled.rejected);
                     if let Err(error) = outcome {
-                        return error;
+                        return error.into();
                     }
                 }
                 message = queue.next(), if has_room => {
@@ -159,7 +171,7 @@ impl Sender<'_> {
                         Ok(message) => message,
                         Err(error) => {
                             tracing::error!("The gateway's store cannot be read: {error}");
-                            return ClientError::Closed;
+                            return ClientError::Closed.into();
                         }
                     };
                     if probing && self.is_refused(&path).await {
@@ -174,11 +186,12 @@ impl Sender<'_> {
                             bytes += size;
                             sent.push_back(acknowledged.map(move |outcome| (id, size, outcome)));
                         }
-                        Err(error) => return error,
+                        Err(error) => return error.into(),
                     }
                 }
             }
         }
+        SessionEnd::Renewal
     }
 
     /// True when the hub says that the sender of a message is no longer there, or no child of this device; then it
@@ -222,3 +235,6 @@ impl Settled {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ const API_VERSION: &str = "2017-11-08-preview";
 /// Long enough for one request and a clock that is a little off.
 const REQUEST_TOKEN_SECS: u64 = 60;
 /// Lifetime of the tokens that open MQTT sessions.
-const SESSION_TOKEN_SECS: u64 = 3600;
+pub(super) const SESSION_TOKEN_SECS: u64 = 3600;
 
 /// Why the hub gave no identity.
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, LinkState, RuntimeState};
-use super::identity::{IdentityService, IdentityServiceError};
+use super::identity::{IdentityService, IdentityServiceError, SESSION_TOKEN_SECS};
 use super::reported;
 use crate::module_client::{Link, ModuleClient, Notices, TwinError};
 use crate::mqtt::ClientError;
@@ -20,6 +20,10 @@ use crate::retry::Backoff;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(10);
+/// A session is renewed so long before the hub would end it with its token.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(120);
+/// A session that is to be renewed may bring to an end in this time what it has begun.
+const MAX_DRAIN: Duration = Duration::from_secs(30);
 
 /// Everything that connections to the hub need.
 pub struct Upstream {
@@ -41,8 +45,35 @@ pub trait Session: Send {
     /// Where its link stands on the board.
     fn link_state(state: &mut RuntimeState) -> &mut LinkState;
 
-    /// Works until the connection ends, and says why.
-    fn run(&mut self, client: &ModuleClient, notices: Notices) -> impl Future<Output = TwinError> + Send;
+    /// Works until the connection ends, and says why. At `renewal` it begins nothing new, and ends when nothing of what
+    /// it has begun is open.
+    fn run(
+        &mut self,
+        client: &ModuleClient,
+        notices: Notices,
+        renewal: Instant,
+    ) -> impl Future<Output = SessionEnd> + Send;
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum SessionEnd {
+    /// It is to go on with a new token.
+    Renewal,
+    /// The connection is over.
+    Lost(TwinError),
+}
+
+impl From<TwinError> for SessionEnd {
+    fn from(error: TwinError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<ClientError> for SessionEnd {
+    fn from(error: ClientError) -> Self {
+        Self::Lost(error.into())
+    }
 }
 
 /// Why there is no session.
@@ -88,17 +119,24 @@ impl Upstream {
                 self.board.update(|state| *S::link_state(state) = LinkState::Connected);
                 tracing::info!("{module} is connected to {}", self.link.hub_name);
                 let began = Instant::now();
-                let end = session.run(&client, notices).await;
+                let renewal = began + Duration::from_secs(SESSION_TOKEN_SECS) - RENEWAL_MARGIN;
+                let end = timeout_at(renewal + MAX_DRAIN, session.run(&client, notices, renewal)).await;
                 // A session that the hub ends at once is no success: it would end the next one as well.
                 if began.elapsed() > MAX_RETRY {
                     backoff.reset();
                 }
-                Ok::<_, ConnectError>(end)
+                Ok::<_, ConnectError>(end.unwrap_or(SessionEnd::Renewal))
             };
             let reason = match self.shutdown.run_until_cancelled(attempt).await {
                 _ if self.shutdown.is_cancelled() => return,
                 None => return,
-                Some(Ok(end)) => format!("{module}: the connection to the hub ended: {end}"),
+                Some(Ok(SessionEnd::Renewal)) => {
+                    tracing::info!("{module}: the connection to the hub is renewed before its token expires");
+                    continue;
+                }
+                Some(Ok(SessionEnd::Lost(end))) => {
+                    format!("{module}: the connection to the hub ended: {end}")
+                }
                 Some(Err(error)) => error.to_string(),
             };
             tracing::warn!("{reason}");
