@@ -21,6 +21,8 @@ pub struct FaultSettings {
     pub reject_status: Option<u16>,
     /// Polls of a registration that are answered with `assigning`.
     pub provisioning_delay_polls: u32,
+    /// The identity service is told of modules that they are of another generation than they are.
+    pub wrong_generation_ids: bool,
     /// How far the hub's clock is ahead when it looks at tokens and certificates of devices. Services are spared, since
     /// they could not switch it off otherwise.
     pub clock_skew_secs: i64,
@@ -66,6 +68,10 @@ impl Faults {
 
     pub(super) fn provisioning_delay(&self) -> u32 {
         self.read().provisioning_delay_polls
+    }
+
+    pub(super) fn has_wrong_generation_ids(&self) -> bool {
+        self.read().wrong_generation_ids
     }
 
     /// The time by the hub's clock.

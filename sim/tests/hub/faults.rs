@@ -91,3 +91,31 @@ async fn a_clock_that_is_wrong_makes_tokens_expire() {
         assert_eq!(hub.connect(DEVICE, &key).await.is_ok(), expected == 200, "{secs}");
     }
 }
+
+#[tokio::test]
+async fn modules_are_told_to_be_of_another_generation() {
+    let (hub, key) = TestHub::with_device().await;
+    let token = token(&format!("{HUB}/devices/{DEVICE}"), &key);
+    let ask = async |method: Method, module: &str| {
+        let body = if method == Method::PUT { "{}" } else { "" };
+        let if_match = (method == Method::PUT).then_some("*");
+        let path = format!("{PATH}{module}");
+        hub.rest(method, &path, Some(&token), if_match, body).await.body
+    };
+    let asked = async || {
+        let listed = ask(Method::GET, "").await;
+        let listed = listed.as_array().unwrap().iter().find(|one| one["moduleId"] == "$edgeHub").cloned();
+        let answers =
+            [listed.unwrap(), ask(Method::GET, "/$edgeHub").await, ask(Method::PUT, "/$edgeHub").await];
+        answers.map(|module| module["generationId"].as_str().unwrap().to_owned())
+    };
+    let before = asked().await;
+    let settings = FaultSettings { wrong_generation_ids: true, ..FaultSettings::default() };
+    hub.service().set_faults(&settings).await.unwrap();
+    let during = asked().await;
+    hub.service().clear_faults().await.unwrap();
+    assert_eq!(asked().await, before);
+    let [true_id, false_id] = [&before[0], &during[0]];
+    assert_ne!(true_id, false_id);
+    assert!(before.iter().all(|id| id == true_id) && during.iter().all(|id| id == false_id), "{during:?}");
+}
