@@ -10,7 +10,7 @@ use kedge_sim::mqtt::{Client, Incoming, Options};
 use kedge_sim::pki::{CertificateAuthority, Validity};
 use kedge_sim::sas::SharedAccessKey;
 use kedge_sim::secret::Secret;
-use kedge_sim::service::{ServiceClient, TelemetryFilter};
+use kedge_sim::service::{CloudToDeviceMessage, ServiceClient, TelemetryFilter};
 use kedge_sim::tls::{self, Endpoint, Trust};
 use kedge_sim::topics::{ClientTopic, HubTopic, Subscription};
 use serde_json::{Value, json};
@@ -44,6 +44,14 @@ async fn launch(folder: &Path, ca_pem: &str, owner_key: &SharedAccessKey) -> Pro
 
 impl Program {
     async fn connect(&self, connection_string: &Secret) -> (Client, Incoming) {
+        self.connect_with(connection_string, false).await
+    }
+
+    async fn connect_with(
+        &self,
+        connection_string: &Secret,
+        manual_acknowledgements: bool,
+    ) -> (Client, Incoming) {
         let key = connection_string.expose().rsplit_once("SharedAccessKey=").unwrap().1;
         let key = SharedAccessKey::from_base64(key).unwrap();
         let identity = Identity::device(DEVICE).unwrap();
@@ -54,7 +62,7 @@ impl Program {
             keep_alive: Duration::from_secs(60),
             max_packet: 1024 * 1024,
             clean_session: false,
-            manual_acknowledgements: false,
+            manual_acknowledgements,
         };
         let tls = tls::client_config(Trust::Only(&self.ca_pem)).unwrap();
         let stream = within(tls::connect(&self.mqtt, tls)).await.unwrap();
@@ -185,6 +193,79 @@ async fn everything_acknowledged_is_there_after_a_kill() {
     let last = offsets.len() as u64;
     let page = program.service.telemetry(&TelemetryFilter::default(), last, Duration::ZERO).await.unwrap();
     assert_eq!(page.messages[0].offset, last + 1);
+    program.kill().await;
+}
+
+/// The id of the message to the device that comes next, and whether it came before.
+async fn next_message(client: &Client, incoming: &mut Incoming, acknowledge: bool) -> (String, bool) {
+    let publish = within(incoming.next()).await.unwrap();
+    let Ok(HubTopic::CloudToDevice { properties, .. }) = HubTopic::parse(&publish.topic) else {
+        panic!("{}", publish.topic)
+    };
+    if acknowledge {
+        client.acknowledge(publish.pkid).await.unwrap();
+    }
+    (properties.get("$.mid").unwrap().to_owned(), publish.dup)
+}
+
+/// Returns when the hub has committed all that the client has sent before.
+async fn settle(client: &Client) {
+    within(client.publish(format!("devices/{DEVICE}/messages/events/"), "x".into())).await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_to_a_device_its_subscriptions_and_feedback_are_there_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_pem, owner_key) = configure(folder.path());
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let device = program.service.register_edge_device(DEVICE).await.unwrap();
+    let (client, mut incoming) = program.connect_with(&device, true).await;
+    let filters =
+        [Subscription::CloudToDevice(Identity::device(DEVICE).unwrap()), Subscription::DesiredPatches];
+    client.subscribe(filters.map(|filter| filter.to_string()).to_vec()).await.unwrap();
+    let send = async |program: &Program, id: &str| {
+        let (message_id, ack) = (Some(id.to_owned()), Some("full".to_owned()));
+        let message = CloudToDeviceMessage { body: "x".into(), message_id, ack, ..Default::default() };
+        program.service.send_cloud_to_device(DEVICE, &message).await.unwrap();
+    };
+    for id in ["taken", "delivered"] {
+        send(&program, id).await;
+        let acknowledge = id == "taken";
+        let received = next_message(&client, &mut incoming, acknowledge).await;
+        assert_eq!(received, (id.to_owned(), false));
+    }
+    settle(&client).await;
+    program.kill().await;
+    drop((client, incoming));
+
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    send(&program, "waiting").await;
+    program.kill().await;
+
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    let (client, mut incoming) = program.connect_with(&device, true).await;
+    for (id, came_before) in [("delivered", true), ("waiting", false)] {
+        let received = next_message(&client, &mut incoming, true).await;
+        assert_eq!(received, (id.to_owned(), came_before), "without another SUBSCRIBE");
+    }
+    settle(&client).await;
+    program.service.patch_device_desired(DEVICE, &json!({"rate": 5})).await.unwrap();
+    let patch = within(incoming.next()).await.unwrap();
+    assert!(matches!(HubTopic::parse(&patch.topic), Ok(HubTopic::DesiredPatch { .. })), "{}", patch.topic);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let Some(batch) = program.service.feedback().await.unwrap() else { break };
+        told.extend(batch.records.iter().filter_map(|record| record.original_message_id.clone()));
+        program.service.complete_feedback(&batch).await.unwrap();
+    }
+    assert_eq!(told, ["taken", "delivered", "waiting"]);
+    program.kill().await;
+    drop((client, incoming));
+
+    let program = launch(folder.path(), &ca_pem, &owner_key).await;
+    assert_eq!(program.service.feedback().await.unwrap(), None, "it was confirmed");
+    let twin = program.service.device_twin(DEVICE).await.unwrap();
+    assert_eq!(twin["cloudToDeviceMessageCount"], 0);
     program.kill().await;
 }
 

@@ -5,6 +5,8 @@ mod device_scope;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod enrollments;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{DEVICE, HUB, TestHub, manifest, now, token, within};
+use crate::websockets;
 
 fn code<T>(result: Result<(Client, T), ClientError>) -> ConnectReturnCode {
     match result {
@@ -37,6 +38,8 @@ async fn who_cannot_prove_the_identity_is_not_authorized() {
         let username = format!("{HUB}/{client_id}/?api-version=2021-04-12");
         let refused = code(hub.connect_with(client_id, &username, &password).await);
         assert_eq!(refused, ConnectReturnCode::NotAuthorized, "{case}");
+        let refused = code(websockets::connect_with(&hub, client_id, &username, &password).await);
+        assert_eq!(refused, ConnectReturnCode::NotAuthorized, "{case}, over WebSockets");
     }
     hub.service().set_device_enabled("other-device", false).await.unwrap();
     let refused = code(hub.connect("other-device", &other_key).await);

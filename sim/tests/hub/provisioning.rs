@@ -1,6 +1,6 @@
 //! The provisioning service, asked as the identity service and Microsoft's SDKs ask it.
 
-use kedge_sim::http::{Method, StatusCode};
+use kedge_sim::http::Method;
 use kedge_sim::hub::{DEFAULT_ID_SCOPE, FaultSettings};
 use kedge_sim::mqtt::packet::ConnectReturnCode;
 use kedge_sim::mqtt::{Client, ClientError, Incoming};
@@ -12,7 +12,7 @@ use crate::harness::{HUB, Proof, TestHub, now, within};
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
-fn valid() -> Validity {
+pub(crate) fn valid() -> Validity {
     Validity::for_next(DAY)
 }
 
@@ -35,7 +35,7 @@ fn path(registration: &str) -> String {
     format!("/{DEFAULT_ID_SCOPE}/registrations/{registration}")
 }
 
-fn symmetric() -> Value {
+pub(crate) fn symmetric() -> Value {
     json!({"attestation": {"type": "symmetricKey"}})
 }
 
@@ -302,6 +302,33 @@ async fn an_operation_takes_as_many_polls_as_it_is_told() {
     assert_eq!((looked_up.0, &looked_up.1["status"]), (200, &json!("assigned")));
 }
 
+/// The identity service makes one token for 30 seconds, and polls with it every five seconds for as long as it takes.
+#[tokio::test]
+async fn a_poll_goes_on_for_a_while_after_the_token_has_expired() {
+    let hub = TestHub::start().await;
+    let key = key_of(&hub.service().put_enrollment("reg-1", &symmetric()).await.unwrap());
+    let after = async |clock_skew_secs| {
+        let settings = FaultSettings { provisioning_delay_polls: 2, clock_skew_secs, ..Default::default() };
+        hub.service().set_faults(&settings).await.unwrap();
+    };
+    after(0).await;
+    let token = token("reg-1", &key);
+    let proof = Proof::Token(&token);
+    let mut mqtt = Mqtt::connect(&hub, "reg-1", &proof).await.unwrap();
+    let (_, answer, _) =
+        hub.dps(Method::PUT, &format!("{}/register", path("reg-1")), &proof, &json!({})).await;
+    let operation = answer["operationId"].as_str().unwrap();
+    let poll = format!("{}/operations/{operation}", path("reg-1"));
+    let query = format!("$dps/registrations/GET/iotdps-get-operationstatus/?$rid=r1&operationId={operation}");
+    for (secs, over_https, over_mqtt) in [(20, 202, 202), (45, 200, 200), (80, 200, 200), (95, 401, 401)] {
+        after(secs).await;
+        let (status, ..) = hub.dps(Method::GET, &poll, &proof, &Value::Null).await;
+        let (topic, _) = mqtt.ask(&query, " ").await;
+        let topic = topic.contains(&format!("/res/{over_mqtt}/"));
+        assert_eq!((status, topic), (over_https, true), "{secs} s after the token was made");
+    }
+}
+
 #[tokio::test]
 async fn enrollments_that_are_disabled_or_cannot_be_carried_out_say_so() {
     let hub = TestHub::start().await;
@@ -319,69 +346,4 @@ async fn enrollments_that_are_disabled_or_cannot_be_carried_out_say_so() {
     let state = register_everywhere(&hub, "reg-2", &Proof::Token(&token("reg-2", &key))).await;
     assert_eq!((&state["status"], &state["errorCode"]), (&json!("failed"), &json!(400_004)));
     assert!(state["errorMessage"].as_str().unwrap().contains(HUB));
-}
-
-#[tokio::test]
-async fn services_write_read_and_delete_enrollments_in_the_form_of_the_real_service() {
-    let hub = TestHub::start().await;
-    let call = async |method, path: &str, if_match: Option<&str>, body: &Value| {
-        let answer = hub.as_owner(method, path, if_match, body).await;
-        (answer.status.as_u16(), answer.body)
-    };
-    for (kind, id_name, id) in
-        [("enrollments", "registrationId", "reg-1"), ("enrollmentGroups", "enrollmentGroupId", "Factory_1")]
-    {
-        let path = format!("/{kind}/{id}");
-        let mut body = symmetric();
-        body[id_name] = json!(id);
-        body["reprovisionPolicy"] = json!({"updateHubAssignment": true, "migrateDeviceData": true});
-        let (status, created) = call(Method::PUT, &path, None, &body).await;
-        assert_eq!((status, &created[id_name]), (200, &json!(id)));
-        assert_eq!(created["provisioningStatus"], "enabled");
-        assert_eq!(created["reprovisionPolicy"], body["reprovisionPolicy"]);
-        assert_eq!(call(Method::PUT, &path, None, &body).await.0, 409);
-        let (status, read) = call(Method::GET, &path, None, &Value::Null).await;
-        assert_eq!((status, &read["attestation"]), (200, &json!({"type": "symmetricKey"})));
-        assert_eq!((&read["etag"], read["createdDateTimeUtc"].is_string()), (&created["etag"], true));
-        let mechanism = format!("{path}/attestationmechanism");
-        let (_, attestation) = call(Method::POST, &mechanism, None, &Value::Null).await;
-        assert_eq!(attestation, created["attestation"]);
-
-        // What was read with its keys can be written back.
-        let etag = created["etag"].as_str().unwrap();
-        let (status, updated) = call(Method::PUT, &path, Some(etag), &created).await;
-        assert_eq!((status, &updated["attestation"]), (200, &created["attestation"]));
-        assert_eq!(call(Method::PUT, &path, Some(etag), &created).await.0, 412);
-        assert_eq!(call(Method::DELETE, &path, Some(etag), &Value::Null).await.0, 412);
-        let (_, listed) = call(Method::POST, &format!("/{kind}/query"), None, &json!({"query": "*"})).await;
-        assert_eq!(listed.as_array().map(Vec::len), Some(1));
-        assert_eq!(call(Method::DELETE, &path, None, &Value::Null).await.0, 204);
-        for (method, path) in [(Method::GET, &path), (Method::DELETE, &path), (Method::POST, &mechanism)] {
-            assert_eq!(call(method, path, None, &Value::Null).await.0, 404);
-        }
-        assert_eq!(call(Method::PUT, &path, Some("*"), &body).await.0, 404);
-    }
-    let client =
-        json!({"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": "AAAA"}}}});
-    let leaf = hub.device_ca.issue_client("x", valid()).unwrap().chain_pem;
-    let not_ca = json!({"type": "x509", "x509": {"signingCertificates": {"primary": {"certificate": leaf}}}});
-    for (path, body) in [
-        ("/enrollments/reg-1", json!({})),
-        ("/enrollments/reg-1", json!({"attestation": {"type": "tpm", "tpm": {"endorsementKey": "AA=="}}})),
-        ("/enrollments/reg-1", json!({"attestation": {"type": "x509", "x509": {}}})),
-        ("/enrollments/reg-1", json!({"attestation": client})),
-        ("/enrollmentGroups/g", json!({"attestation": not_ca})),
-        (
-            "/enrollments/reg-1",
-            json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": "!"}}}),
-        ),
-        ("/enrollments/reg-1", json!({"attestation": {"type": "symmetricKey"}, "registrationId": "reg-2"})),
-        ("/enrollments/reg-1", json!({"attestation": {"type": "symmetricKey"}, "deviceId": "a/b"})),
-        ("/enrollmentGroups/g", json!({"attestation": {"type": "symmetricKey"}, "deviceId": "d"})),
-        ("/enrollments/-reg", symmetric()),
-    ] {
-        assert_eq!(call(Method::PUT, path, None, &body).await.0, 400, "{path} {body}");
-    }
-    let answer = hub.rest(Method::GET, "/enrollments/reg-1", None, None, "").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }
