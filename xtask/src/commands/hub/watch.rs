@@ -4,7 +4,7 @@
 //! is back, at the message after the last one; with a hub that was made anew, at its first.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -45,8 +45,8 @@ pub(super) struct Args {
 /// # Errors
 /// When there is no hub at the beginning, or it refuses.
 pub(super) async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let service = service(&setup).await?;
-    service.health().await.context("the hub does not answer")?;
+    let found = service(&setup).await?;
+    found.health().await.context("the hub does not answer")?;
     let mut watch = Watch {
         filter: TelemetryFilter { device_id: args.device.clone(), module_id: args.module.clone() },
         since: if args.all { Timestamp::UNIX_EPOCH } else { Timestamp::now() },
@@ -55,8 +55,11 @@ pub(super) async fn run(setup: Setup, args: &Args) -> Result<()> {
         after: 0,
     };
     // Ctrl-C is how a watch ends, so it is no failure.
-    let cancel = setup.cancel.clone();
-    cancel.run_until_cancelled(watch.follow(&setup, service)).await.unwrap_or(Ok(()))
+    let find = async || {
+        pause(RETRY, &setup.cancel).await;
+        service(&setup).await
+    };
+    setup.cancel.run_until_cancelled(watch.follow(found, find, &mut io::stdout())).await.unwrap_or(Ok(()))
 }
 
 async fn service(setup: &Setup) -> Result<ServiceClient> {
@@ -76,11 +79,17 @@ struct Watch {
 }
 
 impl Watch {
-    async fn follow(&mut self, setup: &Setup, mut service: ServiceClient) -> Result<()> {
+    /// Prints what arrives until there was enough. A hub that went away is looked for by `find`.
+    async fn follow(
+        &mut self,
+        mut service: ServiceClient,
+        find: impl AsyncFn() -> Result<ServiceClient>,
+        out: &mut impl io::Write,
+    ) -> Result<()> {
         loop {
             match service.telemetry(&self.filter, self.after, POLL).await {
                 Ok(page) => {
-                    if !self.show(&page)? {
+                    if !self.show(&page, out)? {
                         return Ok(());
                     }
                 }
@@ -89,7 +98,7 @@ impl Watch {
                 }
                 Err(error) => {
                     eprintln!("the hub is away ({:#}); waiting for it", anyhow::Error::from(error));
-                    service = self.find_again(setup).await;
+                    service = self.find_again(&find).await;
                     eprintln!("the hub is back");
                 }
             }
@@ -97,10 +106,9 @@ impl Watch {
     }
 
     /// Waits until the hub answers again, wherever it is then.
-    async fn find_again(&mut self, setup: &Setup) -> ServiceClient {
+    async fn find_again(&mut self, find: impl AsyncFn() -> Result<ServiceClient>) -> ServiceClient {
         loop {
-            pause(RETRY, &setup.cancel).await;
-            let Ok(service) = service(setup).await else { continue };
+            let Ok(service) = find().await else { continue };
             // A hub that does not have the last message was made anew, and counts from the beginning.
             let last = self.after.saturating_sub(1);
             match service.telemetry(&TelemetryFilter::default(), last, Duration::ZERO).await {
@@ -113,7 +121,7 @@ impl Watch {
     }
 
     /// Prints a page; `false` when enough was printed, or nobody reads any more.
-    fn show(&mut self, page: &TelemetryPage) -> Result<bool> {
+    fn show(&mut self, page: &TelemetryPage, out: &mut impl io::Write) -> Result<bool> {
         let mut text = String::new();
         for message in page.messages.iter().filter(|message| message.enqueued_time_utc >= self.since) {
             if self.left == Some(0) {
@@ -124,8 +132,7 @@ impl Watch {
             self.left = self.left.map(|left| left - 1);
         }
         self.after = page.next;
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => Ok(self.left != Some(0)),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(error).context("failed to print"),
@@ -163,40 +170,4 @@ fn visible(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn message(body: &str) -> TelemetryMessage {
-        serde_json::from_value(json!({
-            "offset": 1, "enqueuedTimeUtc": "2026-01-01T10:20:30.5Z", "deviceId": "d", "moduleId": "m",
-            "systemProperties": { "iothub-output-name": "out" }, "properties": { "a": "1" },
-            "body": body, "bodyBase64": null,
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_message_is_one_line_and_cannot_act_on_a_terminal() {
-        assert_eq!(line(&message("{\"t\": 1}")), "10:20:30.500 d/m out {\"t\": 1} a=1");
-        assert_eq!(line(&message("a\n\u{1b}[2Jü")), "10:20:30.500 d/m out a\\n\\u{1b}[2Jü a=1");
-    }
-
-    #[test]
-    fn as_many_are_shown_as_were_asked_for() {
-        let mut watch = Watch {
-            filter: TelemetryFilter::default(),
-            since: Timestamp::UNIX_EPOCH,
-            left: Some(3),
-            json: true,
-            after: 0,
-        };
-        let page = TelemetryPage { messages: vec![message("a"), message("b")], next: 2 };
-        assert!(watch.show(&page).unwrap());
-        assert_eq!((watch.left, watch.after), (Some(1), 2));
-        assert!(!watch.show(&page).unwrap(), "the last one ends it");
-        watch.since = Timestamp::MAX;
-        watch.left = None;
-        assert!(watch.show(&page).unwrap());
-    }
-}
+mod tests;
