@@ -1,4 +1,4 @@
-//! A deployment of its own on the engine, with the module of the SDK in it.
+//! A deployment of its own in a cluster of its own, with the module of the SDK in it.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -22,6 +22,19 @@ pub(super) const MODULE: &str = "sdk";
 /// The name that keeps the image, which makes the next run short.
 const IMAGE: &str = "localhost/kedge/python-sdk:test";
 
+/// How the engine is asked to run a command in the pod: the node has a kubectl of its own.
+const IN_POD: [&str; 9] = [
+    "exec",
+    "kedge-sdk-control-plane",
+    "kubectl",
+    "--kubeconfig=/etc/kubernetes/admin.conf",
+    "--namespace=kedge",
+    "exec",
+    "deployment/kedge",
+    "--container=edge",
+    "--",
+];
+
 pub(super) struct Deployment {
     folder: TempDir,
     is_down: bool,
@@ -43,7 +56,7 @@ impl Deployment {
         let registry = deployment.succeed("registry up --yes");
         build(environment, &path("context"));
         deployment.push(registry.trim());
-        deployment.succeed("run --yes");
+        deployment.succeed("up --yes");
         deployment.succeed("hub");
         deployment
     }
@@ -98,8 +111,7 @@ impl Deployment {
     }
 
     fn in_edge(&self, command: &[&str]) -> String {
-        let edge = format!("{NAME}-edge");
-        engine(&[&["exec", &edge], command].concat())
+        engine(&[&IN_POD[..], command].concat())
     }
 
     /// What the module has written last that begins with `word`, and is a number.
@@ -142,7 +154,7 @@ impl Deployment {
 impl Drop for Deployment {
     fn drop(&mut self) {
         if !self.is_down {
-            let logs = ["exec", &format!("{NAME}-edge"), "docker", "logs", "--tail", "50", MODULE];
+            let logs = [&IN_POD[..], &["docker", "logs", "--tail", "50", MODULE]].concat();
             let logs = harness::engine_output(&logs);
             let [out, err] = [&logs.stdout, &logs.stderr].map(|text| String::from_utf8_lossy(text));
             eprintln!("the module has written:\n{out}{err}");
