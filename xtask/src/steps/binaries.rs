@@ -39,7 +39,7 @@ pub fn observe(context: &Context) -> Result<Condition> {
         return Ok(Condition::Differs(format!("`{absent}` has not been compiled")));
     }
     let kept = fs_err::read_to_string(stamp(&folder)).unwrap_or_default();
-    Ok(if kept == record(context, &folder)? {
+    Ok(if kept == record(&sources(context)?, &folder)? {
         Condition::Holds("compiled from the present sources".into())
     } else {
         Condition::Differs("the sources have changed since they were compiled".into())
@@ -53,10 +53,12 @@ pub fn observe(context: &Context) -> Result<Condition> {
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let folder = folder(&context.paths);
     let before = compiled(&folder).ok();
+    // What is edited while the compiler is at work may have come too late for it.
+    let sources = sources(context)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let process = context.process("binaries", "compile KEdge's programs", cargo).limit(LIMIT);
     compilation(&context.paths, process).run().await?;
-    fs_err::write(stamp(&folder), record(context, &folder)?)?;
+    fs_err::write(stamp(&folder), record(&sources, &folder)?)?;
     // What an image is made of may be known by the programs of before.
     context.forget_fingerprints();
     Ok(if before.as_ref() == Some(&compiled(&folder)?) {
@@ -83,8 +85,8 @@ fn stamp(folder: &Path) -> PathBuf {
     folder.join("kedge.stamp")
 }
 
-/// The hashes of the sources and of the programs; a new compiler is no reason to compile. Both count, so that a stamp cannot vouch for other programs.
-fn record(context: &Context, folder: &Path) -> Result<String> {
+/// The hash of what the programs are compiled from; a new compiler is no reason to compile.
+fn sources(context: &Context) -> Result<Fingerprint> {
     let project = &context.paths.project;
     let file = |name: &str| Source::file(project.join(name), name);
     let sources = [
@@ -93,7 +95,12 @@ fn record(context: &Context, folder: &Path) -> Result<String> {
         file("Cargo.toml"),
         file("Cargo.lock"),
     ];
-    Ok(format!("{} {}\n", Fingerprint::of(&sources, &[FLAGS, &target()])?, compiled(folder)?))
+    Fingerprint::of(&sources, &[FLAGS, &target()])
+}
+
+/// The hashes of the sources and of the programs. Both count, so that a stamp cannot vouch for other programs.
+fn record(sources: &Fingerprint, folder: &Path) -> Result<String> {
+    Ok(format!("{sources} {}\n", compiled(folder)?))
 }
 
 fn compiled(folder: &Path) -> Result<Fingerprint> {
