@@ -52,6 +52,9 @@ pub enum DatabaseError {
         /// Newest version that is known here.
         known: u32,
     },
+    /// SQLite knows paths in UTF-8 only.
+    #[error("its path is not UTF-8")]
+    Path,
     /// The writing thread is gone.
     #[error("the database was closed")]
     Closed,
@@ -131,7 +134,7 @@ struct Queue<C> {
 impl<C: Change> Writer<C> {
     /// Gives the connection to a thread of its own.
     pub fn start(mut connection: Connection) -> Result<Self, DatabaseError> {
-        let path = PathBuf::from(connection.path().unwrap_or_default());
+        let path = connection.path().map(PathBuf::from).ok_or(DatabaseError::Path)?;
         let checkpoints = Checkpoints::attach(&mut connection, &path)?;
         let (sender, changes) = channel();
         let (progress, watched) = watch::channel(Progress::default());

@@ -6,13 +6,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{BUSY_TIMEOUT, DatabaseError};
 
 /// Pages that the log grows by until the thread carries them over, as many as SQLite itself waits for.
 const PAGES: i32 = 1_000;
-/// Only a writer can begin the log anew, and only when nothing is left in it: at this many pages it carries over the rest itself.
+/// Only a writer can begin the log anew, and only when nothing is left in it: at this many pages it carries over the rest
+/// itself.
 const MAX_PAGES: i32 = 4_000;
 
 /// The thread. It ends with the connection that [`attach`](Checkpoints::attach) was called for, and is waited for when
@@ -43,16 +44,14 @@ impl Drop for Checkpoints {
 
 /// What is done after each commit, with the number of pages in the log.
 fn on_commit(wake: SyncSender<()>) -> impl FnMut(&mut Wal, i32) -> rusqlite::Result<()> {
-    let mut woken_at = 0;
+    let (mut woken_at, mut trouble) = (0, Trouble::default());
     move |log, pages| {
         if pages < woken_at {
             woken_at = 0;
         }
         if pages >= MAX_PAGES {
             // The commit stands whether this succeeds or not, and the next one tries again.
-            if let Err(error) = log.checkpoint() {
-                tracing::debug!("Cannot carry the log over into the database: {error}");
-            }
+            trouble.note(log.checkpoint());
         } else if pages >= woken_at + PAGES {
             woken_at = pages;
             // When it is full, the thread is at work and will look again.
@@ -63,10 +62,27 @@ fn on_commit(wake: SyncSender<()>) -> impl FnMut(&mut Wal, i32) -> rusqlite::Res
 }
 
 fn carry_over(connection: &Connection, woken: &Receiver<()>) {
+    let mut trouble = Trouble::default();
     while woken.recv().is_ok() {
-        let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(error) = done {
-            tracing::debug!("Cannot carry the log over into the database: {error}");
+        trouble.note(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+    }
+}
+
+/// Whether the last attempt has failed: the log is told of the first one.
+#[derive(Default)]
+struct Trouble(bool);
+
+impl Trouble {
+    fn note(&mut self, done: rusqlite::Result<()>) {
+        match done {
+            Ok(()) => self.0 = false,
+            // The other thread is at it.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut self.0, true) {
+                    tracing::warn!("Cannot empty the database's log, which grows meanwhile: {error}");
+                }
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! `cargo xtask fuzz`: libFuzzer on what reads the bytes of clients, with the stable compiler.
 //!
 //! The instrumentation is LLVM's own pass, which the compiler lets through; the programs are in a target folder of
-//! their own, so that its flags invalidate no other build. What was found to reach new code stays there as well, and is where the next
-//! run goes on.
+//! their own, so that its flags invalidate no other build. What was found to reach new code stays there as well, and is
+//! where the next run goes on.
 
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use futures_util::{StreamExt as _, stream};
 
@@ -88,15 +88,20 @@ pub async fn run(setup: &Setup, args: &Args) -> Result<()> {
     fuzzer.compile().await?;
     let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut runs = stream::iter(targets).map(|target| fuzzer.run(target.name(), seconds)).buffered(at_once);
-    let mut failure = Ok(());
+    let mut failed = 0;
     // A target that has failed does not hinder the others.
     while let Some(run) = runs.next().await {
         match run {
             Ok(done) => println!("{done}"),
-            Err(error) => failure = failure.and(Err(error)),
+            Err(error) if setup.cancel.is_cancelled() => return Err(error),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{error:#}");
+            }
         }
     }
-    failure
+    ensure!(failed == 0, "{failed} of the fuzz targets have failed");
+    Ok(())
 }
 
 struct Fuzzer<'a> {
