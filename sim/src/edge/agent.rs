@@ -101,8 +101,7 @@ impl<E: Engine> Session for AgentSession<E> {
         let apply = |desired: &Value| self.apply(desired);
         tokio::select! {
             error = self.upstream.follow_twin(client, notices, apply, reported::edge_agent) => error.into(),
-            error = self.methods.serve(calls) => error.into(),
-            () = sleep_until(renewal) => SessionEnd::Renewal,
+            end = self.methods.serve(calls, sleep_until(renewal)) => end,
         }
     }
 }
@@ -121,3 +120,6 @@ pub(super) fn config_status(desired: &Value, error: Option<&DeploymentError>) ->
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,7 +86,7 @@ enum ConnectError {
 }
 
 impl Upstream {
-    /// That of a device `d`, whose hub is at the endpoint, or nowhere.
+    /// That of a device `d`, whose hub is at the endpoint.
     #[cfg(test)]
     pub(super) fn for_tests(endpoint: crate::tls::Endpoint, tls: Arc<rustls::ClientConfig>) -> Self {
         use super::backup::Backup;
@@ -107,6 +107,14 @@ impl Upstream {
         );
         let link = Link { endpoint, transport: Transport::Tls, tls, hub_name };
         Self { link, identities, board: Arc::default(), shutdown: CancellationToken::new() }
+    }
+
+    /// One that is nowhere.
+    #[cfg(test)]
+    pub(super) fn of_nowhere() -> Self {
+        let authority = crate::pki::CertificateAuthority::generate("nobody").unwrap();
+        let trust = crate::tls::Trust::Only(authority.certificate_pem());
+        Self::for_tests(crate::tls::Endpoint::new("hub.test", 1), crate::tls::client_config(trust).unwrap())
     }
 
     /// Runs sessions of a system module until the shutdown.

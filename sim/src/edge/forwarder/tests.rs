@@ -9,9 +9,7 @@ use crate::edge::spool::Parcel;
 use crate::http::HttpClient;
 use crate::mqtt::packet::{ConnAck, ConnectReturnCode, PubAck, Publish};
 use crate::mqtt::{Connection, MAX_PACKET, Options, Packet};
-use crate::pki::CertificateAuthority;
 use crate::secret::Secret;
-use crate::tls::{Endpoint as Address, Trust, client_config};
 
 const PREFIX: &str = "devices/d/modules/$edgeHub/messages/events/";
 
@@ -57,11 +55,9 @@ async fn put(spool: &Spool, path: &str) {
 
 /// A scope that nobody is asked for.
 async fn scope(spool: &Spool) -> Scope {
-    let authority = CertificateAuthority::generate("nobody").unwrap();
-    let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
-    let nowhere = Address::new("hub.test", 1);
-    let upstream = Arc::new(Upstream::for_tests(nowhere.clone(), tls.clone()));
-    Scope::open(HttpClient::new(nowhere, tls), upstream, spool.clone()).await
+    let upstream = Arc::new(Upstream::of_nowhere());
+    let http = HttpClient::new(upstream.link.endpoint.clone(), upstream.link.tls.clone());
+    Scope::open(http, upstream, spool.clone()).await
 }
 
 #[tokio::test]

@@ -5,18 +5,20 @@
 
 mod logs;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::future::FusedFuture as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
-use super::link::Upstream;
+use super::link::{SessionEnd, Upstream};
 use super::supervisor::{Action, Orders};
 use crate::module_client::MethodCall;
 use crate::mqtt::ClientError;
@@ -58,18 +60,32 @@ impl<E: Engine> Methods<E> {
         Self { engine, orders, upstream }
     }
 
-    /// Answers calls until the connection ends, and says why.
-    pub async fn serve(&self, mut calls: mpsc::Receiver<MethodCall>) -> ClientError {
+    /// Answers calls until the connection ends, or until all that came before the `renewal` are answered.
+    pub async fn serve(
+        &self,
+        mut calls: mpsc::Receiver<MethodCall>,
+        renewal: impl Future<Output = ()>,
+    ) -> SessionEnd {
         let mut answers = FuturesUnordered::new();
-        loop {
+        let mut renewal = pin!(renewal.fuse());
+        let mut has_calls = true;
+        while has_calls || !answers.is_empty() {
             tokio::select! {
-                call = calls.recv(), if answers.len() < MAX_CALLS => match call {
+                // Those that wait already are still received.
+                () = &mut renewal => calls.close(),
+                call = calls.recv(), if has_calls && answers.len() < MAX_CALLS => match call {
                     Some(call) => answers.push(self.answer(call)),
-                    None => return ClientError::Closed,
+                    None if renewal.is_terminated() => has_calls = false,
+                    None => return ClientError::Closed.into(),
                 },
-                Some(Err(error)) = answers.next(), if !answers.is_empty() => return error,
+                Some(outcome) = answers.next(), if !answers.is_empty() => {
+                    if let Err(error) = outcome {
+                        return error.into();
+                    }
+                }
             }
         }
+        SessionEnd::Renewal
     }
 
     async fn answer(&self, call: MethodCall) -> Result<(), ClientError> {
@@ -174,4 +190,4 @@ fn check_schema(version: Option<&Value>, what: &str) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

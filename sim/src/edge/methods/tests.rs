@@ -1,21 +1,25 @@
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::models::ContainerCreateBody;
+use tokio::time::sleep;
 
 use super::*;
 use crate::edge::deployment::RegistryCredential;
 use crate::edge::engine::{EngineError, EngineVersion, LogFrame, LogRequest, LogStream};
 use crate::edge::planner::{ContainerState, ObservedModule};
 use crate::identity::Identity;
+use crate::module_client::TwinError;
 use crate::module_client::tests::Peer;
-use crate::pki::CertificateAuthority;
-use crate::tls::{Endpoint, Trust, client_config};
 
-/// An engine with two modules that have logs, and nothing else.
-struct Logs;
+/// An engine with two modules that have logs, and nothing else. It takes its time to find them.
+pub(in crate::edge) struct Logs {
+    delay: Duration,
+}
 
 fn unused<T>() -> Result<T, EngineError> {
     Err(EngineError { message: "not asked for here".to_owned() })
@@ -29,6 +33,7 @@ impl crate::edge::engine::Engine for Logs {
         unused()
     }
     async fn modules(&self) -> Result<BTreeMap<String, ObservedModule>, EngineError> {
+        sleep(self.delay).await;
         let module = ObservedModule {
             digest: None,
             image: String::new(),
@@ -66,16 +71,14 @@ impl crate::edge::engine::Engine for Logs {
     }
 }
 
-fn methods(orders: Orders) -> Methods<Logs> {
-    let authority = CertificateAuthority::generate("nobody").unwrap();
-    let tls = client_config(Trust::Only(authority.certificate_pem())).unwrap();
-    let upstream = Upstream::for_tests(Endpoint::new("hub.test", 1), tls);
-    Methods::new(Arc::new(Logs), orders, Arc::new(upstream))
+/// Methods whose engine finds its modules after a delay.
+pub(in crate::edge) fn methods(orders: Orders, delay: Duration) -> Methods<Logs> {
+    Methods::new(Arc::new(Logs { delay }), orders, Arc::new(Upstream::of_nowhere()))
 }
 
 async fn handle(name: &str, body: &str) -> (i32, Value) {
     let (orders, _notes) = Orders::noted();
-    let (status, body) = methods(orders).handle(name, body.as_bytes()).await;
+    let (status, body) = methods(orders, Duration::ZERO).handle(name, body.as_bytes()).await;
     (status, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
 }
 
@@ -85,14 +88,32 @@ async fn methods_are_answered_over_the_connection() {
     let (mut peer, client, _notices) = Peer::with_client(&identity).await;
     let (orders, mut notes) = Orders::noted();
     let calls = client.method_calls().await.unwrap();
-    let methods = methods(orders);
-    let serving = tokio::spawn(async move { methods.serve(calls).await });
+    let methods = methods(orders, Duration::ZERO);
+    let serving = tokio::spawn(async move { methods.serve(calls, pending()).await });
     assert_eq!(peer.call("ping", "null").await, (200, Bytes::new()));
     let body = r#"{"schemaVersion":"1.0","id":"sensor"}"#;
     assert_eq!(peer.call("RestartModule", body).await, (200, Bytes::new()));
     assert_eq!(notes.recv().await.unwrap(), ("sensor".to_owned(), Action::Restart));
     drop(client);
-    assert!(matches!(serving.await.unwrap(), ClientError::Closed));
+    let end = serving.await.unwrap();
+    assert!(matches!(end, SessionEnd::Lost(TwinError::Client(ClientError::Closed))), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_calls_than_are_worked_on_at_once_are_answered_also_when_the_renewal_comes_before() {
+    let identity = Identity::module("d", "$edgeAgent").unwrap();
+    let (mut peer, client, _notices) = Peer::with_client(&identity).await;
+    let (orders, _notes) = Orders::noted();
+    let calls = client.method_calls().await.unwrap();
+    let methods = methods(orders, Duration::from_secs(5));
+    for _ in 0..=MAX_CALLS {
+        peer.send("$iothub/methods/POST/RestartModule/?$rid=7", r#"{"schemaVersion":"1.0","id":"sensor"}"#);
+    }
+    let end = methods.serve(calls, sleep(Duration::from_secs(1))).await;
+    assert!(matches!(end, SessionEnd::Renewal), "{end:?}");
+    for _ in 0..=MAX_CALLS {
+        assert_eq!(peer.published().await.topic, "$iothub/methods/res/200/?$rid=7");
+    }
 }
 
 #[tokio::test]
