@@ -118,12 +118,21 @@ impl Upstream {
     }
 
     /// Runs sessions of a system module until the shutdown.
-    pub async fn keep_connected<S: Session>(&self, mut session: S) {
+    pub async fn keep_connected<S: Session>(&self, session: S) {
+        self.repeat(session, || self.connect(S::MODULE_ID)).await;
+    }
+
+    /// As [`Upstream::keep_connected`], with connections that `connect` makes.
+    async fn repeat<S, F>(&self, mut session: S, connect: impl Fn() -> F)
+    where
+        S: Session,
+        F: Future<Output = Result<(ModuleClient, Notices), ConnectError>>,
+    {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             let module = S::MODULE_ID;
             let attempt = async {
-                let (client, notices) = self.connect(module).await?;
+                let (client, notices) = connect().await?;
                 self.board.update(|state| *S::link_state(state) = LinkState::Connected);
                 tracing::info!("{module} is connected to {}", self.link.hub_name);
                 let began = Instant::now();
@@ -213,3 +222,6 @@ impl Upstream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
