@@ -4,13 +4,13 @@
 //! The hub is asked for all of them at the start and every hour, and for a client that is not among them when it
 //! comes. What it said is kept, so that clients are let in while the hub is away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::gateway::credentials::{Credentials, Proof};
@@ -35,6 +35,8 @@ const MAX_RETRY: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Strangers of whom it is known that the hub was asked for them.
 const MAX_STRANGERS: usize = 1000;
+/// Clients for which the hub is asked at the same time.
+const MAX_QUESTIONS: usize = 32;
 /// Name of the last answers in the store.
 const KEPT: &str = "scope";
 
@@ -72,11 +74,20 @@ pub struct Scope {
     http: HttpClient,
     upstream: Arc<Upstream>,
     spool: Spool,
-    members: Mutex<HashMap<Identity, (Entry, Member)>>,
+    members: Mutex<Members>,
     /// Told when the members are others.
     changes: watch::Sender<()>,
-    /// When the hub was last asked for somebody; also lets one question after the other to the hub.
-    asked: AsyncMutex<HashMap<Identity, Instant>>,
+    /// When the hub last answered the question for somebody.
+    asked: Mutex<HashMap<Identity, Instant>>,
+    questions: Semaphore,
+}
+
+/// Who is in scope.
+#[derive(Default)]
+struct Members {
+    known: HashMap<Identity, (Entry, Member)>,
+    /// Those for whom the hub was asked since the last list was begun: what it said of them is newer than the list.
+    news: HashSet<Identity>,
 }
 
 /// A device or module, in the names of the hub.
@@ -171,7 +182,8 @@ impl Scope {
     /// The scope as it was last known.
     pub async fn open(http: HttpClient, upstream: Arc<Upstream>, spool: Spool) -> Self {
         let (members, changes, asked) = Default::default();
-        let scope = Self { http, upstream, spool, members, changes, asked };
+        let questions = Semaphore::new(MAX_QUESTIONS);
+        let scope = Self { http, upstream, spool, members, changes, asked, questions };
         match scope.spool.kept(KEPT).await {
             Ok(Some(text)) => match serde_json::from_str::<Vec<Entry>>(&text) {
                 Ok(entries) => drop(scope.enter(entries, true)),
@@ -205,10 +217,10 @@ impl Scope {
         }
     }
 
-    /// Asks the hub for all clients, and forgets those that it does not name.
+    /// Asks the hub for all clients, and forgets those that it does not name. What it says of single ones meanwhile
+    /// stands, since the list may have been made before.
     async fn refresh(&self) -> Result<(), ScopeError> {
-        // One that is asked for meanwhile may not be in the list yet, and would be forgotten with it.
-        let _no_questions = self.asked.lock().await;
+        self.members().news.clear();
         let own = encode_segment(self.identities().device_id());
         let first = format!(
             "/devices/{own}/modules/{}/devicesAndModulesInDeviceScope\
@@ -241,28 +253,24 @@ impl Scope {
         if let Some(known) = self.known(identity).filter(|_| !again) {
             return Ok(Some(known));
         }
-        let mut asked = self.asked.lock().await;
-        if asked.get(identity).is_some_and(|when| when.elapsed() < ASK_AGAIN) {
+        if self.asked().get(identity).is_some_and(|when| when.elapsed() < ASK_AGAIN) {
             return Ok(self.known(identity));
         }
-        if asked.len() >= MAX_STRANGERS {
-            asked.retain(|_, when| when.elapsed() < ASK_AGAIN);
-        }
-        if asked.len() >= MAX_STRANGERS {
+        let Some(_question) = self.may_ask() else {
             return self.known(identity).map(Some).ok_or(ScopeError::Busy);
-        }
+        };
         // Entered only with an answer: whoever gives up while waiting for one must not stand for the hub's no.
         match self.ask(&self.question(identity)).await {
             Ok(page) => {
-                asked.insert(identity.clone(), Instant::now());
+                self.asked().insert(identity.clone(), Instant::now());
                 if self.enter(page.devices.into_iter().chain(page.modules).collect(), false) {
                     self.keep();
                 }
                 Ok(self.known(identity))
             }
             Err(ScopeError::Refused(status)) if self.is_about_target(status).await => {
-                asked.insert(identity.clone(), Instant::now());
-                if self.members().remove(identity).is_some() {
+                self.asked().insert(identity.clone(), Instant::now());
+                if self.remove(identity) {
                     self.keep();
                 }
                 Ok(None)
@@ -280,6 +288,15 @@ impl Scope {
         }
         let mut changes = self.changes.subscribe();
         while matches!(self.known(identity), Some(Member::Enabled(_))) && changes.changed().await.is_ok() {}
+    }
+
+    /// Leave to ask the hub for one more client. Nobody waits for it, because questions may take long.
+    fn may_ask(&self) -> Option<SemaphorePermit<'_>> {
+        let mut asked = self.asked();
+        if asked.len() >= MAX_STRANGERS {
+            asked.retain(|_, when| when.elapsed() < ASK_AGAIN);
+        }
+        if asked.len() < MAX_STRANGERS { self.questions.try_acquire().ok() } else { None }
     }
 
     /// Whether a refusal says that the hub does not know a client, or not as a child of this device. The hub uses the
@@ -311,34 +328,52 @@ impl Scope {
     }
 
     fn known(&self, identity: &Identity) -> Option<Member> {
-        self.members().get(identity).map(|(_, member)| member.clone())
+        self.members().known.get(identity).map(|(_, member)| member.clone())
     }
 
-    /// Takes entries up, in the place of all others when they are `complete`; true when something changed.
+    /// Takes entries up, in the place of all others but the news when they are `complete`; true when something changed.
     fn enter(&self, entries: Vec<Entry>, complete: bool) -> bool {
         let new = entries.into_iter().filter_map(|entry| {
             let (identity, member) = entry.member()?;
             Some((identity, (entry, member)))
         });
-        let new: HashMap<_, _> = new.take(MAX_CLIENTS).collect();
+        let mut new: HashMap<_, _> = new.take(MAX_CLIENTS).collect();
         let mut members = self.members();
-        let same = |entry: &Entry, identity| members.get(identity).is_some_and(|(known, _)| known == entry);
+        let Members { known, news } = &mut *members;
+        if complete {
+            new.retain(|identity, _| !news.contains(identity));
+            let newer = news.iter().filter_map(|identity| known.get_key_value(identity));
+            new.extend(newer.map(|(identity, entry)| (identity.clone(), entry.clone())));
+        } else {
+            news.extend(new.keys().cloned());
+        }
+        let same = |entry: &Entry, identity| known.get(identity).is_some_and(|(known, _)| known == entry);
         let unchanged = new.iter().all(|(identity, (entry, _))| same(entry, identity));
-        if unchanged && (!complete || new.len() == members.len()) {
+        if unchanged && (!complete || new.len() == known.len()) {
             return false;
         }
         if complete {
-            members.clear();
+            known.clear();
         }
-        members.extend(new);
+        known.extend(new);
         true
+    }
+
+    /// Takes out one of whom the hub says no; true when it was known.
+    fn remove(&self, identity: &Identity) -> bool {
+        let mut members = self.members();
+        let was_known = members.known.remove(identity).is_some();
+        if was_known {
+            members.news.insert(identity.clone());
+        }
+        was_known
     }
 
     /// Tells what has changed, and keeps it for the next start.
     fn keep(&self) {
         self.changes.send_replace(());
         let members = self.members();
-        let entries: Vec<&Entry> = members.values().map(|(entry, _)| entry).collect();
+        let entries: Vec<&Entry> = members.known.values().map(|(entry, _)| entry).collect();
         match serde_json::to_string(&entries) {
             Ok(text) => drop(self.spool.keep(KEPT, Some(text))),
             Err(error) => tracing::error!("The known clients cannot be kept: {error}"),
@@ -360,8 +395,12 @@ impl Scope {
         &self.upstream.identities
     }
 
-    fn members(&self) -> MutexGuard<'_, HashMap<Identity, (Entry, Member)>> {
+    fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<Identity, Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

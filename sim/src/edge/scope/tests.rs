@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -8,7 +8,6 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::sleep;
 
 use super::*;
 use crate::pki::CertificateAuthority;
@@ -16,12 +15,14 @@ use crate::tls::{Endpoint, Trust, client_config, server_config};
 
 const NEVER: u16 = 0;
 
-/// A hub that answers as it is told. Its list of all clients is empty.
+/// A hub that answers as it is told.
 struct Hub {
     /// Status of the answers about the leaf, about the gateway itself, and of the list.
     leaf: AtomicU16,
     own: AtomicU16,
     list: AtomicU16,
+    /// Whether the leaf is in the list of all clients.
+    lists_leaf: AtomicBool,
     /// Told of each question.
     asked: Notify,
     /// Told when an answer that was never to come shall come.
@@ -33,7 +34,7 @@ async fn answer(State(hub): State<Arc<Hub>>, uri: Uri) -> Response {
     let leaf = json!({"deviceId": "leaf", "authentication": {
         "symmetricKey": {"primaryKey": "c2VjcmV0", "secondaryKey": "c2VjcmV0"}}});
     let (status, devices) = if path.ends_with("/devicesAndModulesInDeviceScope") {
-        (&hub.list, json!([]))
+        (&hub.list, if hub.lists_leaf.load(Ordering::SeqCst) { json!([leaf]) } else { json!([]) })
     } else if query.contains("targetDeviceId=leaf") {
         (&hub.leaf, json!([leaf]))
     } else if path.ends_with("/deviceAndModuleInDeviceScope") {
@@ -54,7 +55,8 @@ async fn answer(State(hub): State<Arc<Hub>>, uri: Uri) -> Response {
 /// The hub, and a scope that asks it; the folder is the scope's.
 async fn start() -> (Arc<Hub>, Scope, TempDir) {
     let [leaf, own, list] = [200; 3].map(AtomicU16::new);
-    let hub = Arc::new(Hub { leaf, own, list, asked: Notify::new(), open: Notify::new() });
+    let (lists_leaf, asked, open) = Default::default();
+    let hub = Arc::new(Hub { leaf, own, list, lists_leaf, asked, open });
     let authority = CertificateAuthority::generate("test CA").unwrap();
     let issued = authority.issue_server(&["hub.test"], Duration::from_secs(3600)).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -117,25 +119,30 @@ async fn only_a_hub_that_knows_the_gateway_says_who_is_no_client() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_while_the_list_is_on_its_way_is_not_forgotten() {
-    let (hub, scope, _folder) = start().await;
-    hub.list.store(NEVER, Ordering::SeqCst);
-    let (scope, leaf) = (Arc::new(scope), leaf());
-    let refreshing = tokio::spawn({
-        let scope = scope.clone();
-        async move { scope.refresh().await }
-    });
-    hub.asked.notified().await;
-    let mut member = std::pin::pin!(scope.member(&leaf, false));
-    let early = tokio::select! {
-        member = &mut member => Some(member),
-        () = sleep(Duration::from_millis(200)) => None,
-    };
-    hub.open.notify_one();
-    refreshing.await.unwrap().unwrap();
-    let member = match early {
-        Some(member) => member,
-        None => member.await,
-    };
-    assert!(member.unwrap().is_some() && scope.known(&leaf).is_some());
+async fn what_the_hub_says_of_one_client_while_the_list_is_on_its_way_is_not_delayed_and_stands() {
+    for is_taken_away in [false, true] {
+        let (hub, scope, _folder) = start().await;
+        let (scope, leaf) = (Arc::new(scope), leaf());
+        // The list says the opposite, because it was made before.
+        hub.lists_leaf.store(is_taken_away, Ordering::SeqCst);
+        scope.refresh().await.unwrap();
+        hub.asked.notified().await;
+        assert_eq!(scope.known(&leaf).is_some(), is_taken_away);
+        hub.leaf.store(if is_taken_away { 404 } else { 200 }, Ordering::SeqCst);
+        hub.list.store(NEVER, Ordering::SeqCst);
+        let refreshing = tokio::spawn({
+            let scope = scope.clone();
+            async move { scope.refresh().await }
+        });
+        hub.asked.notified().await;
+        let member = scope.member(&leaf, true).await.unwrap();
+        assert_eq!(member.is_none(), is_taken_away);
+        hub.open.notify_one();
+        refreshing.await.unwrap().expect("the list did not come before the answer");
+        assert_eq!(scope.known(&leaf).is_none(), is_taken_away);
+        // The next list is newer.
+        hub.list.store(200, Ordering::SeqCst);
+        scope.refresh().await.unwrap();
+        assert_eq!(scope.known(&leaf).is_some(), is_taken_away);
+    }
 }
