@@ -5,6 +5,7 @@
 //! dropped, when the peer closes it, or when the peer stays silent; there is no hidden reconnect,
 //! because only the caller knows what must be sent again.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -95,6 +96,8 @@ fn refusal(code: ConnectReturnCode) -> &'static str {
 #[derive(Debug, Clone)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
+    /// Nothing is ever sent; the driver sees when the last one is dropped.
+    _handle: mpsc::Sender<Infallible>,
 }
 
 /// What the server publishes, in order.
@@ -115,14 +118,15 @@ impl Client {
             .await
             .map_err(|_| ClientError::Silent)??;
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
+        let (handle, handles) = mpsc::channel(1);
         let (publish_queue, publishes) = mpsc::channel(INCOMING_QUEUE);
         let (end, outcome) = oneshot::channel();
-        let driver = Driver::new(connection, command_queue, publish_queue, options);
+        let driver = Driver::new(connection, command_queue, handles, publish_queue, options);
         tokio::spawn(async move {
             // Nobody may be left who wants to know why the connection ended.
             let _ = end.send(driver.run().await);
         });
-        Ok((Self { commands }, Incoming { publishes, outcome }))
+        Ok((Self { commands, _handle: handle }, Incoming { publishes, outcome }))
     }
 
     /// Publishes with QoS 1 and waits for the acknowledgement.

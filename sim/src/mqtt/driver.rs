@@ -1,6 +1,7 @@
 //! The task that owns a client's connection.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::v4::{SubAck, SubscribeFilter, SubscribeReasonCode};
@@ -12,7 +13,7 @@ use super::client::{ClientError, Options};
 use super::{Connection, Packet, QoS, packet};
 
 /// Requests that may wait for the server's answer at once.
-const MAX_IN_FLIGHT: usize = 256;
+pub(super) const MAX_IN_FLIGHT: usize = 256;
 
 type Reply = oneshot::Sender<Result<(), ClientError>>;
 
@@ -29,6 +30,8 @@ pub(super) enum Command {
 pub(super) struct Driver<S> {
     connection: Connection<S>,
     commands: mpsc::Receiver<Command>,
+    /// Ends with the last handle, also while no commands are received.
+    handles: mpsc::Receiver<Infallible>,
     publishes: mpsc::Sender<packet::Publish>,
     keep_alive: Duration,
     /// Whether what arrives is acknowledged at once.
@@ -42,12 +45,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn new(
         connection: Connection<S>,
         commands: mpsc::Receiver<Command>,
+        handles: mpsc::Receiver<Infallible>,
         publishes: mpsc::Sender<packet::Publish>,
         options: &Options,
     ) -> Self {
         Self {
             connection,
             commands,
+            handles,
             publishes,
             keep_alive: options.keep_alive,
             acknowledges: !options.manual_acknowledgements,
@@ -78,11 +83,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 },
                 command = self.commands.recv(), if has_room => match command {
                     Some(command) => self.requested_with_others(command)?,
-                    None => {
-                        self.connection.queue(&Packet::Disconnect)?;
-                        return self.flush().await;
-                    }
+                    None => return self.say_goodbye().await,
                 },
+                None = self.handles.recv(), if !has_room => return self.say_goodbye().await,
                 _ = ping.tick() => {
                     if self.last_received.elapsed() > self.keep_alive + self.keep_alive / 2 {
                         return Err(ClientError::Silent);
@@ -92,6 +95,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.flush().await?;
         }
+    }
+
+    /// The last handle has gone: nobody wants to know what becomes of the rest.
+    async fn say_goodbye(&mut self) -> Result<(), ClientError> {
+        self.connection.queue(&Packet::Disconnect)?;
+        self.flush().await
     }
 
     /// Takes a packet, and those that have arrived with it.

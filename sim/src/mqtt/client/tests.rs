@@ -3,6 +3,7 @@ use rumqttc::mqttbytes::v4::{ConnAck, PubAck, SubAck, SubscribeReasonCode};
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
+use crate::mqtt::driver::MAX_IN_FLIGHT;
 
 const LIMIT: usize = 4096;
 
@@ -168,4 +169,17 @@ async fn the_last_handle_says_goodbye() {
     let (mut server, client, incoming) = connect().await;
     drop((client, incoming));
     assert_eq!(server.read().await, Packet::Disconnect);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_handle_says_goodbye_to_a_server_that_acknowledges_nothing() {
+    let (mut server, client, _incoming) = connect().await;
+    for _ in 0..=MAX_IN_FLIGHT {
+        drop(client.start_publish("t".to_owned(), Bytes::new()).await.expect("queued"));
+    }
+    for _ in 0..MAX_IN_FLIGHT {
+        server.read_publish().await;
+    }
+    drop(client);
+    assert_eq!(server.read().await, Packet::Disconnect, "what is above the window is not sent");
 }
