@@ -134,7 +134,8 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     /// Sends until the connection ends, or until all that was sent before the `renewal` is acknowledged, so that the next
-    /// session need not send it again. Safe to cancel: what the hub has not acknowledged stays.
+    /// session need not send it again. Safe to cancel, as by a session that has waited long enough for that: what the
+    /// hub has not acknowledged stays, and is sent again.
     async fn empty(
         &mut self,
         spool: &Spool,

@@ -107,8 +107,8 @@ fn set_origin(properties: &mut PropertyBag, origin: &Identity) {
 
 /// The topic behind the endpoint's prefix.
 ///
-/// What the gateway adds may exceed a limit of topics. The hub would close the connection on each attempt, and the message would
-/// stand in the way of those of all clients, so it is not stored at all.
+/// What the gateway adds may exceed a limit of topics. The hub would close the connection on each attempt, and the
+/// message would stand in the way of those of all clients, so it is not stored at all.
 fn path(edge_hub: &Identity, sink: Sink, properties: &PropertyBag) -> Result<String, NotTaken> {
     let encoded = properties.to_string();
     let (topic, path) = match sink {

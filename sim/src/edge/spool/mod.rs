@@ -307,6 +307,12 @@ fn default_limit(path: &Path) -> u64 {
     }
 }
 
+/// Half of what is free or taken by the store itself, but not more than [`DEFAULT_LIMIT`]: what is stored must not make
+/// the limit smaller.
+fn share(free: u64, stored: u64) -> u64 {
+    (free.saturating_add(stored) / 2).min(DEFAULT_LIMIT)
+}
+
 fn make_private(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs_err::create_dir_all(folder)?;
@@ -320,12 +326,6 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 #[must_use]
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// Half of what is free or taken by the store itself, but not more than [`DEFAULT_LIMIT`]: what is stored must not make
-/// the limit smaller.
-fn share(free: u64, stored: u64) -> u64 {
-    (free.saturating_add(stored) / 2).min(DEFAULT_LIMIT)
 }
 
 #[cfg(test)]
