@@ -38,6 +38,11 @@ pub(crate) fn read_object<T: DeserializeOwned>(text: &[u8]) -> serde_json::Resul
 
 #[cfg(test)]
 mod tests {
+/// Reads a text that is one object, or nothing, which says as much as `{}`.
+pub(crate) fn read_object_if_any<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    read_object(if text.is_empty() { b"{}" } else { text })
+}
+
     use serde::Deserialize;
     use serde_json::Value;
     use serde_json::value::RawValue;

@@ -282,6 +282,20 @@ async fn who_cannot_prove_it_is_not_authorised() {
 #[tokio::test]
 async fn an_operation_takes_as_many_polls_as_it_is_told() {
     let hub = TestHub::start().await;
+#[tokio::test]
+async fn a_registration_without_a_body_is_one_that_says_nothing() {
+    let hub = TestHub::start().await;
+    let key = key_of(&hub.service().put_enrollment("reg-1", &symmetric()).await.unwrap());
+    let token = token("reg-1", &key);
+    let proof = Proof::Token(&token);
+    let request = format!("{}/register", path("reg-1"));
+    let (status, answer, _) = hub.dps(Method::PUT, &request, &proof, &Value::Null).await;
+    assert_eq!((status, &answer["status"]), (202, &json!("assigning")), "{answer}");
+    let mut mqtt = Mqtt::connect(&hub, "reg-1", &proof).await.unwrap();
+    let (topic, answer) = mqtt.ask("$dps/registrations/PUT/iotdps-register/?$rid=1", "").await;
+    assert_eq!(topic, "$dps/registrations/res/202/?$rid=1&retry-after=3", "{answer}");
+}
+
     let key = key_of(&hub.service().put_enrollment("reg-1", &symmetric()).await.unwrap());
     hub.service()
         .set_faults(&FaultSettings { provisioning_delay_polls: 2, ..FaultSettings::default() })

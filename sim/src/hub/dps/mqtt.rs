@@ -16,7 +16,7 @@ use super::registration::{Proven, authenticate, operation, register};
 use super::rest::{RETRY_AFTER_SECS, RegistrationBody};
 use crate::hub::Hub;
 use crate::hub::authority::Credential;
-use crate::json::read_object;
+use crate::json::read_object_if_any;
 use crate::mqtt::packet::{
     ConnAck, Connect, ConnectReturnCode, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
 };
@@ -215,7 +215,7 @@ impl<'a> Device<'a> {
         let proven = self.prove()?;
         match &request.operation_id {
             None => {
-                let body: RegistrationBody = read_object(payload)
+                let body: RegistrationBody = read_object_if_any(payload)
                     .map_err(|error| DpsError::Invalid(format!("the body is invalid: {error}")))?;
                 body.check(&self.registration_id)?;
                 let registered = register(self.hub, &mut self.hub.state(), proven, Timestamp::now());

@@ -15,7 +15,7 @@ use super::errors::DpsError;
 use super::registration::{authenticate, operation, register, registration_state};
 use super::{canonical, is_valid_id};
 use crate::hub::rest::paging::Paging;
-use crate::hub::rest::request::{IfMatch, JsonBody};
+use crate::hub::rest::request::{IfMatch, JsonBody, JsonBodyIfAny};
 use crate::hub::rest::{Caller, SharedHub};
 use crate::hub::store::{Kind, Precondition};
 
@@ -24,7 +24,7 @@ pub(super) const RETRY_AFTER_SECS: u32 = 3;
 /// Devices say little about themselves, and are not known when their bodies are read.
 const MAX_BODY: usize = 16 * 1024;
 
-/// The body of a registration. A payload is for custom allocation, which is not offered.
+/// The body of a registration, which the samples of the Embedded C SDK leave out. A payload is for custom allocation, which is not offered.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RegistrationBody {
@@ -103,7 +103,7 @@ async fn register_device(
     State(hub): State<SharedHub>,
     Path((scope, registration)): Path<(String, String)>,
     caller: Caller,
-    JsonBody(body): JsonBody<RegistrationBody>,
+    JsonBodyIfAny(body): JsonBodyIfAny<RegistrationBody>,
 ) -> Result<Response, DpsError> {
     let answer = {
         let mut state = hub.state();

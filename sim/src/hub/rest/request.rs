@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::hub::store::{Authentication, DeviceSpec, ModuleSpec, Parent, Precondition, Status};
-use crate::json::{JsonObject, read_object};
+use crate::json::{JsonObject, read_object, read_object_if_any};
 use crate::sas::SharedAccessKey;
 use crate::secret::Secret;
 use crate::x509::Thumbprint;
@@ -31,10 +31,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let body = read_body(request, state).await?;
-        read_object(&body)
-            .map(Self)
-            .map_err(|error| ApiError::bad_request(format!("the body is invalid: {error}")))
+        read_object(&body).map(Self).map_err(|error| invalid(&error))
     }
+}
+
+/// As [`JsonBody`], of a request that may have no body.
+pub(in crate::hub) struct JsonBodyIfAny<T>(pub(in crate::hub) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBodyIfAny<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = read_body(request, state).await?;
+        read_object_if_any(&body).map(Self).map_err(|error| invalid(&error))
+    }
+}
+
+fn invalid(error: &serde_json::Error) -> ApiError {
+    ApiError::bad_request(format!("the body is invalid: {error}"))
 }
 
 /// Reads a body of any kind.
