@@ -62,12 +62,14 @@ pub(super) fn check_packet(packet: &Packet) -> Result<(), Error> {
     }
 }
 
-/// Nothing is read of a CONNECT of another version but that it is one, since its fields are others.
+/// Nothing is read of a CONNECT of another version but that it is one, since its fields are others. Before MQTT 3.1.1
+/// the protocol had another name.
 fn check_connect(body: &[u8]) -> Result<(), Error> {
-    let Some((b"MQTT", [level, rest @ ..])) = field(body) else { return Ok(()) };
-    if *level != LEVEL {
-        return Err(Error::ProtocolLevel(*level));
-    }
+    let rest = match field(body) {
+        Some((b"MQTT", [LEVEL, rest @ ..])) => rest,
+        Some((b"MQTT" | b"MQIsdp", [level, ..])) => return Err(Error::ProtocolLevel(*level)),
+        _ => return Ok(()),
+    };
     let [flags, _, _, payload @ ..] = rest else { return Ok(()) };
     if flags & RESERVED_FLAG != 0 {
         return malformed(PacketType::Connect, "with the reserved flag");
@@ -198,6 +200,8 @@ mod tests {
         // As a client of MQTT 5 writes it, with properties that the codec would take for the client id.
         let five = [0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 0, 0, 3, b'a', b'b', b'c'];
         assert!(matches!(read(&five), Err(Error::ProtocolLevel(5))));
+        let three = [&[0x10, 17, 0, 6][..], b"MQIsdp", &[3, 2, 0, 60, 0, 3], b"abc"].concat();
+        assert!(matches!(read(&three), Err(Error::ProtocolLevel(3))));
     }
 
     #[test]

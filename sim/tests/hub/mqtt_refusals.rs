@@ -144,17 +144,18 @@ async fn a_foreign_subscription_is_refused_and_the_connection_goes_on() {
 #[tokio::test]
 async fn another_version_of_mqtt_is_refused_by_its_code() {
     let hub = TestHub::start().await;
-    for level in [3, 5] {
+    for (version, connect) in [
+        ("3.1", b"\x10\x11\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x03abc".as_slice()),
+        ("5", b"\x10\x10\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x03abc"),
+    ] {
         let mut stream = hub.tls_to_mqtt().await;
-        // Of version 5, with its properties; of version 3, cut short.
-        let connect = [0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, 60, 0, 0, 3, b'a', b'b', b'c'];
-        stream.write_all(&connect).await.unwrap();
+        stream.write_all(connect).await.unwrap();
         let mut connection = Connection::new(stream, 1024);
         match within(connection.read()).await.unwrap() {
             Some(Packet::ConnAck(ack)) => assert_eq!(ack.code, ConnectReturnCode::RefusedProtocolVersion),
-            other => panic!("{level}: {other:?}"),
+            other => panic!("{version}: {other:?}"),
         }
-        assert_eq!(within(connection.read()).await.unwrap(), None, "{level}: it is closed");
+        assert_eq!(within(connection.read()).await.unwrap(), None, "{version}: it is closed");
     }
 }
 
