@@ -3,12 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::Serialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 /// What was written as an object. A struct by itself is read from an array, too, whose items are taken for its fields
 /// in the order of the source.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(transparent)]
 pub(crate) struct JsonObject<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
@@ -36,13 +38,13 @@ pub(crate) fn read_object<T: DeserializeOwned>(text: &[u8]) -> serde_json::Resul
     serde_json::from_slice(text).map(|JsonObject(value)| value)
 }
 
-#[cfg(test)]
-mod tests {
 /// Reads a text that is one object, or nothing, which says as much as `{}`.
 pub(crate) fn read_object_if_any<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     read_object(if text.is_empty() { b"{}" } else { text })
 }
 
+#[cfg(test)]
+mod tests {
     use serde::Deserialize;
     use serde_json::Value;
     use serde_json::value::RawValue;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::http::{StatusCode, header};
+use crate::json::read_object;
 
 /// The versions that the real daemon serves.
 const VERSIONS: [&str; 7] =
@@ -63,15 +64,14 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
 }
 
 /// Reads a body, by the rules of the real daemon: no content type is as good as JSON, and with another one there is no
-/// body.
+/// body. The body is an object.
 pub(super) fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let is_json = |text: &str| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
     if body.is_empty() || !content_type.is_none_or(is_json) {
         return Err(ApiError::bad_request("missing request body"));
     }
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()))
+    read_object(body).map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()))
 }
 
 /// Refuses requests without a version that the real daemon knows.

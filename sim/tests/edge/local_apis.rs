@@ -67,6 +67,7 @@ async fn requests_that_cannot_be_answered_are_refused_with_a_reason() {
         ("POST", &sign, "", 400, "missing request body"),
         ("POST", &sign, "not json", 422, "expected"),
         ("POST", &sign, "{}", 422, "missing field `data`"),
+        ("POST", &sign, r#"["ZGF0YQ=="]"#, 422, "expected an object"),
         ("POST", &sign, r#"{"data":"!"}"#, 400, "invalid parameter: "),
         ("POST", &encrypt, "{}", 422, "missing field `plaintext`"),
         ("POST", &decrypt, &foreign, 500, "could not decrypt"),

@@ -1,6 +1,7 @@
 //! Enrolments, as services see them.
 
 use kedge_sim::http::{Method, StatusCode};
+use kedge_sim::pki::self_signed_client;
 use serde_json::{Value, json};
 
 use crate::harness::TestHub;
@@ -69,4 +70,35 @@ async fn services_write_read_and_delete_enrollments_in_the_form_of_the_real_serv
     }
     let answer = hub.rest(Method::GET, "/enrollments/reg-1", None, None, "").await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn an_array_is_nowhere_taken_for_an_object() {
+    let hub = TestHub::start().await;
+    let pem = self_signed_client("reg-1", valid()).unwrap().chain_pem;
+    let with_x509 = |x509: Value| json!({"attestation": {"type": "x509", "x509": x509}});
+    let with = |field: &str, value: Value| {
+        let mut body = symmetric();
+        body[field] = value;
+        body
+    };
+    for body in [
+        with("attestation", json!(["symmetricKey", {}])),
+        with("attestation", json!({"type": "symmetricKey", "symmetricKey": [null, null]})),
+        with("capabilities", json!([true])),
+        with("initialTwin", json!([{}, {}])),
+        with("initialTwin", json!({"properties": [{}]})),
+        with_x509(json!([{"primary": {"certificate": pem}}, null, null])),
+        with_x509(json!({"clientCertificates": [{"certificate": pem}, null]})),
+        with_x509(json!({"clientCertificates": {"primary": [pem]}})),
+        with_x509(json!({"caReferences": ["known", null]})),
+    ] {
+        let answer = hub.as_owner(Method::PUT, "/enrollments/reg-1", None, &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(message.contains("invalid type: sequence"), "{body}: {message}");
+    }
+    let proper = with_x509(json!({"clientCertificates": {"primary": {"certificate": pem}}}));
+    let answer = hub.as_owner(Method::PUT, "/enrollments/reg-1", None, &proper).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
 }

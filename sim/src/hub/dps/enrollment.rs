@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::errors::DpsError;
 use crate::hub::store::{Document, Object, Status};
 use crate::identity::validate_id;
+use crate::json::JsonObject;
 use crate::sas::SharedAccessKey;
 use crate::x509::{Authorities, ClientCertificate};
 
@@ -25,15 +26,15 @@ pub(super) enum Scope {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Enrollment {
-    pub(super) attestation: Attestation,
+    pub(super) attestation: JsonObject<Attestation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) device_id: Option<String>,
     #[serde(default)]
     pub(super) provisioning_status: Status,
     #[serde(default)]
-    pub(super) capabilities: Capabilities,
+    pub(super) capabilities: JsonObject<Capabilities>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) initial_twin: Option<InitialTwin>,
+    pub(super) initial_twin: Option<JsonObject<InitialTwin>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iot_hub_host_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,10 +49,10 @@ pub(super) struct Enrollment {
 pub(super) enum Attestation {
     SymmetricKey {
         #[serde(default, rename = "symmetricKey")]
-        keys: Keys,
+        keys: JsonObject<Keys>,
     },
     X509 {
-        x509: X509,
+        x509: JsonObject<X509>,
     },
 }
 
@@ -68,11 +69,11 @@ pub(super) struct Keys {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct X509 {
     #[serde(skip_serializing_if = "Option::is_none")]
-    client_certificates: Option<Pair<Certificate>>,
+    client_certificates: Option<JsonObject<Pair<JsonObject<Certificate>>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    signing_certificates: Option<Pair<Certificate>>,
+    signing_certificates: Option<JsonObject<Pair<JsonObject<Certificate>>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ca_references: Option<Pair<String>>,
+    ca_references: Option<JsonObject<Pair<String>>>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -98,7 +99,7 @@ pub(super) struct Capabilities {
 #[serde(default)]
 pub(super) struct InitialTwin {
     pub(super) tags: Object,
-    pub(super) properties: InitialProperties,
+    pub(super) properties: JsonObject<InitialProperties>,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -107,10 +108,9 @@ pub(super) struct InitialProperties {
     pub(super) desired: Object,
 }
 
-impl<T> Pair<T> {
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        [&self.primary, &self.secondary].into_iter().flatten()
-    }
+/// What a pair has, if there is one.
+fn entries<T>(pair: Option<&JsonObject<Pair<T>>>) -> impl Iterator<Item = &T> {
+    pair.into_iter().flat_map(|JsonObject(pair)| [&pair.primary, &pair.secondary]).flatten()
 }
 
 impl Certificate {
@@ -147,30 +147,30 @@ impl Keys {
 impl X509 {
     /// The certificates of the one device that is enrolled.
     pub(super) fn client_certificates(&self) -> Vec<ClientCertificate> {
-        let certificates = self.client_certificates.iter().flat_map(Pair::iter);
-        certificates.filter_map(|it| ClientCertificate::from_pem(&it.pem().ok()?).ok()).collect()
+        let certificates = entries(self.client_certificates.as_ref());
+        certificates.filter_map(|it| ClientCertificate::from_pem(&it.0.pem().ok()?).ok()).collect()
     }
 
     /// The authorities that may issue the certificates of devices. `known` finds those that are named.
     pub(super) fn authorities(&self, known: impl Fn(&str) -> Option<String>) -> Authorities {
-        let signing = self.signing_certificates.iter().flat_map(Pair::iter);
-        let signing = signing.filter_map(|certificate| certificate.pem().ok());
-        let named = self.ca_references.iter().flat_map(Pair::iter).filter_map(|name| known(name));
+        let signing = entries(self.signing_certificates.as_ref());
+        let signing = signing.filter_map(|JsonObject(certificate)| certificate.pem().ok());
+        let named = entries(self.ca_references.as_ref()).filter_map(|name| known(name));
         let texts: Vec<_> = signing.chain(named).collect();
         Authorities::from_pem(texts.iter().map(String::as_str)).unwrap_or_default()
     }
 
     fn check(&self, scope: Scope) -> Result<(), DpsError> {
-        let client = self.client_certificates.iter().flat_map(Pair::iter);
-        let signing = self.signing_certificates.iter().flat_map(Pair::iter);
-        let references = self.ca_references.iter().flat_map(Pair::iter).count();
+        let client = entries(self.client_certificates.as_ref());
+        let signing = entries(self.signing_certificates.as_ref());
+        let references = entries(self.ca_references.as_ref()).count();
         let (mut clients, mut signers) = (0, 0);
-        for certificate in client {
+        for JsonObject(certificate) in client {
             let read = ClientCertificate::from_pem(&certificate.pem()?);
             read.map_err(|error| invalid(&format!("clientCertificates: {error}")))?;
             clients += 1;
         }
-        for certificate in signing {
+        for JsonObject(certificate) in signing {
             let read = Authorities::from_pem([certificate.pem()?.as_str()]);
             read.map_err(|error| invalid(&format!("signingCertificates: {error}")))?;
             signers += 1;
@@ -202,9 +202,9 @@ impl Enrollment {
         {
             enrollment.other.remove(written_by_the_service);
         }
-        match &mut enrollment.attestation {
-            Attestation::SymmetricKey { keys } => keys.complete()?,
-            Attestation::X509 { x509 } => x509.check(scope)?,
+        match &mut enrollment.attestation.0 {
+            Attestation::SymmetricKey { keys } => keys.0.complete()?,
+            Attestation::X509 { x509 } => x509.0.check(scope)?,
         }
         match &enrollment.device_id {
             Some(_) if scope == Scope::Group => return Err(invalid("a group has no deviceId")),

@@ -20,6 +20,7 @@ use crate::hub::store::{
 };
 use crate::hub::{Hub, State};
 use crate::identity::Identity;
+use crate::json::JsonObject;
 use crate::sas::{SasError, SharedAccessKey, Token, unix_seconds};
 use crate::x509::{ClientCertificate, Thumbprint};
 
@@ -150,14 +151,14 @@ struct Proof<'a> {
 
 impl Proof<'_> {
     fn for_device(&self, enrollment: &Enrollment) -> Result<Authentication, DpsError> {
-        match (&enrollment.attestation, self.credential) {
-            (Attestation::SymmetricKey { keys }, Credential::Token(token)) => {
+        match (&enrollment.attestation.0, self.credential) {
+            (Attestation::SymmetricKey { keys: JsonObject(keys) }, Credential::Token(token)) => {
                 let keys = keys.read().ok_or(DpsError::Unauthorized("the enrollment has no keys"))?;
                 self.verify(token, &keys).map_err(|_| DpsError::Unauthorized("the token is refused"))?;
                 let [primary, secondary] = keys;
                 Ok(Authentication::Sas { primary, secondary })
             }
-            (Attestation::X509 { x509 }, Credential::Certificate(shown)) => {
+            (Attestation::X509 { x509: JsonObject(x509) }, Credential::Certificate(shown)) => {
                 let enrolled = x509.client_certificates();
                 let is_enrolled = enrolled.iter().any(|one| one.thumbprint() == shown.thumbprint());
                 let is_issued = enrolled.is_empty() && self.is_issued(x509, shown);
@@ -174,8 +175,8 @@ impl Proof<'_> {
     }
 
     fn for_group(&self, enrollment: &Enrollment) -> Option<Authentication> {
-        match (&enrollment.attestation, self.credential) {
-            (Attestation::SymmetricKey { keys }, Credential::Token(token)) => {
+        match (&enrollment.attestation.0, self.credential) {
+            (Attestation::SymmetricKey { keys: JsonObject(keys) }, Credential::Token(token)) => {
                 let group_keys = keys.read()?;
                 // Tools derive the key from the id as it is written, others from its lower case.
                 [self.registration_id.to_owned(), canonical(self.registration_id)].iter().find_map(|id| {
@@ -186,7 +187,7 @@ impl Proof<'_> {
                     Some(Authentication::Sas { primary, secondary })
                 })
             }
-            (Attestation::X509 { x509 }, Credential::Certificate(shown)) => {
+            (Attestation::X509 { x509: JsonObject(x509) }, Credential::Certificate(shown)) => {
                 let is_valid = self.is_issued(x509, shown) && self.is_named(shown);
                 let primary: Option<Thumbprint> = Some(shown.thumbprint());
                 is_valid.then_some(Authentication::SelfSigned { primary, secondary: None })
@@ -256,14 +257,14 @@ fn assign(state: &mut State, hub_name: &str, proven: &Proven, now: Timestamp) ->
     let device_id = enrollment.device_id.clone().unwrap_or_else(|| proven.registration_id.clone());
     let spec = DeviceSpec {
         authentication: Some(proven.authentication.clone()),
-        iot_edge: Some(enrollment.capabilities.iot_edge),
+        iot_edge: Some(enrollment.capabilities.0.iot_edge),
         ..DeviceSpec::default()
     };
     let made = match state.store.device(&device_id) {
         Ok(device) if device.record.authentication == proven.authentication => Ok(()),
         Ok(_) => state.store.update_device(&device_id, &Precondition::Any, spec, now).map(drop),
         Err(_) => state.store.create_device(&device_id, spec, now).map(drop).and_then(|()| {
-            let twin = enrollment.initial_twin.clone().unwrap_or_default();
+            let JsonObject(twin) = enrollment.initial_twin.clone().unwrap_or_default();
             begin_twin(&mut state.store, &device_id, twin, now)
         }),
     };
@@ -281,7 +282,7 @@ fn begin_twin(
 ) -> Result<(), StoreError> {
     let identity = Identity::device(device_id)?;
     let given = |part: Object| Some(part).filter(|part| !part.is_empty());
-    let (tags, desired) = (given(twin.tags), given(twin.properties.desired));
+    let (tags, desired) = (given(twin.tags), given(twin.properties.0.desired));
     if tags.is_some() || desired.is_some() {
         let parts = TwinParts { tags, desired, replace: false };
         store.write_twin_parts(&identity, parts, &Precondition::Any, now)?;
