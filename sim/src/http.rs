@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -149,6 +149,25 @@ impl CloseConnection {
         response.extensions_mut().insert(Self);
         response
     }
+}
+
+/// Gives an error that the framework made itself the body that `write` has for its status. The other headers stay:
+/// `Allow` says which methods there are.
+pub(crate) fn error_in_json(
+    mut response: axum::response::Response,
+    write: impl FnOnce(StatusCode) -> axum::response::Response,
+) -> axum::response::Response {
+    let status = response.status();
+    let is_json = response.headers().get(CONTENT_TYPE);
+    let is_json = is_json.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (written, body) = write(status).into_parts();
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().extend(written.headers);
+    *response.body_mut() = body;
+    response
 }
 
 /// Serves `router` over TLS until `shutdown`, with at most `limit` connections. Each request has the [`Peer`] that it

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use kedge_sim::http::{HttpClient, Request, header};
+use kedge_sim::http::{HttpClient, Request, Response, header};
 use kedge_sim::identity::Identity;
 use kedge_sim::sas::{SharedAccessKey, sign, unix_seconds};
 use kedge_sim::tls::{Endpoint, Trust, client_config};
@@ -24,10 +24,14 @@ struct Call<'a> {
 
 /// Asks the gateway over HTTPS; the status and the JSON.
 async fn ask(edge: &Edge, request: Request<Bytes>) -> (u16, Value) {
+    let answer = exchange(edge, request).await;
+    (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
+}
+
+async fn exchange(edge: &Edge, request: Request<Bytes>) -> Response<Bytes> {
     let edge_ca = fs_err::read_to_string(edge.folder.join("certd/aziot-edged-ca.pem")).unwrap();
     let tls = client_config(Trust::Only(&edge_ca)).unwrap();
-    let answer = HttpClient::new(Endpoint::at(EDGE, edge.https), tls).send(request).await.unwrap();
-    (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
+    HttpClient::new(Endpoint::at(EDGE, edge.https), tls).send(request).await.unwrap()
 }
 
 impl Call<'_> {
@@ -128,5 +132,7 @@ async fn what_is_not_served_is_refused_in_json() {
     ] {
         assert_eq!(ask(&edge, request.unwrap()).await, (status, json!({"message": message})));
     }
+    let wrong_method = exchange(&edge, Request::get(&path).body(Bytes::new()).unwrap()).await;
+    assert_eq!(wrong_method.headers()[header::ALLOW], "POST");
     edge.stop().await;
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Gateway;
 use super::admission::Refusal;
 use super::calls::{LocalAnswer, LocalCall};
-use crate::http::{StatusCode, header};
+use crate::http::{StatusCode, error_in_json, header};
 use crate::identity::Identity;
 use crate::json::read_object;
 use crate::tls::Peer;
@@ -102,17 +102,12 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         .route(websocket::PATH, get(open_websocket))
         .route("/%24iothub/websocket", get(open_websocket))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(map_response(json_error))
+        .layer(map_response(async |response| error_in_json(response, refusal)))
         .with_state(gateway)
 }
 
-/// Writes as JSON what the router itself refuses.
-async fn json_error(response: Response) -> Response {
-    let status = response.status();
-    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == JSON);
-    if is_json || !(status.is_client_error() || status.is_server_error()) {
-        return response;
-    }
+/// What the router itself refuses.
+fn refusal(status: StatusCode) -> Response {
     answer(status, &json!({"message": status.canonical_reason().unwrap_or_default()}))
 }
 

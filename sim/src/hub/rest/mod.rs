@@ -30,7 +30,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::http::Extensions;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -42,6 +42,7 @@ use self::error::ApiError;
 use super::authority::{AuthError, Credential, Permission, read_token};
 use super::store::StoreError;
 use super::{Hub, dps, mqtt};
+use crate::http::error_in_json;
 use crate::identity::Identity;
 use crate::tls::Peer;
 use crate::websocket;
@@ -118,7 +119,9 @@ pub(super) fn router(hub: SharedHub) -> Router {
         .fallback(|| async { ApiError::with_status(StatusCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(hub.clone(), confirm))
-        .layer(map_response(json_error))
+        .layer(map_response(async |response| {
+            error_in_json(response, |status| ApiError::with_status(status).into_response())
+        }))
         .layer(from_fn_with_state(hub.clone(), faults::meet))
         .layer(from_fn(log))
         .with_state(hub)
@@ -244,17 +247,6 @@ async fn confirm(State(hub): State<SharedHub>, request: Request, next: Next) -> 
         Ok(Err(error)) => Err(ApiError::storage(error)),
         Err(late) => Err(ApiError::storage(late)),
     }
-}
-
-/// Gives the errors that the framework makes itself the form of all others.
-async fn json_error(response: Response) -> Response {
-    let status = response.status();
-    let is_json = response.headers().get(CONTENT_TYPE);
-    let is_json = is_json.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    if is_json || !(status.is_client_error() || status.is_server_error()) {
-        return response;
-    }
-    ApiError::with_status(status).into_response()
 }
 
 /// By what the caller of a request may prove who it is.
