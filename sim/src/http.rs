@@ -151,8 +151,7 @@ impl CloseConnection {
     }
 }
 
-/// Gives an error that the framework made itself the body that `write` has for its status. The other headers stay:
-/// `Allow` says which methods there are.
+/// Gives an error that the framework made itself the body that `write` has for its status. The other headers stay.
 pub(crate) fn error_in_json(
     mut response: axum::response::Response,
     write: impl FnOnce(StatusCode) -> axum::response::Response,
@@ -227,6 +226,7 @@ where
 #[cfg(test)]
 mod tests {
     use axum::Router;
+    use axum::response::IntoResponse;
     use axum::routing::{get, post};
     use http_body_util::LengthLimitError;
     use tokio::io::AsyncWriteExt;
@@ -267,6 +267,32 @@ mod tests {
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         let host = client.send(request(Method::GET, "/host", "")).await.unwrap().into_body();
         assert_eq!(host, format!("server.test:{}", client.endpoint().port));
+    }
+
+    #[tokio::test]
+    async fn an_error_gets_another_body_and_keeps_its_headers() {
+        let text = |status, kind: &'static str| {
+            let headers = [("content-type", kind), ("content-length", "4"), ("retry-after", "7")];
+            (status, headers, "text").into_response()
+        };
+        let write = |status: StatusCode| ([("content-type", "application/json")], status.as_str().to_owned());
+        for (status, kind, expected) in [
+            (StatusCode::CONFLICT, "text/plain", ("application/json", "409", false)),
+            (
+                StatusCode::CONFLICT,
+                "application/json; charset=utf-8",
+                ("application/json; charset=utf-8", "text", true),
+            ),
+            (StatusCode::OK, "text/plain", ("text/plain", "text", true)),
+        ] {
+            let answer = error_in_json(text(status, kind), |status| write(status).into_response());
+            let (head, body) = answer.into_parts();
+            assert_eq!((head.status, head.headers["retry-after"].as_bytes()), (status, b"7".as_slice()));
+            let body = body.collect().await.unwrap().to_bytes();
+            let has_length = head.headers.contains_key(CONTENT_LENGTH);
+            let kind = head.headers[CONTENT_TYPE].to_str().unwrap();
+            assert_eq!((kind, str::from_utf8(&body).unwrap(), has_length), expected);
+        }
     }
 
     #[tokio::test]
