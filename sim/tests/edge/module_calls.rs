@@ -7,6 +7,7 @@ use kedge_sim::identity::Identity;
 use kedge_sim::sas::{SharedAccessKey, sign, unix_seconds};
 use kedge_sim::tls::{Endpoint, Trust, client_config};
 use kedge_sim::topics::HubTopic;
+use kedge_sim::websocket;
 use serde_json::{Value, json};
 
 use crate::gateway::signed;
@@ -134,5 +135,8 @@ async fn what_is_not_served_is_refused_in_json() {
     }
     let wrong_method = exchange(&edge, Request::get(&path).body(Bytes::new()).unwrap()).await;
     assert_eq!(wrong_method.headers()[header::ALLOW], "POST");
+    let no_websocket = Request::get(websocket::PATH).body(Bytes::new()).unwrap();
+    let no_websocket = exchange(&edge, no_websocket).await;
+    assert_eq!(no_websocket.headers()[header::SEC_WEBSOCKET_VERSION], "13");
     edge.stop().await;
 }
