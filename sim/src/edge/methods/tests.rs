@@ -111,6 +111,7 @@ async fn more_calls_than_are_worked_on_at_once_are_answered_also_when_the_renewa
     }
     let end = methods.serve(calls, sleep(Duration::from_secs(1))).await;
     assert!(matches!(end, SessionEnd::Renewal), "{end:?}");
+    drop(client);
     for _ in 0..=MAX_CALLS {
         assert_eq!(peer.published().await.topic, "$iothub/methods/res/200/?$rid=7");
     }
