@@ -27,7 +27,12 @@ async fn a_session_ends_at_its_renewal_when_the_calls_that_came_before_are_answe
             let body = r#"{"schemaVersion":"1.0","id":"sensor"}"#;
             assert_eq!(peer.call("RestartModule", body).await.0, 200);
         };
-        let (end, ()) = join!(session.run(&client, notices, began + 3 * SECOND), script);
+        let running = async move {
+            let end = session.run(&client, notices, began + 3 * SECOND).await;
+            drop(client);
+            end
+        };
+        let (end, ()) = join!(running, script);
         assert!(matches!(end, SessionEnd::Renewal), "{end:?}");
         assert_eq!(began.elapsed().as_secs(), end_secs);
     }
