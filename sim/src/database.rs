@@ -97,9 +97,14 @@ pub fn open_reader(path: &Path) -> Result<Connection, DatabaseError> {
 }
 
 /// Something to be written. It may be tried more than once, each time in a new transaction.
-pub trait Change: Send + 'static {
+pub trait Change: Send + Sized + 'static {
     /// Writes it.
     fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()>;
+
+    /// Writes a group in its order. Whoever has many changes of one kind can prepare for them once.
+    fn write_group(group: &[Self], transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        group.iter().try_for_each(|change| change.write(transaction))
+    }
 }
 
 /// Stands for a submitted change; later changes have greater receipts.
@@ -226,9 +231,7 @@ fn write_groups<C: Change>(
 
 fn write_group<C: Change>(connection: &mut Connection, group: &[C]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    for change in group {
-        change.write(&transaction)?;
-    }
+    C::write_group(group, &transaction)?;
     transaction.commit()
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Transaction, params};
+use rusqlite::{Statement, Transaction, params};
 use serde::Serialize;
 
 use super::{Device, Module, Twin};
@@ -157,7 +157,7 @@ impl database::Change for Change {
             transaction.prepare_cached(sql)?.execute(values).map(drop)
         };
         match self {
-            Self::Telemetry(message) => write_telemetry(message, transaction),
+            Self::Telemetry(message) => write_telemetry(message, &mut *transaction.prepare_cached(APPEND)?),
             Self::Document { kind, name, record } => {
                 run("REPLACE INTO document VALUES (?, ?, ?)", params![kind, name, record])
             }
@@ -213,11 +213,20 @@ impl database::Change for Change {
             }
         }
     }
+
+    /// Most changes are telemetry: to find the statement for each would take a tenth of the time.
+    fn write_group(group: &[Self], transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut append = transaction.prepare_cached(APPEND)?;
+        group.iter().try_for_each(|change| match change {
+            Self::Telemetry(message) => write_telemetry(message, &mut append),
+            other => other.write(transaction),
+        })
+    }
 }
 
-fn write_telemetry(message: &Telemetry, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    let mut statement =
-        transaction.prepare_cached("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
+const APPEND: &str = "INSERT INTO telemetry VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+
+fn write_telemetry(message: &Telemetry, append: &mut Statement<'_>) -> rusqlite::Result<()> {
     let values = params![
         message.offset,
         message.enqueued.as_microsecond(),
@@ -228,7 +237,7 @@ fn write_telemetry(message: &Telemetry, transaction: &Transaction<'_>) -> rusqli
         message.body.as_ref(),
         message.total,
     ];
-    statement.execute(values).map(drop)
+    append.execute(values).map(drop)
 }
 
 /// Where changes go.
