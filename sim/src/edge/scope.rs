@@ -4,16 +4,18 @@
 //! The hub is asked for all of them at the start and every hour, and for a client that is not among them when it
 //! comes. What it said is kept, so that clients are let in while the hub is away.
 
+mod entry;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
-use super::gateway::credentials::{Credentials, Proof};
+pub(super) use self::entry::Member;
+use self::entry::{Entry, Page};
 use super::identity::{IdentityService, IdentityServiceError};
 use super::link::Upstream;
 use super::spool::Spool;
@@ -21,8 +23,6 @@ use crate::http::{HttpClient, HttpError, Request, StatusCode, header};
 use crate::identity::{EDGE_HUB, Identity};
 use crate::percent::{encode, encode_segment};
 use crate::retry::{Backoff, pause};
-use crate::sas::SharedAccessKey;
-use crate::x509::Thumbprint;
 
 const API_VERSION: &str = "2018-08-30-preview";
 const PAGE: usize = 100;
@@ -60,15 +60,6 @@ pub enum ScopeError {
     Malformed(#[from] serde_json::Error),
 }
 
-/// What is known of a client.
-#[derive(Debug, Clone)]
-pub(super) enum Member {
-    /// It may connect with this proof.
-    Enabled(Arc<Credentials>),
-    /// It is in scope, but is disabled, or has nothing to prove itself by.
-    Disabled,
-}
-
 /// The scope of this edge device.
 pub struct Scope {
     http: HttpClient,
@@ -88,94 +79,6 @@ struct Members {
     known: HashMap<Identity, (Entry, Member)>,
     /// Those for whom the hub was asked since the last list was begun: what it said of them is newer than the list.
     news: HashSet<Identity>,
-}
-
-/// A device or module, in the names of the hub.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    device_id: String,
-    #[serde(default)]
-    module_id: Option<String>,
-    /// Modules have none of their own.
-    #[serde(default)]
-    status: Option<String>,
-    #[serde(default)]
-    authentication: Authentication,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Authentication {
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
-    #[serde(default)]
-    symmetric_key: Option<SymmetricKey>,
-    #[serde(default)]
-    x509_thumbprint: Option<Thumbprints>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Thumbprints {
-    primary_thumbprint: Option<String>,
-    secondary_thumbprint: Option<String>,
-}
-
-impl Authentication {
-    /// What can be made of it; a kind that is not named is the oldest one.
-    fn proof(&self) -> Option<Proof> {
-        match self.kind.as_deref().unwrap_or("sas") {
-            "sas" => {
-                let keys = self.symmetric_key.as_ref()?;
-                let key = |text: &Option<String>| SharedAccessKey::from_base64(text.as_ref()?).ok();
-                Some(Proof::Keys([key(&keys.primary_key)?, key(&keys.secondary_key)?]))
-            }
-            "selfSigned" => {
-                let Thumbprints { primary_thumbprint, secondary_thumbprint } =
-                    self.x509_thumbprint.as_ref()?;
-                let texts = [primary_thumbprint, secondary_thumbprint].into_iter().flatten();
-                let thumbprints: Vec<Thumbprint> = texts.filter_map(|text| text.parse().ok()).collect();
-                (!thumbprints.is_empty()).then_some(Proof::Thumbprints(thumbprints))
-            }
-            "certificateAuthority" => Some(Proof::Authority),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SymmetricKey {
-    primary_key: Option<String>,
-    secondary_key: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    #[serde(default)]
-    devices: Vec<Entry>,
-    #[serde(default)]
-    modules: Vec<Entry>,
-    #[serde(default)]
-    continuation_link: Option<String>,
-}
-
-impl Entry {
-    fn member(&self) -> Option<(Identity, Member)> {
-        let identity = match &self.module_id {
-            Some(module) => Identity::module(&self.device_id, module),
-            None => Identity::device(&self.device_id),
-        };
-        let identity = identity.ok()?;
-        let enabled = self.status.as_ref().is_none_or(|status| status.eq_ignore_ascii_case("enabled"));
-        let member = match self.authentication.proof() {
-            Some(proof) if enabled => Member::Enabled(Arc::new(Credentials::new(identity.clone(), proof))),
-            _ => Member::Disabled,
-        };
-        Some((identity, member))
-    }
 }
 
 impl Scope {
