@@ -31,8 +31,8 @@ pub struct Args {
     /// Measure as well what takes minutes: compiling this program and building the node image from nothing
     #[arg(long)]
     cold: bool,
-    /// Measure the load that the hub takes, and nothing else
-    #[arg(long, conflicts_with = "cold")]
+    /// Measure only the load that hub and edge take, with mosquitto beside them, and their memory; once
+    #[arg(long, conflicts_with_all = ["cold", "runs"])]
     load: bool,
     /// Print JSON
     #[arg(long)]
