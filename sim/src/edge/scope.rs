@@ -5,17 +5,19 @@
 //! comes. What it said is kept, so that clients are let in while the hub is away.
 
 mod entry;
+mod members;
+mod questions;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
 pub(super) use self::entry::Member;
 use self::entry::{Entry, Page};
+use self::members::{MAX_CLIENTS, Members};
+use self::questions::Questions;
 use super::identity::{IdentityService, IdentityServiceError};
 use super::link::Upstream;
 use super::spool::Spool;
@@ -26,17 +28,9 @@ use crate::retry::{Backoff, pause};
 
 const API_VERSION: &str = "2018-08-30-preview";
 const PAGE: usize = 100;
-/// Clients of one edge device; the hub's own limit is far lower.
-const MAX_CLIENTS: usize = 10_000;
 const INTERVAL: Duration = Duration::from_secs(3600);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
-/// The hub is asked for the same client again, at the earliest.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// Strangers of whom it is known that the hub was asked for them.
-const MAX_STRANGERS: usize = 1000;
-/// Clients for which the hub is asked at the same time.
-const MAX_QUESTIONS: usize = 32;
 /// Name of the last answers in the store.
 const KEPT: &str = "scope";
 
@@ -68,28 +62,17 @@ pub struct Scope {
     members: Mutex<Members>,
     /// Told when the members are others.
     changes: watch::Sender<()>,
-    /// When the hub last answered the question for somebody.
-    asked: Mutex<HashMap<Identity, Instant>>,
-    questions: Semaphore,
-}
-
-/// Who is in scope.
-#[derive(Default)]
-struct Members {
-    known: HashMap<Identity, (Entry, Member)>,
-    /// Those for whom the hub was asked since the last list was begun: what it said of them is newer than the list.
-    news: HashSet<Identity>,
+    questions: Questions,
 }
 
 impl Scope {
     /// The scope as it was last known.
     pub async fn open(http: HttpClient, upstream: Arc<Upstream>, spool: Spool) -> Self {
-        let (members, changes, asked) = Default::default();
-        let questions = Semaphore::new(MAX_QUESTIONS);
-        let scope = Self { http, upstream, spool, members, changes, asked, questions };
+        let (members, changes) = Default::default();
+        let scope = Self { http, upstream, spool, members, changes, questions: Questions::new() };
         match scope.spool.kept(KEPT).await {
             Ok(Some(text)) => match serde_json::from_str::<Vec<Entry>>(&text) {
-                Ok(entries) => drop(scope.enter(entries, true)),
+                Ok(entries) => drop(scope.members().replace(entries)),
                 Err(error) => tracing::warn!("The last known clients cannot be read: {error}"),
             },
             Ok(None) => {}
@@ -123,7 +106,19 @@ impl Scope {
     /// Asks the hub for all clients, and forgets those that it does not name. What it says of single ones meanwhile
     /// stands, since the list may have been made before.
     async fn refresh(&self) -> Result<(), ScopeError> {
-        self.members().news.clear();
+        self.members().begin_list();
+        let list = self.list().await;
+        let mut members = self.members();
+        let is_new = list.map(|entries| members.replace(entries));
+        members.end_list();
+        drop(members);
+        if is_new? {
+            self.keep();
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>, ScopeError> {
         let own = encode_segment(self.identities().device_id());
         let first = format!(
             "/devices/{own}/modules/{}/devicesAndModulesInDeviceScope\
@@ -141,10 +136,7 @@ impl Scope {
                     .unwrap_or(link)
             });
         }
-        if self.enter(entries, true) {
-            self.keep();
-        }
-        Ok(())
+        Ok(entries)
     }
 
     /// What is known of a client. The hub is asked for one that is not known, or when `again` is set, but not often.
@@ -152,35 +144,39 @@ impl Scope {
         &self,
         identity: &Identity,
         again: bool,
-    ) -> Result<Option<Member>, ScopeError> {
+    ) -> Result<Option<Member>, Arc<ScopeError>> {
         if let Some(known) = self.known(identity).filter(|_| !again) {
             return Ok(Some(known));
         }
-        if self.asked().get(identity).is_some_and(|when| when.elapsed() < ASK_AGAIN) {
-            return Ok(self.known(identity));
-        }
-        let Some(_question) = self.may_ask() else {
-            return self.known(identity).map(Some).ok_or(ScopeError::Busy);
-        };
-        // Entered only with an answer: whoever gives up while waiting for one must not stand for the hub's no.
-        match self.ask(&self.question(identity)).await {
-            Ok(page) => {
-                self.asked().insert(identity.clone(), Instant::now());
-                if self.enter(page.devices.into_iter().chain(page.modules).collect(), false) {
-                    self.keep();
-                }
-                Ok(self.known(identity))
-            }
-            Err(ScopeError::Refused(status)) if self.is_about_target(status).await => {
-                self.asked().insert(identity.clone(), Instant::now());
-                if self.remove(identity) {
-                    self.keep();
-                }
-                Ok(None)
-            }
+        let outcome = self.questions.put(identity, self.ask_for(identity)).await;
+        match (outcome, self.known(identity)) {
+            (Ok(()), known) => Ok(known),
+            (Err(error), Some(known)) if matches!(*error, ScopeError::Busy) => Ok(Some(known)),
             // The next one may find the hub again.
-            Err(error) => Err(error),
+            (Err(error), _) => Err(error),
         }
+    }
+
+    /// Asks the hub for a client, and takes up what it says of it. What it says of its device besides may be older than
+    /// an answer about that.
+    async fn ask_for(&self, identity: &Identity) -> Result<(), ScopeError> {
+        let turn = self.members().begin();
+        let entry = match self.ask(&self.question(identity)).await {
+            Ok(page) => {
+                let mut entries = page.devices.into_iter().chain(page.modules);
+                // Only a refusal is a no.
+                match entries.find(|entry| entry.identity().as_ref() == Some(identity)) {
+                    None => return Ok(()),
+                    found => found,
+                }
+            }
+            Err(ScopeError::Refused(status)) if self.is_about_target(status).await => None,
+            Err(error) => return Err(error),
+        };
+        if self.members().set(identity, entry, turn) {
+            self.keep();
+        }
+        Ok(())
     }
 
     /// Completes when the hub has said that a child is none any longer, or is disabled.
@@ -191,15 +187,6 @@ impl Scope {
         }
         let mut changes = self.changes.subscribe();
         while matches!(self.known(identity), Some(Member::Enabled(_))) && changes.changed().await.is_ok() {}
-    }
-
-    /// Leave to ask the hub for one more client. Nobody waits for it, because questions may take long.
-    fn may_ask(&self) -> Option<SemaphorePermit<'_>> {
-        let mut asked = self.asked();
-        if asked.len() >= MAX_STRANGERS {
-            asked.retain(|_, when| when.elapsed() < ASK_AGAIN);
-        }
-        if asked.len() < MAX_STRANGERS { self.questions.try_acquire().ok() } else { None }
     }
 
     /// Whether a refusal says that the hub does not know a client, or not as a child of this device. The hub uses the
@@ -231,52 +218,14 @@ impl Scope {
     }
 
     fn known(&self, identity: &Identity) -> Option<Member> {
-        self.members().known.get(identity).map(|(_, member)| member.clone())
-    }
-
-    /// Takes entries up, in the place of all others but the news when they are `complete`; true when something changed.
-    fn enter(&self, entries: Vec<Entry>, complete: bool) -> bool {
-        let new = entries.into_iter().filter_map(|entry| {
-            let (identity, member) = entry.member()?;
-            Some((identity, (entry, member)))
-        });
-        let mut new: HashMap<_, _> = new.take(MAX_CLIENTS).collect();
-        let mut members = self.members();
-        let Members { known, news } = &mut *members;
-        if complete {
-            new.retain(|identity, _| !news.contains(identity));
-            let newer = news.iter().filter_map(|identity| known.get_key_value(identity));
-            new.extend(newer.map(|(identity, entry)| (identity.clone(), entry.clone())));
-        } else {
-            news.extend(new.keys().cloned());
-        }
-        let same = |entry: &Entry, identity| known.get(identity).is_some_and(|(known, _)| known == entry);
-        let unchanged = new.iter().all(|(identity, (entry, _))| same(entry, identity));
-        if unchanged && (!complete || new.len() == known.len()) {
-            return false;
-        }
-        if complete {
-            known.clear();
-        }
-        known.extend(new);
-        true
-    }
-
-    /// Takes out one of whom the hub says no; true when it was known.
-    fn remove(&self, identity: &Identity) -> bool {
-        let mut members = self.members();
-        let was_known = members.known.remove(identity).is_some();
-        if was_known {
-            members.news.insert(identity.clone());
-        }
-        was_known
+        self.members().get(identity).cloned()
     }
 
     /// Tells what has changed, and keeps it for the next start.
     fn keep(&self) {
         self.changes.send_replace(());
         let members = self.members();
-        let entries: Vec<&Entry> = members.known.values().map(|(entry, _)| entry).collect();
+        let entries: Vec<&Entry> = members.entries().collect();
         match serde_json::to_string(&entries) {
             Ok(text) => drop(self.spool.keep(KEPT, Some(text))),
             Err(error) => tracing::error!("The known clients cannot be kept: {error}"),
@@ -300,10 +249,6 @@ impl Scope {
 
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn asked(&self) -> MutexGuard<'_, HashMap<Identity, Instant>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -82,12 +82,16 @@ pub(super) struct Page {
 }
 
 impl Entry {
-    pub(super) fn member(&self) -> Option<(Identity, Member)> {
+    pub(super) fn identity(&self) -> Option<Identity> {
         let identity = match &self.module_id {
             Some(module) => Identity::module(&self.device_id, module),
             None => Identity::device(&self.device_id),
         };
-        let identity = identity.ok()?;
+        identity.ok()
+    }
+
+    pub(super) fn member(&self) -> Option<(Identity, Member)> {
+        let identity = self.identity()?;
         let enabled = self.status.as_ref().is_none_or(|status| status.eq_ignore_ascii_case("enabled"));
         let member = match self.authentication.proof() {
             Some(proof) if enabled => Member::Enabled(Arc::new(Credentials::new(identity.clone(), proof))),

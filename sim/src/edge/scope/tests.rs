@@ -6,8 +6,10 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::join;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::*;
 use crate::pki::CertificateAuthority;
@@ -27,6 +29,14 @@ struct Hub {
     asked: Notify,
     /// Told when an answer that was never to come shall come.
     open: Notify,
+}
+
+impl Hub {
+    /// Completes with the next question; two that came meanwhile count as one.
+    async fn is_asked(&self) {
+        let asked = timeout(Duration::from_secs(20), self.asked.notified()).await;
+        asked.expect("the hub was not asked");
+    }
 }
 
 async fn answer(State(hub): State<Arc<Hub>>, uri: Uri) -> Response {
@@ -83,7 +93,7 @@ async fn a_question_that_was_given_up_is_asked_again() {
     let leaf = leaf();
     tokio::select! {
         member = scope.member(&leaf, false) => panic!("{member:?}"),
-        () = hub.asked.notified() => {}
+        () = hub.is_asked() => {}
     }
     hub.leaf.store(200, Ordering::SeqCst);
     let member = scope.member(&leaf, false).await;
@@ -108,8 +118,11 @@ async fn only_a_hub_that_knows_the_gateway_says_who_is_no_client() {
         let first = scope.member(&leaf(), false).await;
         match first {
             Ok(None) => assert!(is_no, "{case}"),
-            Err(ScopeError::Refused(status)) => assert!(!is_no && status == leaf_status, "{case}"),
-            other => panic!("{case}: {other:?}"),
+            Ok(Some(member)) => panic!("{case}: {member:?}"),
+            Err(error) => match *error {
+                ScopeError::Refused(status) => assert!(!is_no && status == leaf_status, "{case}"),
+                _ => panic!("{case}: {error:?}"),
+            },
         }
         hub.leaf.store(200, Ordering::SeqCst);
         // A no holds for a while; anything else is asked again at once.
@@ -120,29 +133,62 @@ async fn only_a_hub_that_knows_the_gateway_says_who_is_no_client() {
 
 #[tokio::test]
 async fn what_the_hub_says_of_one_client_while_the_list_is_on_its_way_is_not_delayed_and_stands() {
-    for is_taken_away in [false, true] {
+    // The list says the opposite, because it was made before.
+    for (was_known, is_child) in [(true, false), (false, true), (false, false)] {
+        let case = format!("known before: {was_known}, then a child: {is_child}");
         let (hub, scope, _folder) = start().await;
-        let (scope, leaf) = (Arc::new(scope), leaf());
-        // The list says the opposite, because it was made before.
-        hub.lists_leaf.store(is_taken_away, Ordering::SeqCst);
+        let leaf = leaf();
+        hub.lists_leaf.store(was_known, Ordering::SeqCst);
         scope.refresh().await.unwrap();
-        hub.asked.notified().await;
-        assert_eq!(scope.known(&leaf).is_some(), is_taken_away);
-        hub.leaf.store(if is_taken_away { 404 } else { 200 }, Ordering::SeqCst);
+        hub.is_asked().await;
+        assert_eq!(scope.known(&leaf).is_some(), was_known, "{case}");
+        hub.lists_leaf.store(!is_child, Ordering::SeqCst);
+        hub.leaf.store(if is_child { 200 } else { 404 }, Ordering::SeqCst);
         hub.list.store(NEVER, Ordering::SeqCst);
-        let refreshing = tokio::spawn({
-            let scope = scope.clone();
-            async move { scope.refresh().await }
-        });
-        hub.asked.notified().await;
-        let member = scope.member(&leaf, true).await.unwrap();
-        assert_eq!(member.is_none(), is_taken_away);
-        hub.open.notify_one();
-        refreshing.await.unwrap().expect("the list did not come before the answer");
-        assert_eq!(scope.known(&leaf).is_none(), is_taken_away);
+        let meanwhile = async {
+            hub.is_asked().await;
+            let member = scope.member(&leaf, true).await.unwrap();
+            assert_eq!(member.is_some(), is_child, "{case}");
+            hub.open.notify_one();
+        };
+        let (list, ()) = join!(scope.refresh(), meanwhile);
+        list.unwrap();
+        assert_eq!(scope.known(&leaf).is_some(), is_child, "{case}");
         // The next list is newer.
         hub.list.store(200, Ordering::SeqCst);
         scope.refresh().await.unwrap();
-        assert_eq!(scope.known(&leaf).is_some(), is_taken_away);
+        assert_eq!(scope.known(&leaf).is_some(), !is_child, "{case}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_asked_for_before_the_list_does_not_stand_against_it() {
+    let (hub, scope, _folder) = start().await;
+    let leaf = leaf();
+    hub.leaf.store(NEVER, Ordering::SeqCst);
+    let meanwhile = async {
+        hub.is_asked().await;
+        scope.refresh().await.unwrap();
+        hub.open.notify_one();
+    };
+    let (member, ()) = join!(scope.member(&leaf, false), meanwhile);
+    assert!(member.unwrap().is_none(), "the list is without the leaf");
+}
+
+#[tokio::test]
+async fn those_who_come_in_one_name_take_the_room_of_one_and_share_the_answer() {
+    let (hub, scope, _folder) = start().await;
+    let leaf = leaf();
+    hub.leaf.store(NEVER, Ordering::SeqCst);
+    let first = scope.member(&leaf, false);
+    let second = scope.member(&leaf, false);
+    let meanwhile = async {
+        hub.is_asked().await;
+        assert_eq!(scope.questions.under_way(), 1);
+        hub.leaf.store(503, Ordering::SeqCst);
+        hub.open.notify_one();
+    };
+    let (first, second, ()) = join!(first, second, meanwhile);
+    let answers = [first.unwrap(), second.unwrap()];
+    assert!(answers.iter().all(Option::is_some), "{answers:?}");
 }
