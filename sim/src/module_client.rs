@@ -189,6 +189,7 @@ pub struct Notices {
 enum Request {
     Twin { id: String, reply: oneshot::Sender<TwinResponse> },
     Calls(mpsc::Sender<MethodCall>, Client),
+    EndCalls,
     Inputs(mpsc::Sender<InputMessage>),
 }
 
@@ -246,6 +247,13 @@ impl ModuleClient {
         self.ask(Request::Calls(calls, self.client.clone())).await?;
         self.client.subscribe(vec![Subscription::MethodCalls.to_string()]).await?;
         Ok(queue)
+    }
+
+    /// Ends the subscription to direct methods, so that whoever sends them holds back or refuses further ones. The queue
+    /// ends after the calls that came before.
+    pub async fn end_method_calls(&self) -> Result<(), ClientError> {
+        self.client.unsubscribe(vec![Subscription::MethodCalls.to_string()]).await?;
+        self.ask(Request::EndCalls).await
     }
 
     /// Subscribes to the inputs of this module; the messages from now on, until the connection ends.
@@ -318,7 +326,9 @@ impl Dispatcher {
                 biased;
                 request = requests.recv() => match request {
                     Some(request) => {
-                        self.requested(request);
+                        if let Err(error) = self.requested(request, &mut incoming) {
+                            return error;
+                        }
                         continue;
                     }
                     // The owner has gone; the handle for answers to calls must not keep the connection open.
@@ -332,7 +342,7 @@ impl Dispatcher {
         }
     }
 
-    fn requested(&mut self, request: Request) {
+    fn requested(&mut self, request: Request, incoming: &mut Incoming) -> Result<(), ClientError> {
         match request {
             Request::Twin { id, reply } => {
                 self.waiting.retain(|_, reply| !reply.is_closed());
@@ -340,7 +350,15 @@ impl Dispatcher {
             }
             Request::Calls(calls, client) => self.calls = Some((calls, client)),
             Request::Inputs(inputs) => self.inputs = Some(inputs),
+            Request::EndCalls => {
+                // Calls that came before the subscription ended may still be among these.
+                while let Some(publish) = incoming.next_ready() {
+                    self.received(&publish.topic, publish.payload)?;
+                }
+                self.calls = None;
+            }
         }
+        Ok(())
     }
 
     fn received(&mut self, topic: &str, body: Bytes) -> Result<(), ClientError> {
@@ -369,11 +387,17 @@ impl Dispatcher {
     }
 
     fn called(&self, name: String, request_id: String, body: Bytes) {
-        let Some((calls, client)) = &self.calls else { return };
+        let Some((calls, client)) = &self.calls else {
+            tracing::warn!("The call of method {name} is dropped: no calls are taken");
+            return;
+        };
         let call = MethodCall { name, body, request_id, client: client.clone() };
-        if let Err(TrySendError::Full(call)) = calls.try_send(call) {
-            tracing::warn!("The call of method {} is dropped: too many wait", call.name);
-        }
+        let (call, reason) = match calls.try_send(call) {
+            Ok(()) => return,
+            Err(TrySendError::Full(call)) => (call, "too many wait"),
+            Err(TrySendError::Closed(call)) => (call, "its handler has gone"),
+        };
+        tracing::warn!("The call of method {} is dropped: {reason}", call.name);
     }
 }
 

@@ -98,10 +98,15 @@ impl<E: Engine> Session for AgentSession<E> {
             Ok(calls) => calls,
             Err(error) => return error.into(),
         };
+        // The hub holds further calls for the next session, or refuses them; here nobody would answer them.
+        let end_of_calls = async {
+            sleep_until(renewal).await;
+            client.end_method_calls().await
+        };
         let apply = |desired: &Value| self.apply(desired);
         tokio::select! {
             error = self.upstream.follow_twin(client, notices, apply, reported::edge_agent) => error.into(),
-            end = self.methods.serve(calls, sleep_until(renewal)) => end,
+            end = self.methods.serve(calls, end_of_calls) => end,
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, PubAck, SubAck, SubscribeReasonCode};
+use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, PubAck, SubAck, SubscribeReasonCode, UnsubAck};
 use serde_json::json;
 use tokio::io::{DuplexStream, duplex};
 
@@ -12,6 +12,7 @@ pub(crate) struct Peer {
     published: mpsc::UnboundedReceiver<packet::Publish>,
     to_client: mpsc::UnboundedSender<packet::Publish>,
     pub(crate) filters: mpsc::UnboundedReceiver<String>,
+    pub(crate) unsubscribed: mpsc::UnboundedReceiver<String>,
 }
 
 impl Peer {
@@ -21,7 +22,9 @@ impl Peer {
         let (publish, published) = mpsc::unbounded_channel();
         let (to_client, from_test) = mpsc::unbounded_channel();
         let (subscribe, filters) = mpsc::unbounded_channel();
-        tokio::spawn(serve(Connection::new(theirs, MAX_PACKET), publish, from_test, subscribe));
+        let (unsubscribe, unsubscribed) = mpsc::unbounded_channel();
+        let connection = Connection::new(theirs, MAX_PACKET);
+        tokio::spawn(serve(connection, publish, from_test, subscribe, unsubscribe));
         let options = Options {
             client_id: identity.client_id(),
             username: "u".to_owned(),
@@ -33,7 +36,7 @@ impl Peer {
         };
         let (client, incoming) = Client::connect(ours, &options).await.unwrap();
         let (client, notices) = ModuleClient::begin(client, incoming, identity).await.unwrap();
-        (Self { published, to_client, filters }, client, notices)
+        (Self { published, to_client, filters, unsubscribed }, client, notices)
     }
 
     /// Calls a method of the client; the answer.
@@ -66,6 +69,7 @@ async fn serve(
     published: mpsc::UnboundedSender<packet::Publish>,
     mut to_client: mpsc::UnboundedReceiver<packet::Publish>,
     filters: mpsc::UnboundedSender<String>,
+    unsubscribed: mpsc::UnboundedSender<String>,
 ) {
     loop {
         let packet = tokio::select! {
@@ -82,6 +86,10 @@ async fn serve(
                 let granted = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); subscribe.filters.len()];
                 subscribe.filters.into_iter().for_each(|filter| drop(filters.send(filter.path)));
                 Packet::SubAck(SubAck::new(subscribe.pkid, granted))
+            }
+            Ok(Some(Packet::Unsubscribe(unsubscribe))) => {
+                unsubscribe.topics.into_iter().for_each(|filter| drop(unsubscribed.send(filter)));
+                Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid))
             }
             Ok(Some(Packet::Publish(publish))) => {
                 let acknowledgement = Packet::PubAck(PubAck::new(publish.pkid));

@@ -185,6 +185,11 @@ impl Incoming {
             None => Err((&mut self.outcome).await.unwrap_or(ClientError::Closed)),
         }
     }
+
+    /// The next publish, when it has come already.
+    pub fn next_ready(&mut self) -> Option<packet::Publish> {
+        self.publishes.try_recv().ok()
+    }
 }
 
 async fn handshake<S>(connection: &mut Connection<S>, options: &Options) -> Result<(), ClientError>

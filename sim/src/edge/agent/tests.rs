@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use tokio::join;
+use tokio::time::timeout;
 
 use super::*;
 use crate::edge::methods::tests::methods;
@@ -25,14 +26,18 @@ async fn a_session_ends_at_its_renewal_when_the_calls_that_came_before_are_answe
             let asked = peer.published().await.topic;
             assert!(asked.starts_with("$iothub/twin/GET/"), "{asked}");
             let body = r#"{"schemaVersion":"1.0","id":"sensor"}"#;
-            assert_eq!(peer.call("RestartModule", body).await.0, 200);
+            peer.send("$iothub/methods/POST/RestartModule/?$rid=7", body);
+            assert_eq!(peer.unsubscribed.recv().await.as_deref(), Some("$iothub/methods/POST/#"));
+            assert_eq!(began.elapsed().as_secs(), 3, "no further calls come while this one is answered");
+            assert_eq!(peer.published().await.topic, "$iothub/methods/res/200/?$rid=7");
         };
         let running = async move {
             let end = session.run(&client, notices, began + 3 * SECOND).await;
             drop(client);
             end
         };
-        let (end, ()) = join!(running, script);
+        let both = timeout(60 * SECOND, async { join!(running, script) });
+        let (end, ()) = both.await.unwrap();
         assert!(matches!(end, SessionEnd::Renewal), "{end:?}");
         assert_eq!(began.elapsed().as_secs(), end_secs);
     }

@@ -60,19 +60,21 @@ impl<E: Engine> Methods<E> {
         Self { engine, orders, upstream }
     }
 
-    /// Answers calls until the connection ends, or until all that came before the `renewal` are answered.
+    /// Answers calls until the connection ends, or until the `renewal` has ended the calls and all that came before are
+    /// answered.
     pub async fn serve(
         &self,
         mut calls: mpsc::Receiver<MethodCall>,
-        renewal: impl Future<Output = ()>,
+        renewal: impl Future<Output = Result<(), ClientError>>,
     ) -> SessionEnd {
         let mut answers = FuturesUnordered::new();
         let mut renewal = pin!(renewal.fuse());
         let mut has_calls = true;
         while has_calls || !answers.is_empty() {
             tokio::select! {
-                // Those that wait already are still received.
-                () = &mut renewal => calls.close(),
+                outcome = &mut renewal => if let Err(error) = outcome {
+                    return error.into();
+                },
                 call = calls.recv(), if has_calls && answers.len() < MAX_CALLS => match call {
                     Some(call) => answers.push(self.answer(call)),
                     None if renewal.is_terminated() => has_calls = false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::models::ContainerCreateBody;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::edge::deployment::RegistryCredential;
@@ -109,8 +109,12 @@ async fn more_calls_than_are_worked_on_at_once_are_answered_also_when_the_renewa
     for _ in 0..=MAX_CALLS {
         peer.send("$iothub/methods/POST/RestartModule/?$rid=7", r#"{"schemaVersion":"1.0","id":"sensor"}"#);
     }
-    let end = methods.serve(calls, sleep(Duration::from_secs(1))).await;
-    assert!(matches!(end, SessionEnd::Renewal), "{end:?}");
+    let renewal = async {
+        sleep(Duration::from_secs(1)).await;
+        client.end_method_calls().await
+    };
+    let end = timeout(Duration::from_secs(60), methods.serve(calls, renewal)).await;
+    assert!(matches!(end, Ok(SessionEnd::Renewal)), "{end:?}");
     drop(client);
     for _ in 0..=MAX_CALLS {
         assert_eq!(peer.published().await.topic, "$iothub/methods/res/200/?$rid=7");
