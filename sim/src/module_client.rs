@@ -249,8 +249,8 @@ impl ModuleClient {
         Ok(queue)
     }
 
-    /// Ends the subscription to direct methods, so that whoever sends them holds back or refuses further ones. The queue
-    /// ends after the calls that came before.
+    /// Ends the subscription to direct methods, so that whoever sends them holds back or refuses further ones. The
+    /// queue ends after the calls that came before.
     pub async fn end_method_calls(&self) -> Result<(), ClientError> {
         self.client.unsubscribe(vec![Subscription::MethodCalls.to_string()]).await?;
         self.ask(Request::EndCalls).await

@@ -133,9 +133,9 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends until the connection ends, or until all that was sent before the `renewal` is acknowledged, so that the next
-    /// session need not send it again. Safe to cancel, as by a session that has waited long enough for that: what the
-    /// hub has not acknowledged stays, and is sent again.
+    /// Sends until the connection ends, or until all that was sent before the `renewal` is acknowledged, so that the
+    /// next session need not send it again. Safe to cancel, as by a session that has waited long enough for that: what
+    /// the hub has not acknowledged stays, and is sent again.
     async fn empty(
         &mut self,
         spool: &Spool,

@@ -136,7 +136,8 @@ impl Client {
 
     /// Queues a QoS 1 publish; the returned future completes with its acknowledgement.
     ///
-    /// Publishes go out in the order in which this method returned.
+    /// Publishes go out in the order in which this method returned. Those that still wait for room in the window when
+    /// the last handle goes are not sent.
     pub async fn start_publish(
         &self,
         topic: String,

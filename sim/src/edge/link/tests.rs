@@ -2,7 +2,7 @@ use std::future::pending;
 use std::sync::Mutex;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use super::*;
 use crate::identity::{EDGE_AGENT, Identity};
@@ -62,6 +62,7 @@ async fn a_session_goes_on_with_a_new_token_without_a_pause_and_a_lost_one_with_
         let script = async { [beginnings.recv().await.unwrap(), beginnings.recv().await.unwrap()] };
         let [first, second] = tokio::select! {
             () = upstream.repeat(Scripted { ends, begun }, connect) => panic!("{ends:?}"),
+            () = sleep(Duration::from_secs(2 * 3600)) => panic!("{ends:?}: no second session"),
             beginnings = script => beginnings,
         };
         // The clock of the test has a resolution of 1 ms.

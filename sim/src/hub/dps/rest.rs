@@ -24,7 +24,8 @@ pub(super) const RETRY_AFTER_SECS: u32 = 3;
 /// Devices say little about themselves, and are not known when their bodies are read.
 const MAX_BODY: usize = 16 * 1024;
 
-/// The body of a registration, which the samples of the Embedded C SDK leave out. A payload is for custom allocation, which is not offered.
+/// The body of a registration, which the samples of the Embedded C SDK leave out. A payload is for custom allocation,
+/// which is not offered.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RegistrationBody {
