@@ -87,7 +87,9 @@ impl HttpClient {
 
     /// Sends a request, whose URI is a path with an optional query, and reads the whole answer.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        timeout(self.limit, self.exchange(request)).await.map_err(|_| HttpError::Timeout(self.limit))?
+        // Boxed, for it is large, and every caller would hold it on its stack.
+        let exchange = Box::pin(self.exchange(request));
+        timeout(self.limit, exchange).await.map_err(|_| HttpError::Timeout(self.limit))?
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {

@@ -148,7 +148,8 @@ impl Scope {
         if let Some(known) = self.known(identity).filter(|_| !again) {
             return Ok(Some(known));
         }
-        let outcome = self.questions.put(identity, self.ask_for(identity)).await;
+        // Boxed, for it passes through several futures that would each hold it.
+        let outcome = self.questions.put(identity, Box::pin(self.ask_for(identity))).await;
         match (outcome, self.known(identity)) {
             (Ok(()), known) => Ok(known),
             (Err(error), Some(known)) if matches!(*error, ScopeError::Busy) => Ok(Some(known)),
