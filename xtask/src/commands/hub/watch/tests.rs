@@ -124,7 +124,7 @@ async fn what_is_sent_to_a_hub_is_printed_once_also_when_the_hub_is_away_in_betw
     world.send("one").await;
     let (mut watch, mut out) = (watch(Some(3), false), Vec::new());
     let find = async || {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pause(Duration::from_millis(20), &CancellationToken::new()).await;
         world.service()
     };
     let script = async {
