@@ -65,10 +65,11 @@ pub(super) async fn read(
     }
 }
 
-/// The disk is read by a thread that may wait.
+/// The disk is read by a thread that may wait. It has the reader alone: the hub would live as long as the thread, and
+/// its state folder with it, also when it was stopped meanwhile.
 async fn read_page(hub: &SharedHub, query: &TelemetryQuery) -> Result<Page, ApiError> {
-    let (hub, query) = (hub.clone(), query.clone());
-    let page = spawn_blocking(move || hub.storage.telemetry.page(&query)).await;
+    let (telemetry, query) = (hub.storage.telemetry.clone(), query.clone());
+    let page = spawn_blocking(move || telemetry.page(&query)).await;
     page.map_err(ApiError::storage)?.map_err(ApiError::storage)
 }
 

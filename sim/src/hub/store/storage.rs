@@ -23,7 +23,7 @@ const LOCK: &str = "hub.lock";
 #[derive(Debug)]
 pub(in crate::hub) struct Storage {
     pub(in crate::hub) writer: Arc<Writer<Change>>,
-    pub(in crate::hub) telemetry: TelemetryReader,
+    pub(in crate::hub) telemetry: Arc<TelemetryReader>,
     /// Held as long as the folder is used.
     _lock: File,
 }
@@ -46,7 +46,7 @@ impl Storage {
         let read = || {
             let connection = database::open(&path, Durability::Process, SCHEMA)?;
             let mut store = load(&connection, retention)?;
-            let telemetry = TelemetryReader::open(&path)?;
+            let telemetry = Arc::new(TelemetryReader::open(&path)?);
             let writer = Arc::new(Writer::start(connection)?);
             store.journal = Journal::new(writer.clone());
             anyhow::Ok((store, Self { writer, telemetry, _lock: lock }))
