@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
 use crate::engine::Choice;
+use crate::settings::{Hub, Runtime, word};
 
 /// Run Azure IoT Edge as a pod on Kubernetes, and prove it end to end.
 #[derive(Debug, Parser)]
@@ -41,22 +42,34 @@ pub struct Global {
     /// Settings file [default: config/kedge.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// Hub that the edge connects to [default: that of the settings]
+    #[arg(long, global = true, value_enum)]
+    pub hub: Option<Hub>,
+    /// Runtime in the edge's image [default: that of the settings]
+    #[arg(long, global = true, value_enum)]
+    pub runtime: Option<Runtime>,
+    /// Folder of `.deb` files with Microsoft's runtime, in the place of their repository
+    #[arg(long, global = true, value_name = "DIR")]
+    pub packages: Option<PathBuf>,
+    /// Image of a module to be part of the edge's image; may be given several times
+    #[arg(long, global = true, value_name = "IMAGE")]
+    pub preload: Vec<String>,
 }
 
 impl Global {
     /// The flags that say on what to work, for another invocation.
     #[must_use]
     pub fn selection(&self) -> Vec<OsString> {
-        let mut flags = Vec::new();
-        if let Some(name) =
-            self.engine.and_then(|engine| engine.to_possible_value().map(|it| it.get_name().to_owned()))
-        {
-            flags.extend(["--engine".into(), name.into()]);
-        }
-        if let Some(profile) = &self.profile {
-            flags.extend(["--profile".into(), profile.into()]);
-        }
-        flags
+        let one = |flag: &str, value: Option<OsString>| value.map(|value| [flag.into(), value]);
+        let flags = [
+            one("--engine", self.engine.as_ref().map(|it| word(it).into())),
+            one("--profile", self.profile.clone().map(Into::into)),
+            one("--hub", self.hub.as_ref().map(|it| word(it).into())),
+            one("--runtime", self.runtime.as_ref().map(|it| word(it).into())),
+            one("--packages", self.packages.clone().map(Into::into)),
+        ];
+        let preload = self.preload.iter().map(|image| ["--preload".into(), image.into()]);
+        flags.into_iter().flatten().chain(preload).flatten().collect()
     }
 }
 

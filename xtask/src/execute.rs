@@ -217,7 +217,7 @@ pub fn conclude(records: &mut [Record]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::images::Image;
-    use crate::plan::{Condition, Observed};
+    use crate::plan::{Condition, Observed, Shape};
     use std::sync::Arc;
     use tokio::sync::Barrier;
 
@@ -227,7 +227,7 @@ mod tests {
         run: impl Fn(Action) -> Result<Effect> + Send + Sync + 'static,
     ) -> Vec<Record> {
         let run = Arc::new(run);
-        let plan = Plan::new(&[goal], observed);
+        let plan = Plan::new(&[goal], Shape::SIMULATED, observed);
         execute(&plan, &Progress::default(), &CancellationToken::new(), |action| {
             let run = Arc::clone(&run);
             async move { run(action) }
@@ -255,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn independent_steps_run_at_the_same_time() {
         let barrier = Arc::new(Barrier::new(2));
-        let plan = Plan::new(&[Action::Network, Action::Binaries], &Observed::new());
+        let plan = Plan::new(&[Action::Network, Action::Binaries], Shape::SIMULATED, &Observed::new());
         let records = execute(&plan, &Progress::default(), &CancellationToken::new(), |_| {
             let barrier = Arc::clone(&barrier);
             async move {
@@ -296,7 +296,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_step_that_hangs_ends_at_its_limit() {
-        let plan = Plan::new(&[Action::Network], &Observed::new());
+        let plan = Plan::new(&[Action::Network], Shape::SIMULATED, &Observed::new());
         let records =
             execute(&plan, &Progress::default(), &CancellationToken::new(), |_| std::future::pending()).await;
         let Outcome::Failed(error) = &records[0].outcome else { panic!("{records:?}") };

@@ -33,7 +33,7 @@ pub const INTERRUPTED: u8 = 130;
 /// Flags that contradict each other.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub &'static str);
+pub struct Usage(pub String);
 
 /// Another invocation is changing the deployment of this name.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,7 @@ mod tests {
         let cases: [(Error, u8); 13] = [
             (anyhow!("no space left"), FAILURE),
             (std::io::Error::from(ErrorKind::NotFound).into(), FAILURE),
-            (Usage("these flags contradict each other").into(), USAGE),
+            (Usage("these flags contradict each other".into()).into(), USAGE),
             (Missing::new(Vec::new()).into(), MACHINE),
             (NoRoom { folders: vec!["`/` has 1 MB free".into()] }.into(), MACHINE),
             (std::io::Error::from(ErrorKind::StorageFull).into(), MACHINE),

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Looks at all that `goals` need, at the same time.
 pub async fn observe(context: &Context, goals: &[Action]) -> Observed {
-    let looks = Action::leading_to(goals).into_iter().map(|action| async move {
+    let looks = Action::leading_to(goals, context.settings.shape()).into_iter().map(|action| async move {
         let condition = match tokio::time::timeout(LIMIT, steps::observe(context, action)).await {
             Ok(Ok(condition)) => condition,
             Ok(Err(error)) => judge(&error),

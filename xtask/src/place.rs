@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::engine::Demand;
-use crate::plan::Action;
+use crate::plan::{Action, Shape};
 
 /// What a container of the edge may do to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,10 +52,10 @@ impl fmt::Display for Place {
 }
 
 impl Action {
-    /// What reaching `goals` asks of an engine.
+    /// What reaching `goals` asks of an engine, in whatever shape.
     #[must_use]
     pub fn demand(goals: &[Self]) -> Demand {
-        let actions = Self::leading_to(goals);
+        let actions = Self::leading_to(goals, Shape::SIMULATED);
         let cluster = actions.contains(&Self::Cluster);
         Demand {
             privileged: cluster || actions.contains(&Self::EdgeContainer(Privilege::Privileged)),
@@ -63,10 +63,10 @@ impl Action {
         }
     }
 
-    /// Where reaching `goals` brings the edge up, if it does.
+    /// Where reaching `goals` brings the edge up, if it does, in whatever shape.
     #[must_use]
     pub fn place(goals: &[Self]) -> Option<Place> {
-        Self::leading_to(goals).into_iter().find_map(|action| match action {
+        Self::leading_to(goals, Shape::SIMULATED).into_iter().find_map(|action| match action {
             Self::Deploy => Some(Place::Cluster),
             Self::EdgeContainer(privilege) => Some(Place::Host(privilege)),
             _ => None,
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn on_the_host_nothing_of_kubernetes_is_needed() {
         let goals = [Action::Telemetry(Place::Host(Privilege::Unprivileged))];
-        let ids: Vec<_> = Action::leading_to(&goals).into_iter().map(Action::id).collect();
+        let ids: Vec<_> = Action::leading_to(&goals, Shape::SIMULATED).into_iter().map(Action::id).collect();
         assert!(["registry", "hub", "device", "edge-container"].iter().all(|id| ids.contains(&(*id).into())));
         for id in ["kind", "node-image", "cluster", "wiring", "push-edge", "deploy", "pod"] {
             assert!(!ids.contains(&id.into()), "{id}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::images::Image;
 use crate::place::{Place, Privilege};
+use crate::settings::{Hub, Runtime};
 
 /// One thing that the tool can bring about. Each is idempotent: it looks first, and does only what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +45,20 @@ pub enum Action {
     EdgeContainer(Privilege),
     /// Telemetry of the edge in this place proved to be at the hub.
     Telemetry(Place),
+}
+
+/// What is simulated, and what is the user's: it decides what the steps need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The hub to which the edge connects.
+    pub hub: Hub,
+    /// The runtime in the edge's image.
+    pub runtime: Runtime,
+}
+
+impl Shape {
+    /// All that can be simulated is.
+    pub const SIMULATED: Self = Self { hub: Hub::Local, runtime: Runtime::Simulated };
 }
 
 /// How a part of the system was found, compared with how it is wanted.
@@ -104,17 +119,17 @@ pub struct Obstructed {
 }
 
 impl Plan {
-    /// The plan that brings `goals` about, given what was observed.
+    /// The plan that brings `goals` about in this shape, given what was observed.
     #[must_use]
-    pub fn new(goals: &[Action], observed: &Observed) -> Self {
+    pub fn new(goals: &[Action], shape: Shape, observed: &Observed) -> Self {
         let mut works: BTreeMap<Action, Work> = BTreeMap::new();
         let step = |action: Action| {
-            let needs = action.needs();
+            let needs = action.needs(shape);
             let work = work(&needs, observed.get(&action), &works);
             works.insert(action, work.clone());
             Step { action, needs, work, limit: action.limit() }
         };
-        Self { steps: Action::leading_to(goals).into_iter().map(step).collect() }
+        Self { steps: Action::leading_to(goals, shape).into_iter().map(step).collect() }
     }
 
     /// Whether nothing has to be done.
@@ -160,10 +175,10 @@ fn work(needs: &[Action], found: Option<&Condition>, works: &BTreeMap<Action, Wo
 }
 
 /// Depth first; [`Action::needs`] has no cycle, which a test proves.
-fn visit(action: Action, seen: &mut BTreeSet<Action>, order: &mut Vec<Action>) {
+fn visit(action: Action, shape: Shape, seen: &mut BTreeSet<Action>, order: &mut Vec<Action>) {
     if seen.insert(action) {
-        for need in action.needs() {
-            visit(need, seen, order);
+        for need in action.needs(shape) {
+            visit(need, shape, seen, order);
         }
         order.push(action);
     }
@@ -172,10 +187,10 @@ fn visit(action: Action, seen: &mut BTreeSet<Action>, order: &mut Vec<Action>) {
 impl Action {
     /// `goals` and all that they need, each after what it needs.
     #[must_use]
-    pub fn leading_to(goals: &[Self]) -> Vec<Self> {
+    pub fn leading_to(goals: &[Self], shape: Shape) -> Vec<Self> {
         let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
         for goal in goals {
-            visit(*goal, &mut seen, &mut order);
+            visit(*goal, shape, &mut seen, &mut order);
         }
         order
     }
@@ -187,11 +202,14 @@ impl Action {
 
     /// What must be done before this.
     #[must_use]
-    pub fn needs(self) -> Vec<Self> {
+    pub fn needs(self, shape: Shape) -> Vec<Self> {
         match self {
             Self::Network | Self::Kind | Self::Binaries | Self::Image(Image::Base) => vec![],
             Self::Image(Image::Node | Image::Registry) => vec![Self::Image(Image::Base)],
-            Self::Image(Image::Edge) => vec![Self::Image(Image::Base), Self::Binaries],
+            Self::Image(Image::Edge) => match shape.runtime {
+                Runtime::Simulated => vec![Self::Image(Image::Base), Self::Binaries],
+                Runtime::Azure => vec![Self::Image(Image::Base)],
+            },
             Self::Image(Image::Hub | Image::TemperatureSensor) => vec![Self::Binaries],
             Self::NodeImage => vec![Self::Image(Image::Base)],
             Self::Cluster => vec![Self::Network, Self::NodeImage, Self::Kind],
@@ -200,9 +218,15 @@ impl Action {
             Self::Wiring => vec![Self::Cluster, Self::Registry],
             Self::Hub => vec![Self::Network, Self::Image(Image::Hub)],
             Self::Device => vec![Self::Hub, Self::Push(Image::TemperatureSensor)],
-            Self::Deploy => vec![Self::Wiring, Self::Device, Self::Push(Image::Edge)],
+            Self::Deploy => match shape.hub {
+                Hub::Local => vec![Self::Wiring, Self::Device, Self::Push(Image::Edge)],
+                Hub::Azure => vec![Self::Wiring, Self::Push(Image::Edge)],
+            },
             Self::Pod => vec![Self::Deploy],
-            Self::EdgeContainer(_) => vec![Self::Device, Self::Image(Image::Edge)],
+            Self::EdgeContainer(_) => match shape.hub {
+                Hub::Local => vec![Self::Device, Self::Image(Image::Edge)],
+                Hub::Azure => vec![Self::Network, Self::Image(Image::Edge)],
+            },
             Self::Telemetry(Place::Cluster) => vec![Self::Pod],
             Self::Telemetry(Place::Host(privilege)) => vec![Self::EdgeContainer(privilege)],
         }
@@ -286,9 +310,11 @@ impl fmt::Display for Action {
 mod tests {
     use super::*;
 
+    const SHAPE: Shape = Shape::SIMULATED;
+
     #[test]
     fn every_step_comes_after_what_it_needs() {
-        let plan = Plan::new(&[Action::Telemetry(Place::Cluster)], &Observed::new());
+        let plan = Plan::new(&[Action::Telemetry(Place::Cluster)], SHAPE, &Observed::new());
         for (position, step) in plan.steps.iter().enumerate() {
             for need in &step.needs {
                 let at = plan.steps.iter().position(|other| other.action == *need);
@@ -299,15 +325,24 @@ mod tests {
 
     #[test]
     fn a_part_of_the_system_needs_only_its_part() {
-        let ids = |goal| Action::leading_to(&[goal]).into_iter().map(Action::id).collect::<Vec<_>>();
+        let ids = |goal| Action::leading_to(&[goal], SHAPE).into_iter().map(Action::id).collect::<Vec<_>>();
         assert_eq!(ids(Action::Registry), ["network", "image-base", "image-registry", "registry"]);
         assert_eq!(ids(Action::Hub), ["network", "binaries", "image-hub", "hub"]);
         assert_eq!(ids(Action::Cluster), ["network", "image-base", "node-image", "kind", "cluster"]);
     }
 
     #[test]
+    fn the_users_hub_is_not_made_and_microsofts_runtime_not_compiled() {
+        let steps = |hub, runtime| Action::leading_to(&[Action::Pod], Shape { hub, runtime });
+        let made = [Action::Hub, Action::Device, Action::Push(Image::TemperatureSensor)];
+        assert!(made.iter().all(|action| steps(Hub::Local, Runtime::Azure).contains(action)));
+        assert!(!made.iter().any(|action| steps(Hub::Azure, Runtime::Simulated).contains(action)));
+        assert!(!steps(Hub::Azure, Runtime::Azure).contains(&Action::Binaries));
+    }
+
+    #[test]
     fn cluster_images_and_hub_do_not_wait_for_each_other() {
-        let reaches = |from: Action, to: Action| Action::leading_to(&[from]).contains(&to);
+        let reaches = |from: Action, to: Action| Action::leading_to(&[from], SHAPE).contains(&to);
         for (one, other) in [
             (Action::Cluster, Action::Hub),
             (Action::Cluster, Action::Push(Image::Edge)),
@@ -320,10 +355,12 @@ mod tests {
     /// The work of every step that has some, when all is well but for `found`.
     fn works(found: &[(Action, Condition)]) -> Vec<(String, Work)> {
         let goals = [Action::Pod];
-        let mut observed: Observed =
-            Action::leading_to(&goals).into_iter().map(|it| (it, Condition::Holds(String::new()))).collect();
+        let mut observed: Observed = Action::leading_to(&goals, SHAPE)
+            .into_iter()
+            .map(|it| (it, Condition::Holds(String::new())))
+            .collect();
         observed.extend(found.iter().cloned());
-        let steps = Plan::new(&goals, &observed).steps.into_iter();
+        let steps = Plan::new(&goals, SHAPE, &observed).steps.into_iter();
         steps
             .filter(|step| !matches!(step.work, Work::Nothing(_)))
             .map(|step| (step.action.id(), step.work))
@@ -379,7 +416,7 @@ mod tests {
             (Action::Network, Condition::Blocked("a network".into())),
             (Action::Registry, Condition::Blocked("a port".into())),
         ]);
-        let error = Plan::new(&[Action::Registry], &observed).unobstructed().unwrap_err();
+        let error = Plan::new(&[Action::Registry], SHAPE, &observed).unobstructed().unwrap_err();
         assert_eq!(error.to_string(), "something else is in the way:\n  a network\n  a port");
     }
 }

@@ -37,7 +37,10 @@ impl Preview {
             Ok(engine) => engine,
             Err(none) => {
                 let Some(kind) = setup.installable() else { return Err(none) };
-                let (install, plan) = (preflight::missing(Some(kind)), Plan::new(goals, &Observed::new()));
+                let (install, plan) = (
+                    preflight::missing(Some(kind)),
+                    Plan::new(goals, setup.settings.shape(), &Observed::new()),
+                );
                 return Ok(Self { install, plan, refusal: None });
             }
         };
@@ -45,7 +48,7 @@ impl Preview {
         let install = preflight::missing(installed_here(&engine));
         let credentials = Credentials::load_or_make(&setup.paths.state, &setup.settings.hub.host_name)?;
         let context = Context::new(setup, engine, credentials, None);
-        let plan = Plan::new(goals, &observe(&context, goals).await);
+        let plan = Plan::new(goals, context.settings.shape(), &observe(&context, goals).await);
         let refusal = room::check(&context, &plan).await.err();
         Ok(Self { install, plan, refusal })
     }

@@ -66,10 +66,10 @@ pub struct Environment {
     /// The image of its node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_image: Option<String>,
-    /// `simulated`: KEdge's own edge daemon, not Microsoft's runtime.
-    pub runtime: &'static str,
+    /// `simulated`: KEdge's own edge daemon, not Microsoft's runtime; `azure`: Microsoft's.
+    pub runtime: String,
     /// `local`: KEdge's own hub, not Azure's.
-    pub hub: &'static str,
+    pub hub: String,
 }
 
 /// One step of the report.

@@ -112,19 +112,22 @@ fn free(folder: &Path) -> Result<u64> {
 mod tests {
     use super::*;
     use crate::place::Privilege;
-    use crate::plan::{Condition, Observed};
+    use crate::plan::{Condition, Observed, Shape};
 
     #[test]
     fn only_what_is_made_takes_room() {
         let goals = [Action::Pod];
-        let all = Plan::new(&goals, &Observed::new());
+        let all = Plan::new(&goals, Shape::SIMULATED, &Observed::new());
         assert!(needed(&all, false).engine > needed(&all, true).engine);
         assert!(needed(&all, true).project > 0);
-        assert_eq!(needed(&Plan::new(&goals, &all_there(&goals)), false), Room::default());
+        assert_eq!(needed(&Plan::new(&goals, Shape::SIMULATED, &all_there(&goals)), false), Room::default());
     }
 
     fn all_there(goals: &[Action]) -> Observed {
-        Action::leading_to(goals).into_iter().map(|it| (it, Condition::Holds(String::new()))).collect()
+        Action::leading_to(goals, Shape::SIMULATED)
+            .into_iter()
+            .map(|it| (it, Condition::Holds(String::new())))
+            .collect()
     }
 
     #[test]
@@ -136,9 +139,13 @@ mod tests {
         ] {
             let mut found = all_there(&[edge]);
             found.extend([(spoiled, differs()), (edge, differs())]);
-            assert_eq!(needed(&Plan::new(&[edge], &found), false), Room::default(), "{edge}");
+            assert_eq!(
+                needed(&Plan::new(&[edge], Shape::SIMULATED, &found), false),
+                Room::default(),
+                "{edge}"
+            );
             found.insert(base, differs());
-            assert!(needed(&Plan::new(&[edge], &found), false).engine >= EDGE, "{edge}");
+            assert!(needed(&Plan::new(&[edge], Shape::SIMULATED, &found), false).engine >= EDGE, "{edge}");
         }
     }
 
@@ -148,7 +155,7 @@ mod tests {
         let mut found = all_there(&goals);
         found.insert(Action::Binaries, Condition::Differs("there are none".into()));
         found.insert(goals[0], Condition::Unseen("they cannot be read".into()));
-        assert!(needed(&Plan::new(&goals, &found), false).engine > 0);
+        assert!(needed(&Plan::new(&goals, Shape::SIMULATED, &found), false).engine > 0);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::plan::{Action, Plan};
 use crate::preview::Preview;
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
-use crate::settings::{Origins, Resolved, Settings};
+use crate::settings::{Origins, Resolved, Settings, word};
 use crate::{sources, steps};
 
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
@@ -65,7 +65,7 @@ impl Setup {
     }
 
     fn with(global: &Global, mut resolved: Resolved) -> Result<Self> {
-        resolved.override_engine(global.engine);
+        resolved.override_by(global)?;
         let Resolved { settings, origins } = resolved;
         let paths = Paths::discover(&settings.cluster.name)?;
         let cancel = CancellationToken::new();
@@ -165,7 +165,7 @@ pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<
 pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<StepReport>, Result<()>)> {
     let started = Timestamp::now();
     let observed = observe(context, goals).await;
-    let plan = Plan::new(goals, &observed).unobstructed()?;
+    let plan = Plan::new(goals, context.settings.shape(), &observed).unobstructed()?;
     room::check(context, &plan).await?;
     context.begin()?;
     let mut steps = vec![StepReport::of_observation(started)];
@@ -215,8 +215,8 @@ pub fn write_report(
             cluster: context.settings.cluster.name.clone(),
             kubernetes: findings.kubernetes,
             node_image: findings.node_image,
-            runtime: "simulated",
-            hub: "local",
+            runtime: word(&context.settings.runtime.kind),
+            hub: word(&context.settings.hub.kind),
         },
         critical_path: CriticalPath::of(&steps),
         steps,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::session::Setup;
-use crate::settings::fields::{FIELDS, Value};
+use crate::settings::fields::{FIELDS, IMAGES, Value};
 
 /// Flags of `config`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
 /// One setting.
 #[derive(Debug, Serialize)]
 struct Row {
-    setting: &'static str,
+    setting: String,
     value: Value,
     /// `default`, `FILE:LINE` or the flag.
     origin: String,
@@ -28,14 +28,15 @@ struct Row {
 /// # Errors
 /// Never but for JSON that cannot be written.
 pub fn run(setup: &Setup, args: &Args) -> Result<()> {
-    let rows: Vec<_> = FIELDS
-        .iter()
-        .map(|field| Row {
-            setting: field.name,
-            value: field.get(&setup.settings),
-            origin: setup.origins.of(field.name).to_string(),
-        })
-        .collect();
+    let row = |setting: String, value| {
+        let origin = setup.origins.of(&setting).to_string();
+        Row { setting, value, origin }
+    };
+    let fields = FIELDS.iter().map(|field| row(field.name.to_owned(), field.get(&setup.settings)));
+    let images = setup.settings.images.iter();
+    let images =
+        images.map(|(name, reference)| row(format!("{IMAGES}.{name}"), Value::Text(reference.clone())));
+    let rows: Vec<_> = fields.chain(images).collect();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
@@ -46,7 +47,7 @@ pub fn run(setup: &Setup, args: &Args) -> Result<()> {
 
 /// The rows in columns that are as wide as they have to be.
 fn table(rows: &[Row]) -> String {
-    let cells: Vec<_> = rows.iter().map(|row| (row.setting, row.value.to_string(), &row.origin)).collect();
+    let cells: Vec<_> = rows.iter().map(|row| (&row.setting, row.value.to_string(), &row.origin)).collect();
     let setting_width = cells.iter().map(|cell| cell.0.len()).max().unwrap_or_default();
     let value_width = cells.iter().map(|cell| cell.1.chars().count()).max().unwrap_or_default();
     cells
@@ -61,7 +62,11 @@ mod tests {
 
     #[test]
     fn the_columns_stand_below_each_other() {
-        let row = |setting, value, origin: &str| Row { setting, value, origin: origin.into() };
+        let row = |setting: &str, value, origin: &str| Row {
+            setting: setting.into(),
+            value,
+            origin: origin.into(),
+        };
         let rows = [
             row("engine.use", Value::Text("auto".into()), "--engine"),
             row("registry.port", Value::Number(5001), "k.toml:9"),

@@ -41,9 +41,9 @@ impl Args {
     fn place(&self) -> Result<Place, Usage> {
         match (self.on, self.unprivileged) {
             (On::Cluster, false) => Ok(Place::Cluster),
-            (On::Cluster, true) => {
-                Err(Usage("`--unprivileged` goes with `--on host`: in the cluster, the pod is privileged"))
-            }
+            (On::Cluster, true) => Err(Usage(
+                "`--unprivileged` goes with `--on host`: in the cluster, the pod is privileged".into(),
+            )),
             (On::Host, false) => Ok(Place::Host(Privilege::Privileged)),
             (On::Host, true) => Ok(Place::Host(Privilege::Unprivileged)),
         }

@@ -120,16 +120,16 @@ fn list(actions: &[Action]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Condition, Observed};
+    use crate::plan::{Condition, Observed, Shape};
 
     #[test]
     fn a_plan_says_what_is_done_why_and_after_what() {
-        let mut observed: Observed = Action::leading_to(&[Action::Device])
+        let mut observed: Observed = Action::leading_to(&[Action::Device], Shape::SIMULATED)
             .into_iter()
             .map(|action| (action, Condition::Holds("there".into())))
             .collect();
         observed.insert(Action::Hub, Condition::Differs("its container has stopped".into()));
-        let plan = Plan::new(&[Action::Device], &observed);
+        let plan = Plan::new(&[Action::Device], Shape::SIMULATED, &observed);
         let text = plan.to_text();
         assert!(text.contains("~ hub           start the local IoT Hub: its container has stopped\n                after network, image-hub\n"), "{text}");
         assert!(text.contains("? device "), "{text}");

@@ -6,17 +6,45 @@ use std::net::Ipv4Addr;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{HubPorts, Settings};
-use crate::engine::Choice;
+use super::{Settings, word};
 use crate::image_reference;
+use crate::problems::shown;
 
 /// Which engine.
 pub const ENGINE: &str = "engine.use";
 /// By this name everything is found that belongs to the deployment.
 pub const CLUSTER_NAME: &str = "cluster.name";
 
+/// Which hub.
+pub const HUB: &str = "hub.use";
+/// Which runtime.
+pub const RUNTIME: &str = "runtime.use";
+/// The folder of Microsoft's packages.
+pub const PACKAGES: &str = "runtime.packages";
+/// Modules' images in the edge's image.
+pub const PRELOAD: &str = "runtime.preload";
+/// The section in which the keys are the user's: names of images.
+pub const IMAGES: &str = "images";
+
+/// Takes over which image is pulled in the place of another one.
+///
+/// # Errors
+/// What is wrong with the name or the reference.
+pub fn set_image(settings: &mut Settings, name: &str, reference: &Value) -> Result<(), String> {
+    image_reference::check(name).map_err(|what| format!("`{}`: {what}", shown(name)))?;
+    let Value::Text(reference) = reference else {
+        return Err(format!("`{}` is not a text: use the reference of an image", shown(name)));
+    };
+    image_reference::check(reference).map_err(|what| format!("{}: {what}", shown(reference)))?;
+    settings.images.insert(name.to_owned(), reference.clone());
+    Ok(())
+}
+
 /// Where the hub is published.
 const HUB_PORTS: &str = "hub.ports";
+const RUNTIME_VERSION: &str = "runtime.version";
+const RUNTIME_ENGINE: &str = "runtime.engine";
+const REPOSITORY: &str = "runtime.repository";
 
 const LABEL: &str = "1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
@@ -33,8 +61,21 @@ pub struct Field {
 /// How a value gets into the settings and out of them. What is not allowed is not set, and `false` given back.
 #[derive(Debug)]
 enum Access {
-    Text { default: &'static str, get: fn(&Settings) -> String, set: fn(&mut Settings, &str) -> bool },
-    Number { default: u64, get: fn(&Settings) -> u64, set: fn(&mut Settings, u64) -> bool },
+    Text {
+        default: &'static str,
+        get: fn(&Settings) -> String,
+        set: fn(&mut Settings, &str) -> bool,
+    },
+    Number {
+        default: u64,
+        get: fn(&Settings) -> u64,
+        set: fn(&mut Settings, u64) -> bool,
+    },
+    /// Of texts; none unless it is set.
+    List {
+        get: fn(&Settings) -> Vec<String>,
+        set: fn(&mut Settings, &[String]) -> bool,
+    },
 }
 
 /// A value, of the types that settings have.
@@ -45,6 +86,19 @@ pub enum Value {
     Text(String),
     /// A whole number.
     Number(u64),
+    /// Several texts.
+    List(Vec<String>),
+}
+
+/// The types of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A whole number.
+    Number,
+    /// Several texts.
+    List,
 }
 
 /// As it is written in the file.
@@ -53,6 +107,7 @@ impl fmt::Display for Value {
         match self {
             Self::Text(text) => write!(f, "{}", toml::Value::from(text.as_str())),
             Self::Number(number) => write!(f, "{number}"),
+            Self::List(texts) => write!(f, "{}", toml::Value::from(texts.clone())),
         }
     }
 }
@@ -60,7 +115,7 @@ impl fmt::Display for Value {
 /// Why a value was not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// A text was given for a number, or the other way round.
+    /// A text was given for a number, for example.
     Type,
     /// It is not one of those that are allowed.
     Value,
@@ -75,6 +130,7 @@ impl Field {
         let is_set = match (&self.access, value) {
             (Access::Text { set, .. }, Value::Text(text)) => set(settings, text),
             (Access::Number { set, .. }, Value::Number(number)) => set(settings, *number),
+            (Access::List { set, .. }, Value::List(texts)) => set(settings, texts),
             _ => return Err(Refusal::Type),
         };
         if is_set { Ok(()) } else { Err(Refusal::Value) }
@@ -86,6 +142,7 @@ impl Field {
         match &self.access {
             Access::Text { get, .. } => Value::Text(get(settings)),
             Access::Number { get, .. } => Value::Number(get(settings)),
+            Access::List { get, .. } => Value::List(get(settings)),
         }
     }
 
@@ -95,6 +152,7 @@ impl Field {
         match &self.access {
             Access::Text { default, .. } => Value::Text((*default).to_owned()),
             Access::Number { default, .. } => Value::Number(*default),
+            Access::List { .. } => Value::List(Vec::new()),
         }
     }
 
@@ -104,10 +162,14 @@ impl Field {
         debug_assert_eq!(result, Ok(()), "{}", self.name);
     }
 
-    /// Whether it is a number, and not a text.
+    /// The type of its values.
     #[must_use]
-    pub fn is_number(&self) -> bool {
-        matches!(self.access, Access::Number { .. })
+    pub fn kind(&self) -> Kind {
+        match self.access {
+            Access::Text { .. } => Kind::Text,
+            Access::Number { .. } => Kind::Number,
+            Access::List { .. } => Kind::List,
+        }
     }
 
     /// Section and key.
@@ -118,19 +180,14 @@ impl Field {
 }
 
 /// All of them, in the order in which they are shown.
-pub static FIELDS: [Field; 12] = [
+pub static FIELDS: [Field; 19] = [
     Field {
         name: ENGINE,
         allowed: "\"auto\", \"docker\" or \"podman\"",
         access: Access::Text {
             default: "auto",
-            get: |settings| {
-                let name = settings.engine.choice.to_possible_value();
-                name.map(|name| name.get_name().to_owned()).unwrap_or_default()
-            },
-            set: |settings, text| {
-                Choice::from_str(text, false).map(|choice| settings.engine.choice = choice).is_ok()
-            },
+            get: |settings| word(&settings.engine.choice),
+            set: |settings, text| choose(&mut settings.engine.choice, text),
         },
     },
     Field {
@@ -166,6 +223,15 @@ pub static FIELDS: [Field; 12] = [
         },
     },
     Field {
+        name: HUB,
+        allowed: "\"local\" or \"azure\"",
+        access: Access::Text {
+            default: "local",
+            get: |settings| word(&settings.hub.kind),
+            set: |settings, text| choose(&mut settings.hub.kind, text),
+        },
+    },
+    Field {
         name: "hub.host-name",
         allowed: "a DNS name in lower case, not an address and not `localhost`",
         access: Access::Text {
@@ -179,17 +245,69 @@ pub static FIELDS: [Field; 12] = [
         allowed: "\"free\" or \"standard\"",
         access: Access::Text {
             default: "free",
-            get: |settings| match settings.hub.ports {
-                HubPorts::Free => "free".to_owned(),
-                HubPorts::Standard => "standard".to_owned(),
-            },
+            get: |settings| word(&settings.hub.ports),
+            set: |settings, text| choose(&mut settings.hub.ports, text),
+        },
+    },
+    Field {
+        name: RUNTIME,
+        allowed: "\"simulated\" or \"azure\"",
+        access: Access::Text {
+            default: "simulated",
+            get: |settings| word(&settings.runtime.kind),
+            set: |settings, text| choose(&mut settings.runtime.kind, text),
+        },
+    },
+    Field {
+        name: RUNTIME_VERSION,
+        allowed: "1.4 or later, such as \"1.6\" for the last one of that line, or \"1.6.0\"",
+        access: Access::Text {
+            default: "1.6",
+            get: |settings| settings.runtime.version.clone(),
+            set: |settings, text| put(&mut settings.runtime.version, text, is_runtime_version(text)),
+        },
+    },
+    Field {
+        name: RUNTIME_ENGINE,
+        allowed: "\"docker.io\" or \"moby-engine\"",
+        access: Access::Text {
+            default: "docker.io",
+            get: |settings| settings.runtime.engine.clone(),
             set: |settings, text| {
-                let ports = match text {
-                    "free" => Some(HubPorts::Free),
-                    "standard" => Some(HubPorts::Standard),
-                    _ => None,
-                };
-                ports.map(|ports| settings.hub.ports = ports).is_some()
+                put(&mut settings.runtime.engine, text, ["docker.io", "moby-engine"].contains(&text))
+            },
+        },
+    },
+    Field {
+        name: PACKAGES,
+        allowed: "the path of a folder with .deb files, absolute or relative to the workspace; or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.runtime.packages.clone(),
+            set: |settings, text| put(&mut settings.runtime.packages, text, text.is_empty() || is_path(text)),
+        },
+    },
+    Field {
+        name: REPOSITORY,
+        allowed: "the URL of a package repository, without a login",
+        access: Access::Text {
+            default: "https://packages.microsoft.com/debian/12/prod",
+            get: |settings| settings.runtime.repository.clone(),
+            set: |settings, text| put(&mut settings.runtime.repository, text, is_repository(text)),
+        },
+    },
+    Field {
+        name: PRELOAD,
+        allowed: "a list of references of images with tags",
+        access: Access::List {
+            get: |settings| settings.runtime.preload.clone(),
+            set: |settings, texts| {
+                let is_tag = |text: &String| image_reference::check(text).is_ok() && !text.contains('@');
+                let are_allowed = texts.iter().all(is_tag);
+                if are_allowed {
+                    texts.clone_into(&mut settings.runtime.preload);
+                }
+                are_allowed
             },
         },
     },
@@ -255,6 +373,11 @@ pub static FIELDS: [Field; 12] = [
     },
 ];
 
+/// Takes the choice over that has this name, if there is one.
+fn choose<T: ValueEnum>(slot: &mut T, text: &str) -> bool {
+    T::from_str(text, false).map(|choice| *slot = choice).is_ok()
+}
+
 /// Takes the text over if it is allowed.
 fn put(slot: &mut String, text: &str, is_allowed: bool) -> bool {
     if is_allowed {
@@ -286,6 +409,23 @@ fn is_device_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:.%_*?!(),=@$'".contains(&byte))
 }
 
+/// Two or three numbers, from 1.4 on: before, the configuration was another one.
+fn is_runtime_version(text: &str) -> bool {
+    let numbers: Option<Vec<u16>> = text
+        .split('.')
+        .map(|part| part.parse().ok().filter(|number: &u16| number.to_string() == part))
+        .collect();
+    numbers.is_some_and(|numbers| (2..=3).contains(&numbers.len()) && numbers[0] == 1 && numbers[1] >= 4)
+}
+
+/// A login in the URL would stand in the image.
+fn is_repository(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"@\"'\\`$[]".contains(&byte))
+    })
+}
+
 /// Whether the file is there is seen when it is read.
 fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains('\0')
@@ -312,7 +452,16 @@ mod tests {
             let (other, wrong) = match field.name {
                 ENGINE => (Value::Text("podman".into()), Value::Text("Podman".into())),
                 HUB_PORTS => (Value::Text("standard".into()), Value::Text("8883".into())),
-                _ if field.is_number() => (Value::Number(7), Value::Number(0)),
+                HUB | RUNTIME => (Value::Text("azure".into()), Value::Text("aws".into())),
+                RUNTIME_VERSION => (Value::Text("1.5.21".into()), Value::Text("1.2".into())),
+                RUNTIME_ENGINE => (Value::Text("moby-engine".into()), Value::Text("podman".into())),
+                REPOSITORY => (
+                    Value::Text("http://repo.test/debian".into()),
+                    Value::Text("https://u:p@repo.test".into()),
+                ),
+                PRELOAD => (Value::List(vec!["a:1".into()]), Value::List(vec!["a@sha256:1".into()])),
+                PACKAGES => (Value::Text("debs".into()), Value::Text("\0".into())),
+                _ if field.kind() == Kind::Number => (Value::Number(7), Value::Number(0)),
                 _ => (Value::Text("other".into()), Value::Text(String::new())),
             };
             assert_eq!(field.set(&mut settings, &other), Ok(()), "{}", field.name);
@@ -325,6 +474,16 @@ mod tests {
     fn a_device_id_that_would_break_a_topic_or_a_connection_string_is_refused() {
         assert!(is_device_id("Line-1:press.2"));
         assert!(["a;b", "a#", "+", "", "a b", "ä"].iter().all(|id| !is_device_id(id)));
+    }
+
+    #[test]
+    fn a_version_has_two_or_three_numbers() {
+        assert!(["1.4", "1.6", "1.5.21", "1.10"].iter().all(|text| is_runtime_version(text)));
+        assert!(
+            ["", "1", "2.0", "1.3", "1.6.", "1.06", "1.6.0.1", "1.6-1", "1.x"]
+                .iter()
+                .all(|text| !is_runtime_version(text))
+        );
     }
 
     #[test]

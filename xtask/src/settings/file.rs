@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fields::{FIELDS, Field, Refusal, Value};
+use super::fields::{FIELDS, IMAGES, Kind, Refusal, Value, set_image};
 use super::{Origin, Resolved};
 use crate::problems::{Collector, Position, Problem, did_you_mean, shown, shown_value_of};
 
@@ -70,14 +70,18 @@ impl Reader<'_> {
             return;
         }
         let name = format!("{section}.{}", key.get_ref().as_ref());
+        if section == IMAGES {
+            return self.image(&name, key, value);
+        }
         let Some(field) = FIELDS.iter().find(|field| field.name == name) else {
             return self.unknown(&name, key.get_ref().as_ref(), key.span(), &value.span());
         };
-        match typed(field, value.get_ref()).and_then(|value| field.set(&mut self.resolved.settings, &value)) {
+        match typed(field.kind(), value.get_ref())
+            .and_then(|value| field.set(&mut self.resolved.settings, &value))
+        {
             Ok(()) => {
-                let line = Position::of(self.text, key.span().start).line;
-                let origin = Origin::File { file: self.name.to_owned(), line };
-                self.resolved.origins.0.insert(field.name, origin);
+                let origin = self.origin(&key.span());
+                self.resolved.origins.0.insert(name, origin);
             }
             Err(refusal) => {
                 let written = shown(self.written(&value.span()));
@@ -90,6 +94,23 @@ impl Reader<'_> {
                 self.problems.at(value.span().start, what);
             }
         }
+    }
+
+    /// An entry of the section in which the keys are the user's.
+    fn image(&mut self, name: &str, key: &Spanned<impl AsRef<str>>, value: &Spanned<DeValue<'_>>) {
+        let reference = typed(Kind::Text, value.get_ref()).unwrap_or(Value::Number(0));
+        match set_image(&mut self.resolved.settings, key.get_ref().as_ref(), &reference) {
+            Ok(()) => {
+                let origin = self.origin(&key.span());
+                self.resolved.origins.0.insert(name.to_owned(), origin);
+            }
+            Err(what) => self.problems.at(key.span().start, format!("[{IMAGES}] {what}")),
+        }
+    }
+
+    fn origin(&self, at: &Range<usize>) -> Origin {
+        let line = Position::of(self.text, at.start).line;
+        Origin::File { file: self.name.to_owned(), line }
     }
 
     /// A key that is nowhere, or is in another section.
@@ -118,19 +139,25 @@ impl Reader<'_> {
 /// The names of the sections, some of them several times.
 fn sections() -> impl Iterator<Item = &'static str> {
     let mut last = "";
-    FIELDS.iter().filter_map(move |field| {
+    let of_fields = FIELDS.iter().filter_map(move |field| {
         let (section, _) = field.section_and_key();
         let is_new = section != last;
         last = section;
         is_new.then_some(section)
-    })
+    });
+    of_fields.chain([IMAGES])
 }
 
-/// The value, if it has the type of the field.
-fn typed(field: &Field, value: &DeValue<'_>) -> Result<Value, Refusal> {
+/// The value, if it has the type that is wanted.
+fn typed(kind: Kind, value: &DeValue<'_>) -> Result<Value, Refusal> {
+    let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned).ok_or(Refusal::Type);
     match value {
-        DeValue::String(text) => Ok(Value::Text(text.clone().into_owned())),
-        DeValue::Integer(number) if field.is_number() => {
+        DeValue::String(text) if kind == Kind::Text => Ok(Value::Text(text.clone().into_owned())),
+        DeValue::Array(items) if kind == Kind::List => {
+            let texts = items.iter().map(|item| text(item.get_ref()));
+            texts.collect::<Result<_, _>>().map(Value::List)
+        }
+        DeValue::Integer(number) if kind == Kind::Number => {
             // What does not fit is a number all the same, and one that is not allowed.
             u64::from_str_radix(number.as_str(), number.radix())
                 .map(Value::Number)
@@ -207,6 +234,28 @@ mod tests {
         for (problem, beginning) in problems.iter().zip(beginnings) {
             assert!(problem.starts_with(beginning), "{problem} / {beginning}");
         }
+    }
+
+    #[test]
+    fn the_names_of_images_are_the_users() {
+        let text = "[images]\n\"mcr.test/agent:1.6\" = \"factory.test:5000/agent:1\"\nsensor = 1\n\"a b\" = \"x\"\nc = \"D\"\n";
+        let (resolved, problems) = parse("k.toml", text);
+        assert_eq!(
+            resolved.settings.images.into_iter().collect::<Vec<_>>(),
+            [("mcr.test/agent:1.6".to_owned(), "factory.test:5000/agent:1".to_owned())]
+        );
+        let origin = Origin::File { file: "k.toml".into(), line: 2 };
+        assert_eq!(resolved.origins.of("images.mcr.test/agent:1.6"), &origin);
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].starts_with("k.toml:3:1: [images] `sensor` is not a text"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_list_is_a_list_of_texts() {
+        let list = |text: &str| parse("k.toml", &format!("[runtime]\npreload = {text}\n"));
+        assert_eq!(list("[\"a:1\", \"b:2\"]").0.settings.runtime.preload, ["a:1", "b:2"]);
+        assert!(["[1]", "\"a:1\"", "[\"A:1\"]"].iter().all(|text| list(text).1.len() == 1));
     }
 
     #[test]

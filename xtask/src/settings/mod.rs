@@ -10,7 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use self::fields::{FIELDS, Value};
+use crate::cli::Global;
 use crate::engine;
+use crate::exit::Usage;
+use crate::plan::Shape;
 use crate::problems::{self, Problem};
 use crate::text_file;
 
@@ -23,14 +27,18 @@ pub struct Settings {
     pub cluster: ClusterSettings,
     /// The registry beside it.
     pub registry: RegistrySettings,
-    /// The local hub beside it.
+    /// The hub.
     pub hub: HubSettings,
+    /// The runtime in the edge's image.
+    pub runtime: RuntimeSettings,
     /// The device's identity and configuration.
     pub device: DeviceSettings,
     /// Where the Deployment goes.
     pub deploy: DeploySettings,
     /// What counts as proof.
     pub verify: VerifySettings,
+    /// Which image is pulled in the place of the one that a deployment manifest names.
+    pub images: BTreeMap<String, String>,
 }
 
 /// The container engine.
@@ -56,17 +64,60 @@ pub struct RegistrySettings {
     pub port: u16,
 }
 
-/// The local hub.
+/// Which hub the edge connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Hub {
+    /// KEdge's own, beside the cluster.
+    Local,
+    /// The user's IoT Hub.
+    Azure,
+}
+
+/// Which runtime is in the edge's image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Runtime {
+    /// KEdge's own small daemon.
+    Simulated,
+    /// Microsoft's packages.
+    Azure,
+}
+
+/// The word for a choice, as it is written in the settings, on the command line and in reports.
+#[must_use]
+pub fn word(choice: &impl clap::ValueEnum) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// The runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeSettings {
+    /// Which one.
+    pub kind: Runtime,
+    /// Version of Microsoft's packages, whole or as far as it matters.
+    pub version: String,
+    /// The package of the inner engine.
+    pub engine: String,
+    /// Folder of `.deb` files, relative to the workspace; empty when they come from the repository.
+    pub packages: String,
+    /// URL of Microsoft's package repository.
+    pub repository: String,
+    /// Images of modules that are part of the edge's image.
+    pub preload: Vec<String>,
+}
+
+/// The hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubSettings {
-    /// Its host name on the cluster's network.
+    /// Which one.
+    pub kind: Hub,
+    /// Host name of the local one on the cluster's network.
     pub host_name: String,
     /// Where it is published on the loopback interface.
     pub ports: HubPorts,
 }
 
 /// Where the hub is published on the loopback interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum HubPorts {
     /// At ports that are free, so that nothing is in the way.
     Free,
@@ -127,12 +178,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where each value comes from, by the name of its field. What is not in it is a default.
+/// Where each value comes from, by the name of its setting. What is not in it is a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(BTreeMap<&'static str, Origin>);
+pub struct Origins(BTreeMap<String, Origin>);
 
 impl Origins {
-    /// The origin of the field called `name`.
+    /// The origin of the setting called `name`.
     #[must_use]
     pub fn of(&self, name: &str) -> &Origin {
         self.0.get(name).unwrap_or(&Origin::Default)
@@ -149,13 +200,39 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The engine that was asked for on the command line counts more than that of the file.
-    pub fn override_engine(&mut self, choice: Option<engine::Choice>) {
-        if let Some(choice) = choice {
-            self.settings.engine.choice = choice;
-            self.origins.0.insert(fields::ENGINE, Origin::Flag("--engine"));
+    /// What was asked for on the command line counts more than what stands in the file.
+    ///
+    /// # Errors
+    /// [`Usage`] for a value that is not allowed.
+    pub fn override_by(&mut self, global: &Global) -> Result<(), Usage> {
+        let text = |value: String| Some(Value::Text(value));
+        let overrides = [
+            (fields::ENGINE, "--engine", global.engine.as_ref().map(word).and_then(text)),
+            (fields::HUB, "--hub", global.hub.as_ref().map(word).and_then(text)),
+            (fields::RUNTIME, "--runtime", global.runtime.as_ref().map(word).and_then(text)),
+            // Unlike in the file, a path is here relative to the folder in which the user is.
+            (fields::PACKAGES, "--packages", global.packages.as_deref().map(absolute).and_then(text)),
+            (
+                fields::PRELOAD,
+                "--preload",
+                Some(Value::List(global.preload.clone())).filter(|_| !global.preload.is_empty()),
+            ),
+        ];
+        for (name, flag, value) in overrides {
+            let (Some(value), Some(field)) = (value, FIELDS.iter().find(|field| field.name == name)) else {
+                continue;
+            };
+            if field.set(&mut self.settings, &value).is_err() {
+                return Err(Usage(format!("{flag} {value}: use {}", field.allowed)));
+            }
+            self.origins.0.insert(field.name.to_owned(), Origin::Flag(flag));
         }
+        Ok(())
     }
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// Settings that cannot be used.
@@ -195,6 +272,12 @@ impl Settings {
         Ok(file::parse(name, &text))
     }
 
+    /// What is simulated, which decides what the steps need.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape { hub: self.hub.kind, runtime: self.runtime.kind }
+    }
+
     /// Name of the hub's container.
     #[must_use]
     pub fn hub_container(&self) -> String {
@@ -226,10 +309,19 @@ impl Default for Settings {
             engine: EngineSettings { choice: engine::Choice::Auto },
             cluster: ClusterSettings { name: String::new(), node_image: String::new() },
             registry: RegistrySettings { port: 0 },
-            hub: HubSettings { host_name: String::new(), ports: HubPorts::Free },
+            hub: HubSettings { kind: Hub::Local, host_name: String::new(), ports: HubPorts::Free },
+            runtime: RuntimeSettings {
+                kind: Runtime::Simulated,
+                version: String::new(),
+                engine: String::new(),
+                packages: String::new(),
+                repository: String::new(),
+                preload: Vec::new(),
+            },
             device: DeviceSettings { id: String::new(), deployment: String::new(), config: String::new() },
             deploy: DeploySettings { namespace: String::new() },
             verify: VerifySettings { messages: 0, time_limit: 0 },
+            images: BTreeMap::new(),
         };
         for field in &fields::FIELDS {
             field.set_default(&mut settings);
