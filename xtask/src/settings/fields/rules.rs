@@ -1,0 +1,77 @@
+//! What is allowed as a value.
+
+use std::net::Ipv4Addr;
+
+/// A DNS label of RFC 1123, as Kubernetes wants it.
+pub(super) fn is_label(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// A name that leads to the hub's container from everywhere on the network: in a pod, `localhost` is the pod.
+pub(super) fn is_host_name(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|part| is_label(part, 63))
+        && text != "localhost"
+        && text.parse::<Ipv4Addr>().is_err()
+}
+
+/// The rule of IoT Hub's identity registry, but for `;`, which ends a part of a connection string, and for `+` and
+/// `#`, which are wildcards in MQTT topics.
+pub(super) fn is_device_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:.%_*?!(),=@$'".contains(&byte))
+}
+
+/// Two or three numbers, from 1.4 on: before, the configuration was another one.
+pub(super) fn is_runtime_version(text: &str) -> bool {
+    let numbers: Option<Vec<u16>> = text
+        .split('.')
+        .map(|part| part.parse().ok().filter(|number: &u16| number.to_string() == part))
+        .collect();
+    numbers.is_some_and(|numbers| (2..=3).contains(&numbers.len()) && numbers[0] == 1 && numbers[1] >= 4)
+}
+
+/// A login in the URL would stand in the image.
+pub(super) fn is_repository(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"@\"'\\`$[]".contains(&byte))
+    })
+}
+
+/// Whether the file is there is seen when it is read.
+pub(super) fn is_path(text: &str) -> bool {
+    !text.is_empty() && !text.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_id_that_would_break_a_topic_or_a_connection_string_is_refused() {
+        assert!(is_device_id("Line-1:press.2"));
+        assert!(["a;b", "a#", "+", "", "a b", "ä"].iter().all(|id| !is_device_id(id)));
+    }
+
+    #[test]
+    fn a_version_has_two_or_three_numbers() {
+        assert!(["1.4", "1.6", "1.5.21", "1.10"].iter().all(|text| is_runtime_version(text)));
+        assert!(
+            ["", "1", "2.0", "1.3", "1.6.", "1.06", "1.6.0.1", "1.6-1", "1.x"]
+                .iter()
+                .all(|text| !is_runtime_version(text))
+        );
+    }
+
+    #[test]
+    fn a_host_name_is_a_name() {
+        assert!(is_host_name("hub.kedge.test") && is_host_name("hub"));
+        assert!(
+            ["localhost", "127.0.0.1", "Hub", "hub..test", "hub.", ""].iter().all(|name| !is_host_name(name))
+        );
+    }
+}
