@@ -6,11 +6,16 @@ use kedge_sim::secret::Secret;
 use xtask::cluster::manifests::{self, Object, Values};
 use xtask::cluster::render;
 use xtask::engine::Login;
+use xtask::provisioning::{HUB_CA, SecretFiles};
 
 const SOURCE: &str = include_str!("../manifests/kedgedeployment.yaml");
 
 fn login() -> Login {
     Login { username: "kedge".into(), password: Secret::new("registry-password") }
+}
+
+fn files(config: &str) -> SecretFiles {
+    SecretFiles::new(&Secret::new(config))
 }
 
 fn objects(source: &str) -> anyhow::Result<Vec<Object>> {
@@ -21,8 +26,8 @@ fn objects(source: &str) -> anyhow::Result<Vec<Object>> {
             image: "localhost:5001/kedge/edge@sha256:0123",
             registry: "localhost:5001",
             login: &login(),
-            config: &Secret::new("hostname = \"kedge-edge\"\n# device-key\n"),
-            hub_ca: "-----BEGIN CERTIFICATE-----\n",
+            files: &files("hostname = \"kedge-edge\"\n# device-key\n")
+                .with(HUB_CA, "-----BEGIN CERTIFICATE-----\n"),
         },
     )
 }
@@ -51,14 +56,8 @@ fn for_people_the_secrets_are_left_out() {
 fn a_new_credential_changes_the_pod_template() {
     let annotation = |text: &str| {
         let login = login();
-        let values = Values {
-            namespace: "kedge",
-            image: "i",
-            registry: "r",
-            login: &login,
-            config: &Secret::new(text),
-            hub_ca: "",
-        };
+        let values =
+            Values { namespace: "kedge", image: "i", registry: "r", login: &login, files: &files(text) };
         let objects = manifests::deployment(SOURCE, &values).unwrap();
         let deployment = objects.into_iter().find_map(|object| match object {
             Object::Deployment(deployment) => Some(deployment),

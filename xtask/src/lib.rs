@@ -28,6 +28,7 @@ pub mod preview;
 pub mod problems;
 pub mod process;
 pub mod progress;
+pub mod provisioning;
 pub mod report;
 pub mod room;
 pub mod session;

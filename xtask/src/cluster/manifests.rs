@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::engine::Login;
+use crate::provisioning::SecretFiles;
 
 /// Selects what belongs to KEdge.
 pub const SELECTOR: &str = "app.kubernetes.io/name=kedge";
@@ -25,7 +26,7 @@ pub const SELECTOR: &str = "app.kubernetes.io/name=kedge";
 pub const DEPLOYMENT: &str = "kedge";
 /// The container in the pod.
 pub const CONTAINER: &str = "edge";
-/// The Secret with the device's configuration.
+/// The Secret with the device's configuration and credentials.
 pub const CREDENTIALS: &str = "kedge-credentials";
 /// The pull secret.
 pub const PULL_SECRET: &str = "regcred";
@@ -70,10 +71,8 @@ pub struct Values<'a> {
     pub registry: &'a str,
     /// Login at that registry.
     pub login: &'a Login,
-    /// `/etc/aziot/config.toml`, which holds the device's credential.
-    pub config: &'a Hidden,
-    /// Certificate of the authority that the hub's certificate comes from.
-    pub hub_ca: &'a str,
+    /// The device's configuration and credentials.
+    pub files: &'a SecretFiles,
 }
 
 impl Object {
@@ -124,7 +123,7 @@ impl Object {
 /// When the source is not what the types of Kubernetes allow, or lacks an object that has to be filled in.
 pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
     let mut objects = parse(source)?;
-    let checksum = checksum(values);
+    let checksum = values.files.checksum();
     for object in &mut objects {
         if let Object::Namespace(namespace) = object {
             namespace.metadata.name = Some(values.namespace.to_owned());
@@ -327,10 +326,10 @@ fn lost(
 
 fn fill_secret(secret: &mut Secret, values: &Values<'_>) {
     let data = match secret.metadata.name.as_deref() {
-        Some(CREDENTIALS) => BTreeMap::from([
-            ("config.toml".to_owned(), ByteString(values.config.expose().as_bytes().to_vec())),
-            ("hub-ca.pem".to_owned(), ByteString(values.hub_ca.as_bytes().to_vec())),
-        ]),
+        Some(CREDENTIALS) => {
+            let files = values.files.expose();
+            files.map(|(name, contents)| (name.to_owned(), ByteString(contents.to_vec()))).collect()
+        }
         Some(PULL_SECRET) => return fill_pull_secret(secret, values.registry, values.login),
         _ => return,
     };
@@ -367,11 +366,4 @@ fn fill_deployment(deployment: &mut Deployment, image: &str, checksum: &str) -> 
         .with_context(|| format!("the Deployment has no container `{CONTAINER}`"))?;
     container.image = Some(image.to_owned());
     Ok(())
-}
-
-/// Tells two credentials apart and nothing else about them.
-fn checksum(values: &Values<'_>) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::new().chain_update(values.config.expose()).chain_update(values.hub_ca).finalize();
-    hex::encode(&digest[..8])
 }

@@ -6,21 +6,16 @@ use super::yaml;
 use crate::cluster::manifests::{self, Values};
 use crate::engine::Login;
 use crate::problems::{Collector, Problem};
+use crate::provisioning::SecretFiles;
 
 /// Tells what is wrong with `manifests/kedgedeployment.yaml`.
 pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
     check(file, text, |text| {
         let login = Login { username: String::new(), password: Secret::new("") };
-        let config = Secret::new("");
+        let files = SecretFiles::new(&Secret::new(""));
         // What is filled in does not matter: whether it can be filled in does.
-        let values = Values {
-            namespace: "kedge",
-            image: "kedge",
-            registry: "kedge",
-            login: &login,
-            config: &config,
-            hub_ca: "",
-        };
+        let values =
+            Values { namespace: "kedge", image: "kedge", registry: "kedge", login: &login, files: &files };
         manifests::deployment(text, &values)?;
         anyhow::ensure!(
             manifests::pod_host_name(text).is_some(),

@@ -11,7 +11,6 @@ use kube::{Api, Client};
 
 use crate::cluster::{self, manifests};
 use crate::context::Context;
-use crate::edge_config;
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::place::Place;
@@ -40,7 +39,7 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
     let read = |path: &str| fs_err::read_to_string(context.paths.project.join(path));
     let host = registry::published_host(context);
     let digest = registry::pushed_digest(context, Image::Edge).await?;
-    let connection_string = device::connection_string(context).await?;
+    let files = device::files(context).await?;
     manifests::deployment(
         &read("manifests/kedgedeployment.yaml")?,
         &manifests::Values {
@@ -48,8 +47,7 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
             image: &format!("{host}/{}@{digest}", Image::Edge.repository()),
             registry: &host,
             login: &context.credentials.registry_login(),
-            config: &edge_config::runtime(&read(&context.settings.device.config)?, &connection_string)?,
-            hub_ca: &context.credentials.hub_ca,
+            files: &files,
         },
     )
 }

@@ -11,6 +11,7 @@ use crate::edge_config::{self, SensorImage};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::plan::Condition;
+use crate::provisioning::{HUB_CA, SecretFiles};
 use crate::steps::{hub, registry};
 
 /// Whether the hub knows the device with this deployment.
@@ -61,11 +62,21 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     Ok(Effect::changed(format!("registered `{id}`, deployment applied")))
 }
 
+/// The device's configuration and credentials, as they are delivered to the edge.
+///
+/// # Errors
+/// When the hub does not answer or does not know the device, or the runtime's configuration cannot be used.
+pub async fn files(context: &Context) -> Result<SecretFiles> {
+    let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
+    let config = edge_config::runtime(&source, &connection_string(context).await?)?;
+    Ok(SecretFiles::new(&config).with(HUB_CA, context.credentials.hub_ca.as_str()))
+}
+
 /// The connection string of the device, which is its credential.
 ///
 /// # Errors
 /// When the hub does not answer, or does not know the device.
-pub async fn connection_string(context: &Context) -> Result<Secret> {
+async fn connection_string(context: &Context) -> Result<Secret> {
     let id = &context.settings.device.id;
     let service = hub::service(context).await?;
     let found = service.connection_string(id).await;

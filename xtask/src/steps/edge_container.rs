@@ -119,17 +119,17 @@ async fn wait_until_ready(context: &Context, place: Place, limit: Duration) -> R
 
 async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> {
     let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
-    let config = edge_config::runtime(&source, &device::connection_string(context).await?)?;
-    let file = |name: &str, text: &str| ContainerFile {
+    let files = device::files(context).await?;
+    let file = |(name, contents): (&str, &[u8])| ContainerFile {
         path: format!("{CREDENTIALS}/{name}"),
-        contents: text.into(),
+        contents: contents.to_vec(),
     };
     let name = context.settings.edge_container();
     Ok(ContainerSpec {
         image: context.reference(Image::Edge)?,
         host_name: Some(edge_config::host_name(&source)?),
         network: Some(context.network().to_owned()),
-        files: vec![file("config.toml", config.expose()), file("hub-ca.pem", &context.credentials.hub_ca)],
+        files: files.expose().map(file).collect(),
         volumes: volumes(&name),
         memory: MEMORY.to_vec(),
         terminal: true,
