@@ -325,6 +325,9 @@ fn tail_of(path: &Path, start: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wait::{Observation, wait_for};
+
+    const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn a_failure_tells_purpose_command_status_and_tail() {
@@ -362,14 +365,24 @@ mod tests {
     #[tokio::test]
     async fn what_the_child_has_started_ends_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let pid = folder.path().join("pid");
-        let script = format!("sleep 600 & echo $! > {}; wait", pid.display());
-        let error =
-            Process::new("idle", "sh").args(["-c", &script]).limit(Duration::from_millis(500)).run().await;
-        assert!(matches!(error, Err(ProcessError::TimedOut { .. })), "{error:?}");
-        let pid = fs_err::read_to_string(&pid).unwrap();
-        let line = fs_err::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
-        assert!(!line.starts_with(b"sleep"), "the grandchild goes on");
+        let (file, cancel) = (folder.path().join("pid"), CancellationToken::new());
+        let script = format!("sleep 600 & echo $! > {}; wait", file.display());
+        let child = Process::new("idle", "sh").args(["-c", &script]).cancelled_by(&cancel);
+        let child = tokio::spawn(child.run());
+        let seen = wait_for("the grandchild", LIMIT, || async {
+            let pid = fs_err::read_to_string(&file).unwrap_or_default();
+            if pid.ends_with('\n') { Observation::Ready(pid) } else { Observation::NotYet("no pid".into()) }
+        });
+        let pid = seen.await.unwrap();
+        cancel.cancel();
+        assert!(matches!(child.await.unwrap(), Err(ProcessError::Cancelled { .. })));
+        // The signal has reached it as well; it ends when the kernel lets it run next.
+        let gone = wait_for("the end of the grandchild", LIMIT, || async {
+            let line = fs_err::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+            let lives = line.starts_with(b"sleep");
+            if lives { Observation::NotYet("it goes on".into()) } else { Observation::Ready(()) }
+        });
+        gone.await.unwrap();
     }
 
     #[tokio::test]
