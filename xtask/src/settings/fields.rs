@@ -206,6 +206,12 @@ mod tests {
                 ),
                 PRELOAD => (Value::List(vec!["a:1".into()]), Value::List(vec!["a@sha256:1".into()])),
                 PACKAGES => (Value::Text("debs".into()), Value::Text("\0".into())),
+                "deploy.context" => (Value::Text("aks one".into()), Value::Text("a\nb".into())),
+                "deploy.kubeconfig" => (Value::Text("kubeconfig".into()), Value::Text("\0".into())),
+                "deploy.image" => (Value::Text("r.test/edge".into()), Value::Text("r.test/Edge".into())),
+                "deploy.storage-class" => (Value::Text("managed-csi".into()), Value::Text("A b".into())),
+                _ if field.allowed == QUANTITY => (Value::Text("3Gi".into()), Value::Text("3 GB".into())),
+                "deploy.memory-limit" => (Value::Text("3Gi".into()), Value::Text("0".into())),
                 _ if field.kind() == Kind::Number => (Value::Number(7), Value::Number(0)),
                 _ => (Value::Text("other".into()), Value::Text(String::new())),
             };

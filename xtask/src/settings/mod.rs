@@ -137,10 +137,28 @@ pub struct DeviceSettings {
 }
 
 /// The Deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeploySettings {
+    /// The context of the kubeconfig that names the cluster of somebody else; empty until one is named.
+    pub context: String,
+    /// That kubeconfig, relative to the workspace; empty for the user's usual one.
+    pub kubeconfig: String,
     /// Its namespace.
     pub namespace: String,
+    /// The edge's image in a registry that the cluster pulls from, or its repository there; may be empty.
+    pub image: String,
+    /// The storage class of its volumes; empty for the cluster's default.
+    pub storage_class: String,
+    /// Size of the volume with the runtime's state.
+    pub state_size: String,
+    /// Size of the volume of the inner engine.
+    pub engine_size: String,
+    /// Processor time that is set aside for the pod.
+    pub cpu: String,
+    /// Memory that is set aside for the pod.
+    pub memory: String,
+    /// Memory that the pod may use at most; empty for no limit.
+    pub memory_limit: String,
 }
 
 /// What counts as proof.
@@ -319,7 +337,7 @@ impl Default for Settings {
                 preload: Vec::new(),
             },
             device: DeviceSettings { id: String::new(), deployment: String::new(), config: String::new() },
-            deploy: DeploySettings { namespace: String::new() },
+            deploy: DeploySettings::default(),
             verify: VerifySettings { messages: 0, time_limit: 0 },
             images: BTreeMap::new(),
         };

@@ -18,6 +18,20 @@ pub(super) fn is_host_name(text: &str) -> bool {
         && text.parse::<Ipv4Addr>().is_err()
 }
 
+/// A context may have any name that can be told on one line.
+pub(super) fn is_context(text: &str) -> bool {
+    text.trim() == text && !text.contains(char::is_control)
+}
+
+/// A quantity of Kubernetes that is more than nothing: a number, and a suffix for a power of 2 or of 10.
+pub(super) fn is_quantity(text: &str) -> bool {
+    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = &text[..text.len() - suffix.len()];
+    let is_number = number.starts_with(|c: char| c.is_ascii_digit())
+        && number.parse::<f64>().is_ok_and(|number| number > 0.0);
+    is_number && ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&suffix)
+}
+
 /// The rule of IoT Hub's identity registry, but for `;`, which ends a part of a connection string, and for `+` and
 /// `#`, which are wildcards in MQTT topics.
 pub(super) fn is_device_id(text: &str) -> bool {
@@ -64,6 +78,14 @@ mod tests {
             ["", "1", "2.0", "1.3", "1.6.", "1.06", "1.6.0.1", "1.6-1", "1.x"]
                 .iter()
                 .all(|text| !is_runtime_version(text))
+        );
+    }
+
+    #[test]
+    fn a_quantity_is_a_number_with_a_suffix_of_kubernetes() {
+        assert!(["1", "200m", "1.5Gi", "500M"].iter().all(|text| is_quantity(text)));
+        assert!(
+            ["", "0", "0Gi", "-1", "Gi", "1 Gi", "1gb", "1.2.3", ".5"].iter().all(|text| !is_quantity(text))
         );
     }
 

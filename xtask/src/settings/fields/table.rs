@@ -3,7 +3,9 @@
 use clap::ValueEnum;
 
 use super::super::word;
-use super::rules::{is_device_id, is_host_name, is_label, is_path, is_repository, is_runtime_version};
+use super::rules::{
+    is_context, is_device_id, is_host_name, is_label, is_path, is_quantity, is_repository, is_runtime_version,
+};
 use super::{Access, CLUSTER_NAME, ENGINE, Field, HUB, PACKAGES, PRELOAD, RUNTIME};
 use crate::image_reference;
 
@@ -13,10 +15,12 @@ pub(super) const RUNTIME_VERSION: &str = "runtime.version";
 pub(super) const RUNTIME_ENGINE: &str = "runtime.engine";
 pub(super) const REPOSITORY: &str = "runtime.repository";
 
+pub(super) const QUANTITY: &str = "a quantity of Kubernetes, such as \"2Gi\" or \"200m\"";
+
 const LABEL: &str = "1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
 /// All of them, in the order in which they are shown.
-pub static FIELDS: [Field; 19] = [
+pub static FIELDS: [Field; 28] = [
     Field {
         name: ENGINE,
         allowed: "\"auto\", \"docker\" or \"podman\"",
@@ -175,12 +179,101 @@ pub static FIELDS: [Field; 19] = [
         },
     },
     Field {
+        name: "deploy.context",
+        allowed: "the name of a context of your kubeconfig, or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.deploy.context.clone(),
+            set: |settings, text| put(&mut settings.deploy.context, text, is_context(text)),
+        },
+    },
+    Field {
+        name: "deploy.kubeconfig",
+        allowed: "the path of a kubeconfig, absolute or relative to the workspace; or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.deploy.kubeconfig.clone(),
+            set: |settings, text| {
+                put(&mut settings.deploy.kubeconfig, text, text.is_empty() || is_path(text))
+            },
+        },
+    },
+    Field {
         name: "deploy.namespace",
         allowed: LABEL,
         access: Access::Text {
             default: "kedge",
             get: |settings| settings.deploy.namespace.clone(),
             set: |settings, text| put(&mut settings.deploy.namespace, text, is_label(text, 40)),
+        },
+    },
+    Field {
+        name: "deploy.image",
+        allowed: "the reference of an image, `registry/name@sha256:…`, `registry/name:tag` or `registry/name`; or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.deploy.image.clone(),
+            set: |settings, text| {
+                put(&mut settings.deploy.image, text, text.is_empty() || image_reference::check(text).is_ok())
+            },
+        },
+    },
+    Field {
+        name: "deploy.storage-class",
+        allowed: "the name of a storage class, or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.deploy.storage_class.clone(),
+            set: |settings, text| {
+                put(&mut settings.deploy.storage_class, text, text.is_empty() || is_host_name(text))
+            },
+        },
+    },
+    Field {
+        name: "deploy.state-size",
+        allowed: QUANTITY,
+        access: Access::Text {
+            default: "2Gi",
+            get: |settings| settings.deploy.state_size.clone(),
+            set: |settings, text| put(&mut settings.deploy.state_size, text, is_quantity(text)),
+        },
+    },
+    Field {
+        name: "deploy.engine-size",
+        allowed: QUANTITY,
+        access: Access::Text {
+            default: "8Gi",
+            get: |settings| settings.deploy.engine_size.clone(),
+            set: |settings, text| put(&mut settings.deploy.engine_size, text, is_quantity(text)),
+        },
+    },
+    Field {
+        name: "deploy.cpu",
+        allowed: QUANTITY,
+        access: Access::Text {
+            default: "200m",
+            get: |settings| settings.deploy.cpu.clone(),
+            set: |settings, text| put(&mut settings.deploy.cpu, text, is_quantity(text)),
+        },
+    },
+    Field {
+        name: "deploy.memory",
+        allowed: QUANTITY,
+        access: Access::Text {
+            default: "256Mi",
+            get: |settings| settings.deploy.memory.clone(),
+            set: |settings, text| put(&mut settings.deploy.memory, text, is_quantity(text)),
+        },
+    },
+    Field {
+        name: "deploy.memory-limit",
+        allowed: "a quantity of Kubernetes such as \"2Gi\", or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.deploy.memory_limit.clone(),
+            set: |settings, text| {
+                put(&mut settings.deploy.memory_limit, text, text.is_empty() || is_quantity(text))
+            },
         },
     },
     Field {
