@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use kedge_sim::secret::Secret;
-use xtask::cluster::manifests::{self, Object, Values};
+use xtask::cluster::manifests::{self, Object, Pull, Tailoring, Values};
 use xtask::cluster::render;
 use xtask::engine::Login;
 use xtask::provisioning::{HUB_CA, SecretFiles};
@@ -24,8 +24,8 @@ fn objects(source: &str) -> anyhow::Result<Vec<Object>> {
         &Values {
             namespace: "edge-lab",
             image: "localhost:5001/kedge/edge@sha256:0123",
-            registry: "localhost:5001",
-            login: &login(),
+            pull: Pull::With { registry: "localhost:5001", login: &login() },
+            tailoring: None,
             files: &files("hostname = \"kedge-edge\"\n# device-key\n")
                 .with(HUB_CA, "-----BEGIN CERTIFICATE-----\n"),
         },
@@ -35,6 +35,26 @@ fn objects(source: &str) -> anyhow::Result<Vec<Object>> {
 #[test]
 fn the_deployment_is_rendered_as_it_is_applied() {
     insta::assert_snapshot!(render::documents(&objects(SOURCE).unwrap()).unwrap());
+}
+
+#[test]
+fn for_a_cluster_of_somebody_else_it_is_tailored() {
+    let values = Values {
+        namespace: "edge",
+        image: "factory.example/kedge/edge@sha256:0123",
+        pull: Pull::Without,
+        files: &files("hostname = \"kedge-edge\"\n"),
+        tailoring: Some(Tailoring {
+            storage_class: Some("managed-csi"),
+            state_size: "4Gi",
+            engine_size: "16Gi",
+            cpu: "1",
+            memory: "1Gi",
+            memory_limit: Some("3Gi"),
+        }),
+    };
+    let objects = manifests::deployment(SOURCE, &values).unwrap();
+    insta::assert_snapshot!(render::documents(&objects).unwrap());
 }
 
 #[test]
@@ -56,8 +76,13 @@ fn for_people_the_secrets_are_left_out() {
 fn a_new_credential_changes_the_pod_template() {
     let annotation = |text: &str| {
         let login = login();
-        let values =
-            Values { namespace: "kedge", image: "i", registry: "r", login: &login, files: &files(text) };
+        let values = Values {
+            namespace: "kedge",
+            image: "i",
+            pull: Pull::With { registry: "r", login: &login },
+            files: &files(text),
+            tailoring: None,
+        };
         let objects = manifests::deployment(SOURCE, &values).unwrap();
         let deployment = objects.into_iter().find_map(|object| match object {
             Object::Deployment(deployment) => Some(deployment),

@@ -3,7 +3,7 @@
 use kedge_sim::secret::Secret;
 
 use super::yaml;
-use crate::cluster::manifests::{self, Values};
+use crate::cluster::manifests::{self, Pull, Values};
 use crate::engine::Login;
 use crate::problems::{Collector, Problem};
 use crate::provisioning::SecretFiles;
@@ -14,8 +14,13 @@ pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
         let login = Login { username: String::new(), password: Secret::new("") };
         let files = SecretFiles::new(&Secret::new(""));
         // What is filled in does not matter: whether it can be filled in does.
-        let values =
-            Values { namespace: "kedge", image: "kedge", registry: "kedge", login: &login, files: &files };
+        let values = Values {
+            namespace: "kedge",
+            image: "kedge",
+            pull: Pull::With { registry: "kedge", login: &login },
+            files: &files,
+            tailoring: None,
+        };
         manifests::deployment(text, &values)?;
         anyhow::ensure!(
             manifests::pod_host_name(text).is_some(),

@@ -45,9 +45,9 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
         &manifests::Values {
             namespace: &context.settings.deploy.namespace,
             image: &format!("{host}/{}@{digest}", Image::Edge.repository()),
-            registry: &host,
-            login: &context.credentials.registry_login(),
+            pull: manifests::Pull::With { registry: &host, login: &context.credentials.registry_login() },
             files: &files,
+            tailoring: None,
         },
     )
 }
