@@ -1,6 +1,7 @@
 //! The orchestrator of KEdge: builds the images, makes the cluster, the registry and the hub, deploys, and
 //! proves that telemetry arrives. `ARCHITECTURE.md` is the map.
 
+pub mod arrival;
 pub mod bench;
 pub mod cli;
 pub mod cluster;
@@ -31,6 +32,7 @@ pub mod progress;
 pub mod provisioning;
 pub mod report;
 pub mod room;
+pub mod secret_input;
 pub mod session;
 pub mod settings;
 pub mod soak;

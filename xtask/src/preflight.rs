@@ -62,6 +62,12 @@ pub const PYTHON_SDK: [Tool; 2] = [
     tool("python3", "runs Microsoft's Python SDK", "python3"),
     tool("python3 -c 'import ensurepip'", "installs Microsoft's Python SDK for a test", "python3-venv"),
 ];
+/// What plays an Event Hub.
+pub const QPID: [Tool; 1] = [tool(
+    "/usr/lib/python3/dist-packages/proton/__init__.py",
+    "plays an Event Hub for a test",
+    "python3-qpid-proton",
+)];
 /// What the hub is measured next to.
 pub const LOAD: [Tool; 1] =
     [tool("/usr/sbin/mosquitto", "the MQTT broker that the hub is measured next to", "mosquitto")];

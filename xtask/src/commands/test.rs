@@ -27,7 +27,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         drop(setup.engine(Action::demand(&[Action::Pod])).await?);
-        let more = [&preflight::FUZZING[..], &preflight::PYTHON_SDK].concat();
+        let more = [&preflight::FUZZING[..], &preflight::PYTHON_SDK, &preflight::QPID].concat();
         preflight::ensure_tools(preflight::absent(&more), setup.yes).await?;
     }
     let shell = Shell::new()?;
@@ -39,6 +39,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
         let sdk = ["--package", "kedge-sim", "--test", "sdk"];
         commands.push(cmd!(shell, "{cargo} test --locked {sdk...} -- --include-ignored --nocapture"));
+        let arrival = ["--package", "xtask", "--test", "arrival"];
+        commands.push(cmd!(shell, "{cargo} test --locked {arrival...} -- --include-ignored"));
         commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}"));
     }
     for command in commands {
