@@ -4,6 +4,8 @@
 //! stands for is decided here and by the callers: by its thumbprint, which somebody has registered, or by its
 //! common name and a chain to an authority that somebody has registered.
 
+pub mod files;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -83,6 +85,18 @@ impl From<Thumbprint> for String {
     }
 }
 
+impl Thumbprint {
+    /// The SHA-256 hash of a certificate.
+    fn sha256(der: &[u8]) -> Self {
+        Self(hex(&Sha256::digest(der)))
+    }
+
+    /// The SHA-1 hash of a certificate.
+    fn sha1(der: &[u8]) -> Self {
+        Self(hex(&Sha1::digest(der)))
+    }
+}
+
 impl fmt::Display for Thumbprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -128,19 +142,19 @@ impl ClientCertificate {
     pub fn has(&self, thumbprint: &Thumbprint) -> bool {
         let der = self.chain.first().map(AsRef::as_ref).unwrap_or_default();
         match thumbprint.0.len() {
-            40 => hex(&Sha1::digest(der)) == thumbprint.0,
-            _ => hex(&Sha256::digest(der)) == thumbprint.0,
+            40 => Thumbprint::sha1(der) == *thumbprint,
+            _ => Thumbprint::sha256(der) == *thumbprint,
         }
     }
 
     /// The SHA-256 thumbprint.
     pub fn thumbprint(&self) -> Thumbprint {
-        Thumbprint(hex(&Sha256::digest(self.chain.first().map(AsRef::as_ref).unwrap_or_default())))
+        Thumbprint::sha256(self.chain.first().map(AsRef::as_ref).unwrap_or_default())
     }
 
     /// The SHA-1 thumbprint, which many tools show.
     pub fn thumbprint_sha1(&self) -> Thumbprint {
-        Thumbprint(hex(&Sha1::digest(self.chain.first().map(AsRef::as_ref).unwrap_or_default())))
+        Thumbprint::sha1(self.chain.first().map(AsRef::as_ref).unwrap_or_default())
     }
 
     /// The first and the last moment of its validity.

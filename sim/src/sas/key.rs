@@ -51,6 +51,11 @@ impl SharedAccessKey {
         Secret::new(STANDARD.encode(&self.bytes))
     }
 
+    /// The bytes themselves, as the key service of the runtime reads them from a file.
+    pub fn expose(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// HMAC-SHA256 of `data`: a signature, or the bytes of a derived key.
     pub fn hmac(&self, data: &[u8]) -> [u8; 32] {
         Hmac::clone(&self.mac).chain_update(data).finalize().into_bytes().into()

@@ -2,12 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::{ServiceClient, ServiceError};
+use super::{ServiceClient, ServiceError, device_path};
 use crate::http::{Method, StatusCode};
 use crate::hub::FaultSettings;
 use crate::percent;
 
 impl ServiceClient {
+    /// Makes an edge device that proves itself as its `authentication` says, in the JSON of the hub.
+    pub async fn create_edge_device(&self, device: &str, authentication: &Value) -> Result<(), ServiceError> {
+        let capabilities = json!({ "iotEdge": true });
+        let body =
+            json!({ "deviceId": device, "authentication": authentication, "capabilities": capabilities });
+        self.call(Method::PUT, &device_path(device), None, Some(&body)).await.map(drop)
+    }
+
     /// Writes the enrolment of a device in the provisioning service, in the JSON of that service; gives it with its
     /// keys. One that exists is replaced.
     pub async fn put_enrollment(&self, registration: &str, body: &Value) -> Result<Value, ServiceError> {
