@@ -19,6 +19,7 @@ use crate::place::Place;
 use crate::preflight::Preflight;
 use crate::process::Process;
 use crate::progress::Progress;
+use crate::provisioning::{Kept, Redaction};
 use crate::session::Setup;
 use crate::settings::Settings;
 use crate::verify::Proof;
@@ -53,6 +54,8 @@ pub struct Context {
     pub engine: Arc<Engine>,
     /// The secrets of this deployment.
     pub credentials: Arc<Credentials>,
+    /// The credentials of the device, where a user has given some.
+    pub device: Option<Arc<Kept>>,
     /// What the user sees.
     pub progress: Arc<Progress>,
     /// Ends the run.
@@ -81,6 +84,7 @@ impl Context {
             paths: setup.paths,
             engine: Arc::new(engine),
             credentials: Arc::new(credentials),
+            device: None,
             progress: Arc::new(Progress::default()),
             cancel: setup.cancel,
             run_folder,
@@ -149,6 +153,19 @@ impl Context {
             }
         })
         .await
+    }
+
+    /// The id of the edge device in the hub.
+    #[must_use]
+    pub fn device_id(&self) -> &str {
+        self.device.as_ref().map_or(&self.settings.device.id, |kept| kept.provisioning.device_id())
+    }
+
+    /// The same text without any secret of the deployment or of the device.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        let text = self.credentials.redact(text);
+        self.device.as_ref().map_or_else(|| text.clone(), |kept| Redaction::of(kept).apply(&text))
     }
 
     /// What the run has found out.

@@ -2,7 +2,6 @@
 //! for the modules. Pure functions that fill in what is known only at run time.
 
 use anyhow::{Context, Result, bail};
-use kedge_sim::secret::Secret;
 use kedge_sim::twin_limits::MAX_STRING_BYTES;
 use serde_json::{Map, Value, json};
 
@@ -11,24 +10,6 @@ use crate::images::Image;
 
 /// The module whose telemetry proves a run.
 pub const SENSOR_MODULE: &str = "tempSensor";
-
-/// Adds the credential to the runtime's configuration.
-///
-/// # Errors
-/// When the source is not TOML, or brings a credential of its own.
-pub fn runtime(source: &str, connection_string: &Secret) -> Result<Secret> {
-    let mut config: toml::Table = source.parse().context("`config/config.toml` is not TOML")?;
-    if config.contains_key("provisioning") {
-        bail!(
-            "`config/config.toml` has a [provisioning] table; KEdge makes it, so that no credential is in the project"
-        );
-    }
-    let mut provisioning = toml::Table::new();
-    provisioning.insert("source".into(), "manual".into());
-    provisioning.insert("connection_string".into(), connection_string.expose().into());
-    config.insert("provisioning".into(), provisioning.into());
-    Ok(Secret::new(toml::to_string(&config).context("failed to write the runtime's configuration")?))
-}
 
 /// The host name of the edge, under which modules reach its gateway.
 ///
@@ -118,6 +99,7 @@ fn create_options_as_text(module: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kedge_sim::secret::Secret;
     use std::path::Path;
 
     fn project_file(name: &str) -> String {
@@ -130,26 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn the_credential_is_added_and_not_shown() {
-        let secret = Secret::new("HostName=h;DeviceId=d;SharedAccessKey=a2V5");
-        let config = runtime(&project_file("config/config.toml"), &secret).unwrap();
-        let table: toml::Table = config.expose().parse().unwrap();
-        assert_eq!(table["provisioning"]["connection_string"].as_str(), Some(secret.expose()));
-        assert_eq!(table["hostname"].as_str(), Some("kedge-edge"));
-        assert!(!format!("{config:?}").contains("a2V5"));
-    }
-
-    #[test]
     fn the_host_name_is_that_of_the_pod() {
         let name = host_name(&project_file("config/config.toml")).unwrap();
         assert!(project_file("manifests/kedgedeployment.yaml").contains(&format!("hostname: {name}\n")));
         assert!(host_name("[agent]\n").unwrap_err().to_string().contains("no `hostname`"));
-    }
-
-    #[test]
-    fn a_credential_in_the_project_is_refused() {
-        let error = runtime("[provisioning]\nsource = \"manual\"\n", &Secret::new("x")).unwrap_err();
-        assert!(error.to_string().contains("no credential is in the project"), "{error}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub async fn keep(context: &Context) {
 
 fn write(context: &Context, part: &str, log: Result<String>) {
     let path = context.run_folder.join(format!("{part}.container.log"));
-    let kept = log.and_then(|text| Ok(fs_err::write(&path, context.credentials.redact(&text))?));
+    let kept = log.and_then(|text| Ok(fs_err::write(&path, context.redact(&text))?));
     match kept {
         Ok(()) => context.progress.say(&format!("kept: {}", path.display())),
         Err(error) => context.progress.say(&format!("the log of the {part} could not be kept: {error:#}")),

@@ -7,6 +7,7 @@ use crate::execute::Interrupted;
 use crate::paths::NoHome;
 use crate::plan::Obstructed;
 use crate::preflight::Missing;
+use crate::provisioning::{Unfit, UnusableCredentials};
 use crate::room::NoRoom;
 use crate::settings::SettingsError;
 use crate::sources::SourcesError;
@@ -73,7 +74,11 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
     let known = error.chain().find_map(|cause| {
         if cause.is::<Usage>() {
             Some(USAGE)
-        } else if cause.is::<SettingsError>() || cause.is::<SourcesError>() {
+        } else if cause.is::<SettingsError>()
+            || cause.is::<SourcesError>()
+            || cause.is::<UnusableCredentials>()
+            || cause.is::<Unfit>()
+        {
             Some(SETTINGS)
         } else if cause.is::<Missing>()
             || cause.is::<NoEngine>()
@@ -104,10 +109,12 @@ mod tests {
     #[test]
     fn the_code_is_that_of_the_cause() {
         let unproved = Unproved { layer: "pod".into(), detail: "none".into() };
-        let cases: [(Error, u8); 13] = [
+        let cases: [(Error, u8); 15] = [
             (anyhow!("no space left"), FAILURE),
             (std::io::Error::from(ErrorKind::NotFound).into(), FAILURE),
             (Usage("these flags contradict each other".into()).into(), USAGE),
+            (UnusableCredentials { problems: Vec::new() }.into(), SETTINGS),
+            (Unfit::Missing.into(), SETTINGS),
             (Missing::new(Vec::new()).into(), MACHINE),
             (NoRoom { folders: vec!["`/` has 1 MB free".into()] }.into(), MACHINE),
             (std::io::Error::from(ErrorKind::StorageFull).into(), MACHINE),

@@ -3,6 +3,8 @@
 //! Nothing is installed, made or written, but for the settings files of an engine that is asked, and for a container that
 //! only exits, where nothing else can tell whether the engine runs privileged ones.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 
 use crate::context::Context;
@@ -33,6 +35,7 @@ impl Preview {
     /// When the settings or sources cannot be used, or no engine can do the work.
     pub async fn of(setup: Setup, goals: &[Action]) -> Result<Self> {
         sources::check(&setup.paths, &setup.settings)?;
+        let device = setup.device(goals)?;
         let engine = match setup.connector().choose(Action::demand(goals)).await {
             Ok(engine) => engine,
             Err(none) => {
@@ -47,7 +50,8 @@ impl Preview {
         setup.refuse_two_engines(&engine).await?;
         let install = preflight::missing(installed_here(&engine));
         let credentials = Credentials::load_or_make(&setup.paths.state, &setup.settings.hub.host_name)?;
-        let context = Context::new(setup, engine, credentials, None);
+        let mut context = Context::new(setup, engine, credentials, None);
+        context.device = device.map(Arc::new);
         let plan = Plan::new(goals, context.settings.shape(), &observe(&context, goals).await);
         let refusal = room::check(&context, &plan).await.err();
         Ok(Self { install, plan, refusal })

@@ -19,6 +19,7 @@ use crate::paths::{self, Paths, private_folder};
 use crate::place::Place;
 use crate::plan::{Action, Plan};
 use crate::preview::Preview;
+use crate::provisioning::{self, Kept};
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
 use crate::settings::{Origins, Resolved, Settings, word};
@@ -108,11 +109,13 @@ impl Setup {
     /// As [`Setup::engine`], when another engine holds a part of the deployment, or when a folder cannot be made.
     pub async fn open(self, goals: &[Action]) -> Result<Arc<Context>> {
         sources::check(&self.paths, &self.settings)?;
+        let device = self.device(goals)?;
         let lock = self.lock()?;
         let (engine, preflight) = self.engine(Action::demand(goals)).await?;
         self.refuse_two_engines(&engine).await?;
         let credentials = Credentials::load_or_make(&self.paths.state, &self.settings.hub.host_name)?;
         let mut context = Context::new(self, engine, credentials, Some(lock));
+        context.device = device.map(Arc::new);
         context.preflight = Some(preflight);
         context.findings().place = Action::place(goals);
         Ok(Arc::new(context))
@@ -127,7 +130,23 @@ impl Setup {
             Credentials::load(&self.paths.state)?.context("nothing is up; run `cargo xtask up` first")?;
         let mut engines = self.holders().await?.into_iter();
         let (engine, _) = engines.next().context("there is no container engine here")?;
-        Ok(Arc::new(Context::new(self, engine, credentials, None)))
+        let device = provisioning::kept(&self.paths)?.and_then(|checked| checked.kept);
+        let mut context = Context::new(self, engine, credentials, None);
+        context.device = device.map(Arc::new);
+        Ok(Arc::new(context))
+    }
+
+    /// The kept credentials of the device. Those that the edge would have to use for `goals` must be good for that.
+    ///
+    /// # Errors
+    /// As [`provisioning::wanted`].
+    pub fn device(&self, goals: &[Action]) -> Result<Option<Kept>> {
+        let is_edge = |action: &Action| matches!(action, Action::Deploy | Action::EdgeContainer(_));
+        if Action::leading_to(goals, self.settings.shape()).iter().any(is_edge) {
+            provisioning::wanted(&self.paths, &self.settings)
+        } else {
+            Ok(provisioning::kept(&self.paths)?.and_then(|checked| checked.kept))
+        }
     }
 }
 
@@ -223,7 +242,7 @@ pub fn write_report(
         layers: findings.proof.layers,
         messages: findings.proof.messages,
     };
-    match report.write(&context.run_folder, |text| context.credentials.redact(text)) {
+    match report.write(&context.run_folder, |text| context.redact(text)) {
         Ok(path) => {
             let path = path.strip_prefix(&context.paths.project).unwrap_or(&path);
             context.progress.say(&format!("report: {}", path.display()));

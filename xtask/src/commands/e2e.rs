@@ -108,7 +108,7 @@ async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> 
 
 /// What was proved, in one sentence that does not claim more than it was.
 fn proved(context: &Context, place: Place) -> String {
-    let (count, device) = (context.findings().proof.messages.len(), &context.settings.device.id);
+    let (count, device) = (context.findings().proof.messages.len(), context.device_id());
     let hub = &context.settings.hub.host_name;
     format!(
         "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}; local hub, simulated runtime)"

@@ -272,7 +272,7 @@ impl Soak {
 /// Reads the producer's messages for as long as the soak takes; a hub that is away is tried again.
 async fn read(context: Arc<Context>, arrivals: Arc<Mutex<Vec<Arrival>>>) {
     let filter = TelemetryFilter {
-        device_id: Some(context.settings.device.id.clone()),
+        device_id: Some(context.device_id().to_owned()),
         module_id: Some(PRODUCER.to_owned()),
     };
     let mut after = 0;

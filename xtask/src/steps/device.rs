@@ -2,16 +2,17 @@
 
 use anyhow::{Context as _, Result};
 use hyper::StatusCode;
-use kedge_sim::secret::Secret;
-use kedge_sim::service::ServiceClient;
-use serde_json::Value;
+use jiff::Timestamp;
+use kedge_sim::service::{ServiceClient, ServiceError};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::edge_config::{self, SensorImage};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::plan::Condition;
-use crate::provisioning::{HUB_CA, SecretFiles};
+use crate::provisioning::{self, Draft, Given, HUB_CA, Kept, Provisioning, SecretFiles};
+use crate::settings::Hub;
 use crate::steps::{hub, registry};
 
 /// Whether the hub knows the device with this deployment.
@@ -19,7 +20,7 @@ use crate::steps::{hub, registry};
 /// # Errors
 /// When the hub or the registry does not answer, or the deployment manifest cannot be used.
 pub async fn observe(context: &Context) -> Result<Condition> {
-    let id = &context.settings.device.id;
+    let id = context.device_id();
     let service = hub::service(context).await?;
     if service.connection_string(id).await?.is_none() {
         return Ok(Condition::Differs(format!("the hub does not know `{id}`")));
@@ -45,13 +46,10 @@ async fn manifest(context: &Context) -> Result<Value> {
 /// # Errors
 /// When the hub refuses, or the deployment manifest cannot be used.
 pub async fn ensure(context: &Context) -> Result<Effect> {
-    let id = &context.settings.device.id;
+    let id = context.device_id();
     let manifest = manifest(context).await?;
     let service = hub::service(context).await?;
-    service
-        .register_edge_device(id)
-        .await
-        .with_context(|| format!("failed to register the device `{id}`"))?;
+    register(context, &service).await.with_context(|| format!("failed to register the device `{id}`"))?;
     if is_current(&service, id, &manifest).await? {
         return Ok(Effect::unchanged(format!("`{id}`, with this deployment")));
     }
@@ -65,24 +63,63 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
 /// The device's configuration and credentials, as they are delivered to the edge.
 ///
 /// # Errors
-/// When the hub does not answer or does not know the device, or the runtime's configuration cannot be used.
+/// When the kept credentials are not those that are needed, the local hub does not answer or does not know the device,
+/// or the runtime's configuration cannot be used.
 pub async fn files(context: &Context) -> Result<SecretFiles> {
-    let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
-    let config = edge_config::runtime(&source, &connection_string(context).await?)?;
-    Ok(SecretFiles::new(&config).with(HUB_CA, context.credentials.hub_ca.as_str()))
+    provisioning::fit(context.device.as_deref(), &context.settings)?;
+    let config = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
+    let files = match &context.device {
+        Some(kept) => kept.files(&config)?,
+        None => registered(context).await?.files(&config)?,
+    };
+    Ok(match context.settings.hub.kind {
+        Hub::Local => files.with(HUB_CA, context.credentials.hub_ca.as_str()),
+        Hub::Azure => files,
+    })
 }
 
-/// The connection string of the device, which is its credential.
-///
-/// # Errors
-/// When the hub does not answer, or does not know the device.
-async fn connection_string(context: &Context) -> Result<Secret> {
-    let id = &context.settings.device.id;
+/// The credentials that the local hub has made for the device.
+async fn registered(context: &Context) -> Result<Kept> {
+    let id = context.device_id();
     let service = hub::service(context).await?;
     let found = service.connection_string(id).await;
-    found
+    let text = found
         .with_context(|| format!("failed to read the credential of the device `{id}`"))?
-        .with_context(|| format!("the hub does not know the device `{id}`; run `cargo xtask up`"))
+        .with_context(|| format!("the hub does not know the device `{id}`; run `cargo xtask up`"))?;
+    let given = Given::new("the hub's connection string", text.expose());
+    Ok(Draft::ConnectionString(given).check(None, Timestamp::now()).usable()?)
+}
+
+/// Makes sure that the local hub knows the device. One that is new gets the kept credentials; one that is there keeps its
+/// own, since somebody may want to see them refused. What the provisioning service is to take has to be enrolled there.
+async fn register(context: &Context, service: &ServiceClient) -> Result<(), ServiceError> {
+    let id = context.device_id();
+    let authentication = context.device.as_ref().and_then(|kept| authentication(&kept.provisioning));
+    match authentication {
+        Some(authentication) if service.connection_string(id).await?.is_none() => {
+            service.create_edge_device(id, &authentication).await
+        }
+        _ => service.register_edge_device(id).await.map(drop),
+    }
+}
+
+/// How a device proves itself, in the words of the hub; `None` where the provisioning service tells the hub.
+fn authentication(provisioning: &Provisioning) -> Option<Value> {
+    match provisioning {
+        Provisioning::ConnectionString { key, .. } | Provisioning::ManualSas { key, .. } => {
+            let key = key.to_base64();
+            let keys = json!({ "primaryKey": key.expose(), "secondaryKey": key.expose() });
+            Some(json!({ "type": "sas", "symmetricKey": keys }))
+        }
+        Provisioning::ManualX509 { identity, .. } => {
+            let thumbprint = identity.certificate.thumbprint().to_string();
+            let thumbprints = json!({ "primaryThumbprint": thumbprint, "secondaryThumbprint": thumbprint });
+            Some(json!({ "type": "selfSigned", "x509Thumbprint": thumbprints }))
+        }
+        Provisioning::DpsSymmetricKey { .. } | Provisioning::DpsX509 { .. } | Provisioning::DpsTpm { .. } => {
+            None
+        }
+    }
 }
 
 /// Whether the twins of all modules with desired properties hold this deployment already.
@@ -125,7 +162,6 @@ fn without_nulls(value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_twin_is_compared_without_what_the_hub_adds_and_what_it_drops() {

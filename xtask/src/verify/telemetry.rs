@@ -142,7 +142,7 @@ fn examine(message: &TelemetryMessage) -> Result<Evidence> {
 pub(super) async fn collect(context: &Context, place: Place, limit: Duration) -> Result<Vec<Evidence>> {
     let service = hub::service(context).await?;
     let expected = Expectation {
-        device: &context.settings.device.id,
+        device: context.device_id(),
         module: SENSOR_MODULE,
         count: context.settings.verify.messages,
         since: context.started,
