@@ -4,6 +4,8 @@
 /// The longest name, without tag and digest.
 const LONGEST_NAME: usize = 255;
 const LONGEST_TAG: usize = 128;
+/// What is meant where no registry is named.
+pub const DOCKER_HUB: &str = "docker.io";
 
 /// Checks a reference.
 ///
@@ -16,15 +18,7 @@ pub fn check(reference: &str) -> Result<(), &'static str> {
     if reference.contains("://") {
         return Err("the reference of an image has no `https://`");
     }
-    let (rest, digest) = match reference.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest)),
-        None => (reference, None),
-    };
-    let last_slash = rest.rfind('/').map_or(0, |slash| slash + 1);
-    let (name, tag) = match rest[last_slash..].split_once(':') {
-        Some((path, tag)) => (&rest[..last_slash + path.len()], Some(tag)),
-        None => (rest, None),
-    };
+    let (name, tag, digest) = split(reference);
     check_name(name)?;
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return Err(
@@ -37,16 +31,67 @@ pub fn check(reference: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// What a reference says, with what Docker adds where it says less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName {
+    /// Everything before tag and digest, as it was written.
+    pub name: String,
+    /// The registry: host, and port where there is one.
+    pub registry: String,
+    /// The repository there.
+    pub repository: String,
+    /// The tag, if there is one.
+    pub tag: Option<String>,
+    /// The digest, if there is one.
+    pub digest: Option<String>,
+}
+
+impl ImageName {
+    /// Takes a reference apart, which has been checked.
+    #[must_use]
+    pub fn of(reference: &str) -> Self {
+        let (name, tag, digest) = split(reference);
+        let (registry, repository) = match name.split_once('/') {
+            Some((first, path)) if is_registry(first) => (first.to_owned(), path.to_owned()),
+            Some(_) => (DOCKER_HUB.to_owned(), name.to_owned()),
+            None => (DOCKER_HUB.to_owned(), format!("library/{name}")),
+        };
+        let own = |part: Option<&str>| part.map(str::to_owned);
+        Self { name: name.to_owned(), registry, repository, tag: own(tag), digest: own(digest) }
+    }
+
+    /// The same image by its digest alone.
+    #[must_use]
+    pub fn pinned(&self, digest: &str) -> String {
+        format!("{}@{digest}", self.name)
+    }
+}
+
+/// Whether the first part of a name is a registry, and not a part of the path at Docker Hub.
+fn is_registry(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':']) || first.contains(char::is_uppercase)
+}
+
+/// Name, tag and digest.
+fn split(reference: &str) -> (&str, Option<&str>, Option<&str>) {
+    let (rest, digest) = match reference.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (reference, None),
+    };
+    let last_slash = rest.rfind('/').map_or(0, |slash| slash + 1);
+    match rest[last_slash..].split_once(':') {
+        Some((path, tag)) => (&rest[..last_slash + path.len()], Some(tag), digest),
+        None => (rest, None, digest),
+    }
+}
+
 fn check_name(name: &str) -> Result<(), &'static str> {
     if name.len() > LONGEST_NAME {
         return Err("the name of an image has at most 255 characters");
     }
-    let is_host = |first: &str| {
-        first == "localhost" || first.contains(['.', ':']) || first.contains(char::is_uppercase)
-    };
     let path = match name.split_once('/') {
-        Some((first, path)) if is_host(first) => {
-            if !self::is_host(first) {
+        Some((first, path)) if is_registry(first) => {
+            if !is_host(first) {
                 return Err(
                     "the host in front of the image's name is not a host name, with or without a port",
                 );
@@ -120,6 +165,20 @@ mod tests {
         ] {
             assert_eq!(check(reference), Ok(()), "{reference}");
         }
+    }
+
+    #[test]
+    fn a_reference_is_taken_apart() {
+        let parts = |reference: &str| {
+            let it = ImageName::of(reference);
+            (it.registry, it.repository, it.tag.unwrap_or_default(), it.digest.unwrap_or_default())
+        };
+        let own = |parts: [&str; 4]| parts.map(str::to_owned).into();
+        assert_eq!(parts("localhost:5001/a/b:1"), own(["localhost:5001", "a/b", "1", ""]));
+        assert_eq!(parts("r.test/a@sha256:0a"), own(["r.test", "a", "", "sha256:0a"]));
+        assert_eq!(parts("somebody/app"), own([DOCKER_HUB, "somebody/app", "", ""]));
+        assert_eq!(parts("alpine:3"), own([DOCKER_HUB, "library/alpine", "3", ""]));
+        assert_eq!(ImageName::of("r.test:5000/a:1@sha256:0a").pinned("sha256:0b"), "r.test:5000/a@sha256:0b");
     }
 
     #[test]

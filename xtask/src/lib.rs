@@ -9,6 +9,7 @@ pub mod commands;
 pub mod connections;
 pub mod context;
 pub mod credentials;
+pub mod deploy;
 pub mod edge;
 pub mod edge_config;
 pub mod engine;

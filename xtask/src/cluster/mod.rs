@@ -4,7 +4,9 @@ pub mod apply;
 pub mod diff;
 pub mod exec;
 pub mod manifests;
+pub mod refusal;
 pub mod render;
+pub mod rollout;
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,0 +1,247 @@
+//! Trouble of a pod on its way, as the cluster tells it: pure functions from objects to a sentence.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
+
+use super::super::describe;
+use super::super::refusal::Refusal;
+
+/// Reasons for waiting that seldom go away by themselves.
+const STUCK: [&str; 5] = [
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "CrashLoopBackOff",
+];
+/// With this code the entrypoint says that it cannot start with what it was given, and the next time is the same.
+const UNUSABLE_CONFIGURATION: i32 = 78;
+/// What the autoscaler says when it makes room, and that it cannot.
+const SCALES_UP: &str = "TriggeredScaleUp";
+const CANNOT_SCALE_UP: &str = "NotTriggerScaleUp";
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+}
+
+/// How trouble passes, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A policy does not let the pod in.
+    Refused,
+    /// The pod could not be made for another reason, such as a service account that is not there yet.
+    NotMade,
+    /// The container does not start.
+    Stuck,
+    /// The entrypoint cannot start with what it was given.
+    Unusable,
+    /// No node takes the pod.
+    Unscheduled,
+    /// Another node is on its way.
+    Scaling,
+}
+
+impl Kind {
+    /// How long it is believed to pass all the same; none where it may take as long as it likes.
+    pub(super) fn patience(self) -> Option<Duration> {
+        match self {
+            // The Deployment may still tell what was so before the last change.
+            Self::Refused => Some(Duration::from_secs(3)),
+            Self::Unusable => Some(Duration::ZERO),
+            Self::NotMade | Self::Stuck => Some(Duration::from_secs(20)),
+            Self::Unscheduled => Some(Duration::from_secs(60)),
+            Self::Scaling => None,
+        }
+    }
+}
+
+/// What hinders the Deployment from making its pod.
+pub(super) fn of_deployment(deployment: &Deployment, namespace: &str) -> Option<Trouble> {
+    let conditions = deployment.status.as_ref()?.conditions.iter().flatten();
+    let failure = conditions.into_iter().find(|it| it.type_ == "ReplicaFailure" && it.status == "True")?;
+    let message = failure.message.as_deref().unwrap_or_default();
+    Some(match Refusal::of(message, namespace) {
+        Some(refusal) => Trouble { kind: Kind::Refused, text: refusal.to_string() },
+        None => Trouble { kind: Kind::NotMade, text: format!("the pod cannot be made: {message}") },
+    })
+}
+
+/// What hinders one of the pods.
+pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
+    pods.iter().find_map(|pod| {
+        let containers = || pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let kind = if containers().any(ended_unusable) {
+            Kind::Unusable
+        } else if containers().any(is_stuck) {
+            Kind::Stuck
+        } else if is_unscheduled(pod) {
+            Kind::Unscheduled
+        } else {
+            return None;
+        };
+        Some(Trouble { kind, text: describe(pod) })
+    })
+}
+
+fn is_stuck(container: &ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.and_then(|waiting| waiting.reason.as_deref()).is_some_and(|reason| STUCK.contains(&reason))
+}
+
+fn ended_unusable(container: &ContainerStatus) -> bool {
+    let ended = [&container.state, &container.last_state].into_iter().flatten();
+    let is_running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+    !is_running
+        && ended
+            .filter_map(|state| state.terminated.as_ref())
+            .any(|ended| ended.exit_code == UNUSABLE_CONFIGURATION)
+}
+
+fn is_unscheduled(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|it| it.type_ == "PodScheduled" && it.reason.as_deref() == Some("Unschedulable"))
+}
+
+/// Adds to a pod without a node what its claims and the autoscaler say.
+pub(super) fn explain(
+    mut trouble: Trouble,
+    pods: &[Pod],
+    claims: &[PersistentVolumeClaim],
+    events: &[Event],
+) -> Trouble {
+    let said_of = |kind: &str, name: Option<&str>| {
+        let of = events.iter().filter(|event| {
+            event.involved_object.kind.as_deref() == Some(kind)
+                && event.involved_object.name.as_deref() == name
+        });
+        of.collect::<Vec<_>>()
+    };
+    for claim in claims {
+        let name = claim.metadata.name.as_deref();
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        let failed = said_of("PersistentVolumeClaim", name).into_iter().rfind(|event| {
+            event.type_.as_deref() == Some("Warning") || event.reason.as_deref() == Some("FailedBinding")
+        });
+        if let (Some("Pending"), Some(event)) = (phase, failed) {
+            let message = event.message.as_deref().unwrap_or_default();
+            trouble.text += &format!("; the claim `{}` gets no volume: {message}", name.unwrap_or("?"));
+        }
+    }
+    for pod in pods {
+        let said = said_of("Pod", pod.metadata.name.as_deref());
+        let last = said
+            .iter()
+            .rfind(|event| [Some(SCALES_UP), Some(CANNOT_SCALE_UP)].contains(&event.reason.as_deref()));
+        let Some(event) = last else { continue };
+        trouble.text += &format!("; the autoscaler: {}", event.message.as_deref().unwrap_or_default());
+        if event.reason.as_deref() == Some(SCALES_UP) {
+            trouble.kind = Kind::Scaling;
+        }
+    }
+    trouble
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(status: &Value) -> Pod {
+        serde_json::from_value(json!({ "metadata": { "name": "kedge-1" }, "status": status })).unwrap()
+    }
+
+    fn event(kind: &str, name: &str, reason: &str, message: &str) -> Event {
+        let object = json!({ "kind": kind, "name": name });
+        let event = json!({ "metadata": {}, "involvedObject": object, "type": "Warning", "reason": reason, "message": message });
+        serde_json::from_value(event).unwrap()
+    }
+
+    fn waiting(reason: &str) -> Pod {
+        let state = json!({ "waiting": { "reason": reason, "message": "m" } });
+        pod(
+            &json!({ "phase": "Pending", "containerStatuses": [{ "name": "edge", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state }] }),
+        )
+    }
+
+    #[test]
+    fn a_stuck_pod_is_told_from_one_that_is_on_its_way() {
+        let found = of_pods(&[waiting("ImagePullBackOff")]).unwrap();
+        assert_eq!(
+            (found.kind, found.text.as_str()),
+            (Kind::Stuck, "kedge-1: Pending, restarts 0, ImagePullBackOff: m")
+        );
+        assert_eq!(of_pods(&[waiting("ContainerCreating")]), None);
+        assert_eq!(of_pods(&[pod(&json!({ "phase": "Pending" }))]), None);
+    }
+
+    #[test]
+    fn what_the_entrypoint_cannot_use_is_not_waited_for() {
+        let container = |state: Value, code: i32| {
+            let last = json!({ "terminated": { "exitCode": code } });
+            pod(
+                &json!({ "phase": "Running", "containerStatuses": [{ "name": "edge", "image": "i", "imageID": "", "ready": false, "restartCount": 1, "state": state, "lastState": last }] }),
+            )
+        };
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        assert_eq!(of_pods(&[container(waiting.clone(), 78)]).unwrap().kind, Kind::Unusable);
+        assert_eq!(of_pods(&[container(waiting, 1)]).unwrap().kind, Kind::Stuck);
+        assert_eq!(of_pods(&[container(json!({ "running": {} }), 78)]), None, "it is tried again");
+    }
+
+    #[test]
+    fn a_policy_that_refuses_is_named() {
+        let deployment = |message: &str| -> Deployment {
+            let condition = json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message });
+            serde_json::from_value(json!({ "metadata": {}, "status": { "conditions": [condition] } }))
+                .unwrap()
+        };
+        let refused =
+            deployment("pods \"k\" is forbidden: violates PodSecurity \"baseline:latest\": privileged");
+        let found = of_deployment(&refused, "edge").unwrap();
+        assert_eq!(found.kind, Kind::Refused);
+        assert!(
+            found.text.contains("the Pod Security level `baseline` of the namespace `edge`"),
+            "{}",
+            found.text
+        );
+        let young = deployment("pods \"k\" is forbidden: error looking up service account edge/default");
+        assert_eq!(of_deployment(&young, "edge").unwrap().kind, Kind::NotMade);
+    }
+
+    #[test]
+    fn a_pod_without_a_node_is_explained_by_its_claims_and_the_autoscaler() {
+        let condition = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available" });
+        let pods = [pod(&json!({ "phase": "Pending", "conditions": [condition] }))];
+        let found = of_pods(&pods).unwrap();
+        assert_eq!(
+            (found.kind, found.text.as_str()),
+            (Kind::Unscheduled, "kedge-1: Pending 0/1 nodes are available")
+        );
+        let claim: PersistentVolumeClaim = serde_json::from_value(
+            json!({ "metadata": { "name": "kedge-state" }, "status": { "phase": "Pending" } }),
+        )
+        .unwrap();
+        let events = [
+            event("PersistentVolumeClaim", "kedge-state", "ProvisioningFailed", "quota of disks exceeded"),
+            event("Pod", "kedge-1", "NotTriggerScaleUp", "pod didn't trigger scale-up"),
+            event("Pod", "kedge-1", "TriggeredScaleUp", "pool 1->2"),
+        ];
+        let explained = explain(found.clone(), &pods, &[claim], &events);
+        assert_eq!(explained.kind, Kind::Scaling);
+        assert!(
+            explained.text.ends_with(
+                "; the claim `kedge-state` gets no volume: quota of disks exceeded; the autoscaler: pool 1->2"
+            ),
+            "{}",
+            explained.text
+        );
+        assert_eq!(explain(found, &pods, &[], &events[..2]).kind, Kind::Unscheduled);
+    }
+}

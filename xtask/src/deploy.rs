@@ -1,0 +1,3 @@
+//! To a cluster of somebody else.
+
+pub mod target;
