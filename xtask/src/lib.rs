@@ -31,6 +31,7 @@ pub mod problems;
 pub mod process;
 pub mod progress;
 pub mod provisioning;
+pub mod registry_client;
 pub mod report;
 pub mod room;
 pub mod secret_input;

@@ -2,14 +2,9 @@
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use base64::Engine as _;
-use http_body_util::Empty;
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use anyhow::{Context as _, Result, ensure};
+use hyper::StatusCode;
 use sha2::{Digest, Sha256};
 
 use crate::context::Context;
@@ -18,17 +13,13 @@ use crate::engine::{ContainerFile, ContainerSpec, Fit, Foreign};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::plan::Condition;
+use crate::registry_client::RegistryClient;
 
 /// The registry's name and port on the cluster's network.
 pub const INNER_HOST: &str = "kedge-registry:5000";
 const PORT: u16 = 5000;
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// The password is random and long, so slow hashing protects nothing, and every request pays for it.
 const BCRYPT_COST: u32 = 4;
-/// An engine pushes a manifest or an index, in Docker's format or in OCI's.
-const MANIFEST_TYPES: &str = "application/vnd.docker.distribution.manifest.v2+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, \
-    application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
 
 /// The registry's address on the machine, which is also its name in image references for Kubernetes.
 #[must_use]
@@ -150,52 +141,19 @@ fn spec(context: &Context, image: String) -> Result<ContainerSpec> {
 /// The registry takes its user's login, and lets no stranger in.
 async fn asks_for_the_login(context: &Context) -> Result<()> {
     for (login, expected) in [(true, StatusCode::OK), (false, StatusCode::UNAUTHORIZED)] {
-        let status = request(context, Method::GET, "/v2/", login).await?.status();
+        let status = client(context, login).ping().await?;
         ensure!(status == expected, "it answers {status} where {expected} was expected");
     }
     Ok(())
 }
 
 async fn digest(context: &Context, repository: &str, tag: &str) -> Result<Option<String>> {
-    let response = request(context, Method::HEAD, &format!("/v2/{repository}/manifests/{tag}"), true).await?;
-    match response.status() {
-        StatusCode::OK => {
-            let digest =
-                response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
-            Ok(Some(digest.context("the registry tells no digest")?.to_owned()))
-        }
-        StatusCode::NOT_FOUND => Ok(None),
-        other => bail!("the registry answers {other} when asked for `{repository}:{tag}`"),
-    }
+    client(context, true).digest(repository, tag).await
 }
 
-/// Asks the registry, with its user's login or as a stranger.
-async fn request(context: &Context, method: Method, path: &str, login: bool) -> Result<Response<()>> {
-    let port = context.settings.registry.port;
-    let exchange = async {
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, published_host(context))
-            .header(ACCEPT, MANIFEST_TYPES);
-        if login {
-            let pair =
-                format!("{}:{}", Credentials::REGISTRY_USER, context.credentials.registry_password.expose());
-            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-            request = request.header(AUTHORIZATION, format!("Basic {encoded}"));
-        }
-        let answer = sender.send_request(request.body(Empty::<bytes::Bytes>::new())?);
-        tokio::select! {
-            answer = answer => anyhow::Ok(answer?.map(drop)),
-            closed = connection => bail!("it closed the connection{}", closed.err().map(|error| format!(": {error}")).unwrap_or_default()),
-        }
-    };
-    tokio::time::timeout(REQUEST_LIMIT, exchange)
-        .await
-        .context("no answer in time")?
-        .with_context(|| format!("failed to ask the registry at 127.0.0.1:{port}"))
+/// Asks the registry with its user's login, or as a stranger.
+fn client(context: &Context, with_login: bool) -> RegistryClient {
+    RegistryClient::new(published_host(context), with_login.then(|| context.credentials.registry_login()))
 }
 
 #[cfg(test)]
