@@ -200,3 +200,21 @@ fn removing_needs_a_name_that_is_sure() {
         assert!(machine.is_untouched(), "{text}");
     }
 }
+
+#[test]
+fn an_image_that_stands_for_none_is_told_and_does_not_hinder() {
+    let machine = Machine::bare();
+    let profile = machine.write(
+        "kedge.toml",
+        "[images]\n\"mcr.microsoft.com/azureiotedge-hub\" = \"factory.test/hub:1\"\n\"kedge/temperature-sensr\" = \"x:1\"\n",
+    );
+    // What ends it is that there is no engine.
+    let told = refusal(&mut machine.xtask(&["up", "--profile", &profile]), 4);
+    let warnings: Vec<_> = told.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warnings.len(), 1, "{told}");
+    assert!(
+        warnings[0].contains("kedge.toml:3: [images] \"kedge/temperature-sensr\" stands for no image")
+            && warnings[0].ends_with("did you mean `kedge/temperature-sensor`?"),
+        "{told}"
+    );
+}

@@ -1,12 +1,28 @@
 //! The two files that configure the edge: `config/config.toml` for the runtime, and `config/deployment.json`
 //! for the modules. Pure functions that fill in what is known only at run time.
 
+mod agent;
+pub mod images;
+mod real;
+
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 use kedge_sim::twin_limits::MAX_STRING_BYTES;
 use serde_json::{Map, Value, json};
 
 use crate::engine::Login;
 use crate::images::Image;
+use crate::plan::Shape;
+use crate::settings::Runtime;
+
+pub use self::agent::{agent_image, with_agent};
+use self::images::{Images, mapped};
+
+/// Where a deployment manifest tells the agent what to run.
+const AGENT: &str = "/modulesContent/$edgeAgent/properties.desired";
+/// What stands for KEdge's own sensor where the registry with that one is out of reach.
+const PUBLIC_SENSOR: &str = "mcr.microsoft.com/azureiotedge-simulated-temperature-sensor:1.5";
 
 /// The module whose telemetry proves a run.
 pub const SENSOR_MODULE: &str = "tempSensor";
@@ -32,39 +48,90 @@ pub struct SensorImage<'a> {
     pub login: &'a Login,
 }
 
-/// Fills in the deployment manifest: a module whose image is `kedge/temperature-sensor` gets the one that was
-/// built, by digest, and the runtime the login at the registry.
+/// What a deployment manifest is filled in with.
+#[derive(Debug)]
+pub struct Filling<'a> {
+    /// The project's own sensor, where the inner engine can pull it.
+    pub sensor: Option<SensorImage<'a>>,
+    /// What is pulled in the place of the images that the file names.
+    pub images: &'a Images,
+    /// For which runtime, and for which hub.
+    pub shape: Shape,
+}
+
+/// A deployment manifest that is filled in, with the logins at registries.
+#[derive(Clone, PartialEq)]
+pub struct Filled(Value);
+
+impl Filled {
+    /// The manifest. The name makes every use easy to find.
+    #[must_use]
+    pub fn expose(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Filled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Fills in the deployment manifest: each module gets the image that stands for its own and what it needs with this
+/// runtime and this hub, and the agent the login at KEdge's registry.
 ///
 /// # Errors
 /// When the source is not a deployment manifest, or the sensor's module is not in it.
-pub fn deployment(source: &str, sensor: &SensorImage<'_>) -> Result<Value> {
+pub fn deployment(source: &str, filling: &Filling<'_>) -> Result<Filled> {
     let mut manifest: Value = serde_json::from_str(source).context("`config/deployment.json` is not JSON")?;
-    let agent = "/modulesContent/$edgeAgent/properties.desired";
     let modules = manifest
-        .pointer_mut(&format!("{agent}/modules"))
+        .pointer_mut(&format!("{AGENT}/modules"))
         .and_then(Value::as_object_mut)
-        .with_context(|| format!("`config/deployment.json` has no object at `{agent}/modules`"))?;
+        .with_context(|| format!("`config/deployment.json` has no object at `{AGENT}/modules`"))?;
     if !modules.contains_key(SENSOR_MODULE) {
         bail!("`config/deployment.json` has no module `{SENSOR_MODULE}`, whose telemetry is the proof");
     }
-    modules.values_mut().for_each(create_options_as_text);
-    let name = Image::TemperatureSensor.repository();
     for (module, definition) in modules.iter_mut() {
-        let image = definition.pointer_mut("/settings/image").with_context(|| {
-            format!("the module `{module}` in `config/deployment.json` has no settings.image")
-        })?;
-        if *image == Value::String(name.clone()) {
-            *image = format!("{}/{name}@{}", sensor.registry, sensor.digest).into();
+        if definition.pointer("/settings/image").is_none() {
+            bail!("the module `{module}` in `config/deployment.json` has no settings.image");
         }
+        // By the name that the user knows, and by that of what stands for it.
+        real::module(definition, filling.shape);
+        fill(definition, filling);
+        real::module(definition, filling.shape);
+        create_options_as_text(definition);
     }
-    let system_modules = manifest.pointer_mut(&format!("{agent}/systemModules"));
-    for module in system_modules.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+    let system_modules = manifest.pointer_mut(&format!("{AGENT}/systemModules"));
+    for (name, module) in system_modules.and_then(Value::as_object_mut).into_iter().flatten() {
+        real::system_module(name, module, filling.shape);
+        fill(module, filling);
         create_options_as_text(module);
     }
+    if let Some(sensor) = &filling.sensor {
+        add_login(&mut manifest, sensor)?;
+    }
+    Ok(Filled(manifest))
+}
+
+/// Puts the image that stands for the named one into the definition of a module.
+fn fill(definition: &mut Value, filling: &Filling<'_>) {
+    let Some(Value::String(image)) = definition.pointer_mut("/settings/image") else { return };
+    let own = Image::TemperatureSensor.repository();
+    let reference = match mapped(filling.images, image) {
+        same if same != own => same.to_owned(),
+        _ => match &filling.sensor {
+            Some(sensor) => format!("{}/{own}@{}", sensor.registry, sensor.digest),
+            None => mapped(filling.images, PUBLIC_SENSOR).to_owned(),
+        },
+    };
+    *image = reference;
+}
+
+fn add_login(manifest: &mut Value, sensor: &SensorImage<'_>) -> Result<()> {
     let credentials = manifest
-        .pointer_mut(&format!("{agent}/runtime/settings"))
+        .pointer_mut(&format!("{AGENT}/runtime/settings"))
         .and_then(Value::as_object_mut)
-        .with_context(|| format!("`config/deployment.json` has no object at `{agent}/runtime/settings`"))?
+        .with_context(|| format!("`config/deployment.json` has no object at `{AGENT}/runtime/settings`"))?
         .entry("registryCredentials")
         .or_insert_with(|| json!({}));
     let login = json!({
@@ -76,7 +143,28 @@ pub fn deployment(source: &str, sensor: &SensorImage<'_>) -> Result<Value> {
         .as_object_mut()
         .context("registryCredentials is not an object")?
         .insert("kedge".into(), login);
-    Ok(manifest)
+    Ok(())
+}
+
+/// All images that a deployment manifest names, as they stand in it.
+#[must_use]
+pub fn named_images(source: &str) -> Vec<String> {
+    let manifest: Value = serde_json::from_str(source).unwrap_or_default();
+    let modules = ["modules", "systemModules"].map(|part| manifest.pointer(&format!("{AGENT}/{part}")));
+    let modules = modules.into_iter().flatten().filter_map(Value::as_object).flat_map(Map::values);
+    modules.filter_map(|module| module.pointer("/settings/image")?.as_str().map(str::to_owned)).collect()
+}
+
+/// What a user should know of the filled-in manifest before it is used with Microsoft's runtime of this version.
+#[must_use]
+pub fn notes(deployment: &Filled, shape: Shape, version: &str) -> Vec<String> {
+    let modules = deployment.0.pointer(&format!("{AGENT}/systemModules")).and_then(Value::as_object);
+    let image = |module: &Value| module.pointer("/settings/image")?.as_str().map(str::to_owned);
+    let told = modules
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, module)| real::other_version(name, &image(module)?, version));
+    if shape.runtime == Runtime::Azure { told.collect() } else { Vec::new() }
 }
 
 /// In the file, `createOptions` may be an object, which is easier to read; in the twin it is a text, and one that is too
@@ -99,6 +187,7 @@ fn create_options_as_text(module: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Hub;
     use kedge_sim::secret::Secret;
     use std::path::Path;
 
@@ -106,9 +195,51 @@ mod tests {
         fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).unwrap()
     }
 
-    fn filled(source: &str) -> Result<Value> {
+    fn filled_for(source: &str, shape: Shape, images: &[(&str, &str)]) -> Result<Value> {
         let login = Login { username: "kedge".into(), password: Secret::new("pw") };
-        deployment(source, &SensorImage { registry: "registry:5000", digest: "sha256:ab", login: &login })
+        let sensor = SensorImage { registry: "registry:5000", digest: "sha256:ab", login: &login };
+        let images = images.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect();
+        let sensor = Some(sensor).filter(|_| shape.hub == Hub::Local);
+        deployment(source, &Filling { sensor, images: &images, shape }).map(|filled| filled.0)
+    }
+
+    fn filled(source: &str) -> Result<Value> {
+        filled_for(source, Shape::SIMULATED, &[])
+    }
+
+    #[test]
+    fn images_are_those_that_stand_for_the_named_ones() {
+        let images = [
+            ("mcr.microsoft.com/azureiotedge-hub", "factory.test:5000/hub@sha256:cd"),
+            ("kedge/temperature-sensor", "factory.test:5000/sensor:1"),
+        ];
+        let manifest =
+            filled_for(&project_file("config/deployment.json"), Shape::SIMULATED, &images).unwrap();
+        let image = |pointer: &str| manifest.pointer(&format!("{AGENT}/{pointer}/settings/image")).cloned();
+        assert_eq!(image("systemModules/edgeHub"), Some("factory.test:5000/hub@sha256:cd".into()));
+        assert_eq!(image("modules/tempSensor"), Some("factory.test:5000/sensor:1".into()));
+    }
+
+    #[test]
+    fn for_the_users_hub_nothing_of_ours_is_named() {
+        let shape = Shape { hub: Hub::Azure, runtime: Runtime::Azure };
+        let source = project_file("config/deployment.json");
+        let text = filled_for(&source, shape, &[]).unwrap().to_string();
+        assert!(text.contains(PUBLIC_SENSOR) && !text.contains("pw") && !text.contains("Mqtt"), "{text}");
+        let images =
+            [("mcr.microsoft.com/azureiotedge-simulated-temperature-sensor", "factory.test/sensor:1")];
+        assert!(filled_for(&source, shape, &images).unwrap().to_string().contains("factory.test/sensor:1"));
+    }
+
+    #[test]
+    fn the_versions_of_the_projects_manifest_are_those_of_the_default_runtime() {
+        let source = project_file("config/deployment.json");
+        let shape = Shape { hub: Hub::Azure, runtime: Runtime::Azure };
+        let filled = Filled(filled_for(&source, shape, &[]).unwrap());
+        assert_eq!(notes(&filled, shape, &crate::settings::Settings::default().runtime.version), [""; 0]);
+        assert_eq!(notes(&filled, shape, "1.5").len(), 2);
+        assert_eq!(notes(&filled, Shape::SIMULATED, "1.5"), [""; 0]);
+        assert_eq!(named_images(&source).len(), 3);
     }
 
     #[test]

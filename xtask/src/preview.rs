@@ -15,7 +15,6 @@ use crate::plan::{Action, Observed, Plan};
 use crate::preflight::{self, Tool};
 use crate::room;
 use crate::session::Setup;
-use crate::sources;
 
 /// What would be done, and what hinders it.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl Preview {
     /// # Errors
     /// When the settings or sources cannot be used, or no engine can do the work.
     pub async fn of(setup: Setup, goals: &[Action]) -> Result<Self> {
-        sources::check(&setup.paths, &setup.settings)?;
+        setup.check_sources()?;
         let device = setup.device(goals)?;
         let engine = match setup.connector().choose(Action::demand(goals)).await {
             Ok(engine) => engine,

@@ -23,7 +23,8 @@ use crate::provisioning::{self, Kept};
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
 use crate::settings::{Origins, Resolved, Settings, word};
-use crate::{sources, steps};
+use crate::sources::{self, SourcesError};
+use crate::steps;
 
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
 #[derive(Debug, Clone)]
@@ -102,13 +103,25 @@ impl Setup {
         }
     }
 
+    /// Checks the files that a user edits, and tells what in them is probably not meant.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn check_sources(&self) -> Result<(), SourcesError> {
+        sources::check(&self.paths, &self.settings)?;
+        for doubt in sources::doubts(&self.paths, &self.settings, &self.origins) {
+            eprintln!("warning: {doubt}");
+        }
+        Ok(())
+    }
+
     /// Opens a session that may bring `goals` about, with new secrets if there are none. Nothing of it is kept before
     /// [`Context::begin`].
     ///
     /// # Errors
     /// As [`Setup::engine`], when another engine holds a part of the deployment, or when a folder cannot be made.
     pub async fn open(self, goals: &[Action]) -> Result<Arc<Context>> {
-        sources::check(&self.paths, &self.settings)?;
+        self.check_sources()?;
         let device = self.device(goals)?;
         let lock = self.lock()?;
         let (engine, preflight) = self.engine(Action::demand(goals)).await?;

@@ -9,9 +9,10 @@ mod runtime;
 mod yaml;
 
 use crate::cluster::manifests;
+use crate::edge_config::{self, images};
 use crate::paths::{self, Paths};
-use crate::problems::{self, Problem};
-use crate::settings::Settings;
+use crate::problems::{self, Problem, did_you_mean};
+use crate::settings::{Origins, Settings};
 use crate::text_file;
 
 /// Files that cannot be used.
@@ -39,8 +40,25 @@ pub fn check(paths: &Paths, settings: &Settings) -> Result<(), SourcesError> {
     each("kind-cluster/kind.yaml", &kind::check);
     each("kind-cluster/kind-upstream.yaml", &kind::check);
     each(&settings.device.deployment, &deployment::check);
-    each(&settings.device.config, &|name, text| runtime::check(name, text, pod.as_deref()));
+    each(&settings.device.config, &|name, text| runtime::check(name, text, pod.as_deref(), settings.shape()));
     if problems.is_empty() { Ok(()) } else { Err(SourcesError { problems }) }
+}
+
+/// What is no mistake, and probably not meant: entries of `[images]` to which no image leads that the files name.
+#[must_use]
+pub fn doubts(paths: &Paths, settings: &Settings, origins: &Origins) -> Vec<String> {
+    let text = |path: &str| fs_err::read_to_string(paths.project.join(path)).unwrap_or_default();
+    let mut named = edge_config::named_images(&text(&settings.device.deployment));
+    named.extend(edge_config::agent_image(&text(&settings.device.config)));
+    named.extend(settings.runtime.preload.iter().cloned());
+    let unused = images::unused(&settings.images, &named);
+    let doubt = |name: &str| {
+        let origin = origins.of(&format!("images.{name}"));
+        let hint = did_you_mean(name, named.iter().map(String::as_str));
+        let file = &settings.device.deployment;
+        format!("{origin}: [images] \"{name}\" stands for no image that {file} names{hint}")
+    };
+    unused.into_iter().map(doubt).collect()
 }
 
 /// The name and the text of a file, if it can be read.

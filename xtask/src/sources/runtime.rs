@@ -4,7 +4,9 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::plan::Shape;
 use crate::problems::{Collector, Problem, did_you_mean, shown};
+use crate::settings::{Hub, Runtime};
 
 /// What can stand at the top, and of what type it is.
 const KEYS: [(&str, &str); 24] = [
@@ -33,13 +35,16 @@ const KEYS: [(&str, &str); 24] = [
     ("cert_issuance", "table"),
     ("tpm", "table"),
 ];
-/// What the simulated runtime refuses, because it would mean something else than what was asked for.
-const REFUSED: [&str; 2] = ["parent_hostname", "local_gateway_hostname"];
+/// What only Microsoft's runtime can do; the simulated one refuses it, because it would mean something else than what was
+/// asked for.
+const OF_THE_REAL: [&str; 2] = ["parent_hostname", "local_gateway_hostname"];
+/// The protocols that the local hub speaks.
+const LOCAL_PROTOCOLS: [&str; 2] = ["Mqtt", "MqttWs"];
 /// Values that are fixed: the image and the agent are made for them.
 const FIXED: [(&str, &str, &str); 2] = [("agent", "name", "edgeAgent"), ("agent", "type", "docker")];
 
-/// Tells what is wrong. `pod` is the host name of the pod, if it is known.
-pub(super) fn check(file: &str, text: &str, pod: Option<&str>) -> Vec<Problem> {
+/// Tells what is wrong with it for this runtime and this hub. `pod` is the host name of the pod, if it is known.
+pub(super) fn check(file: &str, text: &str, pod: Option<&str>, shape: Shape) -> Vec<Problem> {
     let mut problems = Collector::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -48,7 +53,7 @@ pub(super) fn check(file: &str, text: &str, pod: Option<&str>) -> Vec<Problem> {
     // What is left of a file that is no TOML may be half of what was meant.
     if errors.is_empty() {
         for (key, value) in document.get_ref() {
-            entry(key.get_ref(), key.span().start, value, pod, &mut problems);
+            entry(key.get_ref(), key.span().start, value, (pod, shape), &mut problems);
         }
     }
     problems.finish()
@@ -58,18 +63,20 @@ fn entry(
     key: &str,
     at: usize,
     value: &Spanned<DeValue<'_>>,
-    pod: Option<&str>,
+    (pod, shape): (Option<&str>, Shape),
     problems: &mut Collector<'_>,
 ) {
+    let is_simulated = shape.runtime == Runtime::Simulated;
     if key == "provisioning" {
         let what =
             "[provisioning] is made by KEdge, so that no credential is in the project; remove this table";
         return problems.at(at, what);
     }
-    if REFUSED.contains(&key) {
+    if is_simulated && OF_THE_REAL.contains(&key) {
         return problems.at(at, format!("{key} is not supported by the simulated runtime"));
     }
-    let Some((_, wanted)) = KEYS.iter().find(|(known, _)| *known == key) else {
+    let more = OF_THE_REAL.map(|key| (key, "string"));
+    let Some((_, wanted)) = KEYS.iter().chain(&more).find(|(known, _)| *known == key) else {
         let hint = did_you_mean(key, KEYS.iter().map(|(known, _)| *known));
         return problems.at(at, format!("unknown setting `{}`{hint}", shown(key)));
     };
@@ -87,8 +94,27 @@ fn entry(
             problems.at(value.span().start, format!("{table}.{name}: only \"{wanted}\" is supported"));
         }
     }
-    if key == "edge_ca" && ["cert", "method"].iter().any(|name| value.get(*name).is_some()) {
+    if shape == (Shape { hub: Hub::Local, runtime: Runtime::Azure }) {
+        local_hub(key, at, value, problems);
+    }
+    if is_simulated && key == "edge_ca" && ["cert", "method"].iter().any(|name| value.get(*name).is_some()) {
         problems.at(at, "an Edge CA of your own is not supported by the simulated runtime");
+    }
+}
+
+/// What Microsoft's runtime must not be told where it is to find the local hub.
+fn local_hub(key: &str, at: usize, value: &DeValue<'_>, problems: &mut Collector<'_>) {
+    if key == "trust_bundle_cert" {
+        let what = "trust_bundle_cert is made by KEdge for the local hub, whose authority modules have to trust; give yours \
+                    with the credentials: `cargo xtask device --help`";
+        problems.at(at, what);
+    }
+    let protocol = value.get("env").and_then(|env| env.get_ref().get("UpstreamProtocol"));
+    if let Some(protocol) = protocol.filter(|_| key == "agent")
+        && !protocol.get_ref().as_str().is_some_and(|name| LOCAL_PROTOCOLS.contains(&name))
+    {
+        let what = "agent.env.UpstreamProtocol: the local hub speaks \"Mqtt\" and \"MqttWs\" alone";
+        problems.at(protocol.span().start, what);
     }
 }
 
@@ -120,8 +146,39 @@ fn in_words(kind: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    fn told_for(text: &str, hub: Hub, runtime: Runtime) -> Vec<String> {
+        let problems = check("c.toml", text, Some("kedge-edge"), Shape { hub, runtime });
+        problems.iter().map(ToString::to_string).collect()
+    }
+
     fn told(text: &str) -> Vec<String> {
-        check("c.toml", text, Some("kedge-edge")).iter().map(ToString::to_string).collect()
+        told_for(text, Hub::Local, Runtime::Simulated)
+    }
+
+    #[test]
+    fn the_real_runtime_can_do_more() {
+        for text in ["parent_hostname = \"p\"", "[edge_ca]\ncert = \"file:///x\"\npk = \"file:///y\""] {
+            assert_eq!(told_for(text, Hub::Local, Runtime::Azure), [""; 0], "{text}");
+            assert_eq!(told(text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_real_runtime_is_not_led_away_from_the_local_hub() {
+        let cases = [
+            ("trust_bundle_cert = \"file:///x\"", "c.toml:1:1: trust_bundle_cert is made by KEdge"),
+            (
+                "[agent.env]\nUpstreamProtocol = \"Amqp\"",
+                "c.toml:2:20: agent.env.UpstreamProtocol: the local hub",
+            ),
+        ];
+        for (text, expected) in cases {
+            let problems = told_for(text, Hub::Local, Runtime::Azure);
+            assert!(problems.len() == 1 && problems[0].starts_with(expected), "{problems:?}");
+            assert_eq!(told_for(text, Hub::Azure, Runtime::Azure), [""; 0]);
+        }
+        let text = "[agent.env]\nUpstreamProtocol = \"MqttWs\"";
+        assert_eq!(told_for(text, Hub::Local, Runtime::Azure), [""; 0]);
     }
 
     #[test]

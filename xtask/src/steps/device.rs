@@ -7,12 +7,12 @@ use kedge_sim::service::{ServiceClient, ServiceError};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::edge_config::{self, SensorImage};
+use crate::edge_config::{self, Filled, Filling, SensorImage};
 use crate::execute::Effect;
 use crate::images::Image;
-use crate::plan::Condition;
+use crate::plan::{Condition, Shape};
 use crate::provisioning::{self, Draft, Given, HUB_CA, Kept, Provisioning, SecretFiles};
-use crate::settings::Hub;
+use crate::settings::{Hub, Runtime};
 use crate::steps::{hub, registry};
 
 /// Whether the hub knows the device with this deployment.
@@ -25,20 +25,29 @@ pub async fn observe(context: &Context) -> Result<Condition> {
     if service.connection_string(id).await?.is_none() {
         return Ok(Condition::Differs(format!("the hub does not know `{id}`")));
     }
-    Ok(if is_current(&service, id, &manifest(context).await?).await? {
+    Ok(if is_current(&service, id, manifest(context).await?.expose()).await? {
         Condition::Holds(format!("`{id}`, with this deployment"))
     } else {
         Condition::Differs(format!("`{id}` has another deployment"))
     })
 }
 
-/// The deployment manifest, filled in.
-async fn manifest(context: &Context) -> Result<Value> {
-    let digest = registry::pushed_digest(context, Image::TemperatureSensor).await?;
+/// The deployment manifest, filled in. For the user's hub nothing in it leads to KEdge's registry.
+///
+/// # Errors
+/// When the registry has no sensor, or the manifest cannot be used.
+pub async fn manifest(context: &Context) -> Result<Filled> {
+    let settings = &context.settings;
     let login = context.credentials.registry_login();
-    let sensor = SensorImage { registry: registry::INNER_HOST, digest: &digest, login: &login };
-    let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.deployment))?;
-    edge_config::deployment(&source, &sensor)
+    let digest = match settings.hub.kind {
+        Hub::Local => Some(registry::pushed_digest(context, Image::TemperatureSensor).await?),
+        Hub::Azure => None,
+    };
+    let sensor =
+        digest.as_ref().map(|digest| SensorImage { registry: registry::INNER_HOST, digest, login: &login });
+    let source = fs_err::read_to_string(context.paths.project.join(&settings.device.deployment))?;
+    let filling = Filling { sensor, images: &settings.images, shape: settings.shape() };
+    edge_config::deployment(&source, &filling)
 }
 
 /// Registers the device unless the hub knows it, and applies the deployment unless it is the current one.
@@ -48,13 +57,16 @@ async fn manifest(context: &Context) -> Result<Value> {
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let id = context.device_id();
     let manifest = manifest(context).await?;
+    for note in edge_config::notes(&manifest, context.settings.shape(), &context.settings.runtime.version) {
+        context.progress.say(&format!("note: {note}"));
+    }
     let service = hub::service(context).await?;
     register(context, &service).await.with_context(|| format!("failed to register the device `{id}`"))?;
-    if is_current(&service, id, &manifest).await? {
+    if is_current(&service, id, manifest.expose()).await? {
         return Ok(Effect::unchanged(format!("`{id}`, with this deployment")));
     }
     service
-        .apply_configuration_content(id, &manifest)
+        .apply_configuration_content(id, manifest.expose())
         .await
         .with_context(|| format!("the hub refuses `{}`", context.settings.device.deployment))?;
     Ok(Effect::changed(format!("registered `{id}`, deployment applied")))
@@ -66,12 +78,20 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
 /// When the kept credentials are not those that are needed, the local hub does not answer or does not know the device,
 /// or the runtime's configuration cannot be used.
 pub async fn files(context: &Context) -> Result<SecretFiles> {
-    provisioning::fit(context.device.as_deref(), &context.settings)?;
-    let config = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
-    let files = match &context.device {
-        Some(kept) => kept.files(&config)?,
-        None => registered(context).await?.files(&config)?,
+    let settings = &context.settings;
+    provisioning::fit(context.device.as_deref(), settings)?;
+    let source = fs_err::read_to_string(context.paths.project.join(&settings.device.config))?;
+    let shape = settings.shape();
+    let config = edge_config::with_agent(&source, &manifest(context).await?, &settings.images, shape)?;
+    let mut kept = match &context.device {
+        Some(kept) => Kept::clone(kept),
+        None => registered(context).await?,
     };
+    if shape == (Shape { hub: Hub::Local, runtime: Runtime::Azure }) {
+        // Microsoft's agent, its gateway and modules do not look into the system's store.
+        kept.trust_bundle.get_or_insert_default().push_str(&context.credentials.hub_ca);
+    }
+    let files = kept.files(config.expose())?;
     Ok(match context.settings.hub.kind {
         Hub::Local => files.with(HUB_CA, context.credentials.hub_ca.as_str()),
         Hub::Azure => files,
