@@ -108,7 +108,7 @@ fn the_simulated_runtime_reads_what_is_delivered() {
         let read = Settings::parse(&config);
         match (read, draft) {
             (Err(config::ConfigError::Invalid(told)), Draft::DpsTpm(_)) => {
-                assert!(told.contains("\"tpm\""), "{told}")
+                assert!(told.contains("\"tpm\""), "{told}");
             }
             (Ok(settings), draft) => {
                 let is_manual = matches!(settings.provisioning, config::Provisioning::Manual { .. });

@@ -5,6 +5,7 @@
 
 mod config;
 mod deployment;
+mod device;
 mod engine;
 mod machine;
 mod settings;

@@ -100,6 +100,8 @@ pub enum Command {
     Doctor,
     /// Print the manifests exactly as `up` applies them
     Render(commands::render::Args),
+    /// Give, show, check or remove the credentials of the edge device
+    Device(commands::device::Args),
     /// Build and push the images
     #[command(subcommand)]
     Image(commands::image::Command),

@@ -4,6 +4,7 @@
 mod error;
 mod path;
 mod quote;
+mod withheld;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::ProcessError;
 pub use self::path::find_on_path;
 pub use self::quote::quote;
+pub use self::withheld::withhold;
 
 /// How many lines of a failed child's output go into the error.
 const TAIL_LINES: usize = 15;
@@ -200,6 +202,9 @@ impl Process {
             None => duct::cmd(&self.program, &self.args),
         }
         .unchecked();
+        for name in withheld::all() {
+            expression = expression.env_remove(name);
+        }
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }

@@ -7,34 +7,43 @@ use std::path::Path;
 use crate::problems::{Position, Problem};
 
 /// Far more than any of these files needs.
-const LIMIT: u64 = 1024 * 1024;
+pub(crate) const LIMIT: u64 = 1024 * 1024;
 
 /// Reads the file, which is called `name` in the problem that there may be.
 ///
 /// # Errors
 /// When it is not a readable text of at most 1 MiB.
 pub fn read(path: &Path, name: &str) -> Result<String, Problem> {
-    let problem = |at, text: String| Problem { file: name.to_owned(), at, text };
-    let failed = |error: std::io::Error| problem(None, reason(&error));
+    String::from_utf8(read_bytes(path, name)?).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+        let what = "this is not UTF-8 text; save the file as UTF-8".into();
+        Problem { file: name.to_owned(), at: Some(Position::of(&text, valid)), text: what }
+    })
+}
+
+/// The same for a file that need not be text.
+///
+/// # Errors
+/// When it is not a readable file of at most 1 MiB.
+pub fn read_bytes(path: &Path, name: &str) -> Result<Vec<u8>, Problem> {
+    let problem = |text: String| Problem { file: name.to_owned(), at: None, text };
+    let failed = |error: std::io::Error| problem(reason(&error));
     // Looked at before it is opened: opening a pipe would wait for its other end.
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
-        return Err(problem(None, "this is a folder; a file is needed".into()));
+        return Err(problem("this is a folder; a file is needed".into()));
     }
     if !metadata.is_file() {
-        return Err(problem(None, "this is not a regular file".into()));
+        return Err(problem("this is not a regular file".into()));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;
     file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LIMIT {
-        return Err(problem(None, "this is larger than 1 MiB, so it cannot be the right file".into()));
+        return Err(problem("this is larger than 1 MiB, so it cannot be the right file".into()));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-        problem(Some(Position::of(&text, valid)), "this is not UTF-8 text; save the file as UTF-8".into())
-    })
+    Ok(bytes)
 }
 
 fn reason(error: &std::io::Error) -> String {

@@ -2,11 +2,14 @@
 //!
 //! Removing needs an engine and nothing else: no secret, no settings of the cluster, no tool to be installed.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 
 use crate::engine::{Engine, Inventory};
 use crate::engines::Search;
 use crate::paths::Paths;
+use crate::provisioning;
 use crate::session::Setup;
 
 const NO_ENGINE: &str = "there is no container engine here, so there is nothing to remove";
@@ -25,7 +28,11 @@ pub async fn run(setup: Setup) -> Result<()> {
     }
     let _lock = setup.lock()?;
     remove(&setup, |all| all).await?;
-    Ok(remove_state(&setup.paths)?)
+    remove_state(&setup.paths)?;
+    if provisioning::folder(&setup.paths).exists() {
+        eprintln!("kept: the credentials that you have given; `cargo xtask device remove` removes them");
+    }
+    Ok(())
 }
 
 /// Removes all that the engine holds of the deployment, and its state; tells what there was.
@@ -39,9 +46,24 @@ pub async fn remove_everything(engine: &Engine, paths: &Paths) -> Result<Invento
     Ok(inventory)
 }
 
-/// Removes the secrets and the kubeconfig.
+/// Removes the secrets that the tool has made, and the kubeconfig. What the user has given for the device stays: the tool
+/// could not make it again.
 fn remove_state(paths: &Paths) -> std::io::Result<()> {
-    if paths.state.exists() { fs_err::remove_dir_all(&paths.state) } else { Ok(()) }
+    let kept = provisioning::folder(paths);
+    for path in made_by_the_tool(paths)? {
+        if path.is_dir() { fs_err::remove_dir_all(&path)? } else { fs_err::remove_file(&path)? }
+    }
+    if paths.state.exists() && !kept.exists() { fs_err::remove_dir_all(&paths.state) } else { Ok(()) }
+}
+
+/// What is in the state folder, but for what the user has given.
+fn made_by_the_tool(paths: &Paths) -> std::io::Result<Vec<PathBuf>> {
+    if !paths.state.exists() {
+        return Ok(Vec::new());
+    }
+    let kept = provisioning::folder(paths);
+    let entries = fs_err::read_dir(&paths.state)?.map(|entry| entry.map(|entry| entry.path()));
+    entries.filter(|path| path.as_ref().map_or(true, |path| *path != kept)).collect()
 }
 
 /// Removes the part of the deployment that `select` takes from the inventory, and tells what there was.
@@ -54,7 +76,8 @@ pub async fn part(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Res
 }
 
 async fn remove(setup: &Setup, select: impl Fn(Inventory) -> Inventory) -> Result<()> {
-    let search = settled(setup.search().await?, setup.dry_run || !setup.paths.state.exists())?;
+    let nothing_to_lose = setup.dry_run || made_by_the_tool(&setup.paths).is_ok_and(|made| made.is_empty());
+    let search = settled(setup.search().await?, nothing_to_lose)?;
     if search.engines.is_empty() {
         eprintln!("{NO_ENGINE}");
     }
@@ -102,6 +125,25 @@ pub fn container(inventory: Inventory, name: &str) -> Inventory {
 mod tests {
     use super::*;
     use anyhow::anyhow;
+
+    #[test]
+    fn what_the_user_has_given_is_kept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let paths = Paths { project: "p".into(), cache: "c".into(), state: state.clone() };
+        remove_state(&paths).unwrap();
+        for name in ["credentials.json", "docker/config.json", "device/credentials.json"] {
+            crate::paths::write_private(&state.join(name), b"{}").unwrap();
+        }
+        remove_state(&paths).unwrap();
+        let left: Vec<_> =
+            fs_err::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["device"]);
+        assert_eq!(made_by_the_tool(&paths).unwrap(), [""; 0].map(PathBuf::from));
+        provisioning::forget(&paths).unwrap();
+        remove_state(&paths).unwrap();
+        assert!(!state.exists());
+    }
 
     #[test]
     fn what_an_engine_that_does_not_answer_may_need_is_kept() {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod config;
+pub mod device;
 pub mod doctor;
 pub mod down;
 pub mod e2e;
@@ -64,7 +65,7 @@ fn removes(command: &Command) -> bool {
     }
 }
 
-/// Runs a command that changes nothing.
+/// Runs a command that changes nothing of what is up.
 async fn look(setup: Setup, command: Command) -> Result<()> {
     match command {
         Command::Config(args) => config::run(&setup, &args),
@@ -74,6 +75,7 @@ async fn look(setup: Setup, command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(setup, &args).await,
         Command::Env => env::run(setup).await,
         Command::Render(args) => render::run(setup, &args).await,
+        Command::Device(args) => device::run(setup, args).await,
         _ => doctor::run(setup).await,
     }
 }

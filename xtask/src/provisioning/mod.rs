@@ -172,6 +172,12 @@ impl Provisioning {
         facts
     }
 
+    /// Whether the identity is written down, rather than told by the provisioning service.
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        matches!(self.origin(), Origin::Manual(_))
+    }
+
     pub(crate) fn origin(&self) -> Origin<'_> {
         match self {
             Self::ConnectionString { device, .. }

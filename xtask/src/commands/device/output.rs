@@ -1,0 +1,120 @@
+//! What becomes of the credentials, and what is told of them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::cluster::manifests::{self, Pull, Values};
+use crate::cluster::render;
+use crate::credentials::Credentials;
+use crate::paths::write_private;
+use crate::process::quote;
+use crate::provisioning::{self, CONFIG, HUB_CA, Kept, SecretFiles};
+use crate::session::Setup;
+use crate::settings::Hub;
+
+/// The manifest of the Secret, for people.
+const SECRET: &str = "kedge-credentials.yaml";
+
+/// Keeps the credentials, or writes them into a folder of the user's, and tells what they are and what comes next.
+pub(super) fn deliver(setup: &Setup, kept: &Kept, out: Option<&Path>) -> Result<()> {
+    // What they are put into can be wrong as well, which is better told now than when the edge is to start.
+    let files = kept.files(&configuration(setup)?)?;
+    print(kept);
+    match out {
+        Some(folder) if setup.dry_run => {
+            println!("would be written: config.toml and {SECRET} in {}", folder.display());
+        }
+        Some(folder) => write(setup, kept, files, folder)?,
+        None if setup.dry_run => {
+            println!("would be kept in {}", provisioning::folder(&setup.paths).display());
+        }
+        None => {
+            let _lock = setup.lock()?;
+            kept.keep(&setup.paths)?;
+            println!("kept in {} (readable by you alone)", provisioning::folder(&setup.paths).display());
+            tell_where_they_lead(setup, kept);
+        }
+    }
+    Ok(())
+}
+
+/// The runtime's configuration without its credentials.
+pub(super) fn configuration(setup: &Setup) -> Result<String> {
+    Ok(fs_err::read_to_string(setup.paths.project.join(&setup.settings.device.config))?)
+}
+
+/// Prints the facts, none of which is a secret.
+pub(super) fn print(kept: &Kept) {
+    let mut facts = kept.provisioning.facts();
+    if kept.trust_bundle.is_some() {
+        facts.push(("trust bundle", "for modules, besides the Edge CA".into()));
+    }
+    for (name, value) in facts {
+        println!("{name:<16} {value}");
+    }
+}
+
+/// Which command uses them.
+pub(super) fn tell_where_they_lead(setup: &Setup, kept: &Kept) {
+    let provisioning = &kept.provisioning;
+    let is_local = kept.are_for_local_hub(&setup.settings);
+    let flag = match (is_local, setup.settings.hub.kind) {
+        (true, Hub::Azure) => " --hub local",
+        (false, Hub::Local) => " --hub azure",
+        _ => "",
+    };
+    if is_local && !provisioning.is_manual() {
+        eprintln!(
+            "they are for the local hub, where the device has to be enrolled; then: cargo xtask up{flag}"
+        );
+    } else if is_local {
+        eprintln!("they are for the local hub; next: cargo xtask up{flag}");
+    } else {
+        eprintln!(
+            "they lead to {}; next: cargo xtask up{flag}, or `cargo xtask deploy` for a cluster of yours",
+            provisioning.host_name()
+        );
+    }
+}
+
+/// Writes what `kubectl` and `iotedge config apply` take.
+fn write(setup: &Setup, kept: &Kept, files: SecretFiles, folder: &Path) -> Result<()> {
+    let files = with_hub_ca(setup, kept, files)?;
+    let namespace = &setup.settings.deploy.namespace;
+    let source = fs_err::read_to_string(setup.paths.project.join("manifests/kedgedeployment.yaml"))?;
+    let values = Values { namespace, image: "", pull: Pull::Without, files: &files, tailoring: None };
+    let objects = manifests::deployment(&source, &values)?;
+    let secret =
+        objects.into_iter().find(manifests::Object::is_secret).context("the manifest has no Secret")?;
+    let (config, manifest) = (folder.join(CONFIG), folder.join(SECRET));
+    let text = files.expose().find(|(name, _)| *name == CONFIG).map(|(_, text)| text).unwrap_or_default();
+    write_private(&config, text)?;
+    write_private(&manifest, render::documents(&[secret])?.as_bytes())?;
+    println!(
+        "{} (the runtime's configuration, as it is in the Secret; readable by you alone)",
+        config.display()
+    );
+    println!("{} (the Secret; readable by you alone)", manifest.display());
+    eprintln!(
+        "next: kubectl apply -f {}, and start the pod anew where it runs already",
+        quote(manifest.as_os_str())
+    );
+    Ok(())
+}
+
+/// The local hub's certificate is from no public authority.
+fn with_hub_ca(setup: &Setup, kept: &Kept, files: SecretFiles) -> Result<SecretFiles> {
+    if !kept.are_for_local_hub(&setup.settings) {
+        return Ok(files);
+    }
+    match Credentials::load(&setup.paths.state)? {
+        Some(hub) => Ok(files.with(HUB_CA, hub.hub_ca)),
+        None => {
+            eprintln!(
+                "warning: the local hub is not up, so the authority of its certificate is not in the Secret"
+            );
+            Ok(files)
+        }
+    }
+}
