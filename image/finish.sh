@@ -1,5 +1,6 @@
 #!/bin/sh
-# Last touches inside the common root: leaves out what the pod never uses, and fixes which units start.
+# Last touches inside the common root, and after another runtime was installed on it: leaves out what the pod never uses,
+# and fixes which units start.
 set -eu
 
 rm -f /usr/bin/containerd-stress /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/ctr /usr/bin/dnet /usr/sbin/ovrouter
@@ -18,11 +19,13 @@ systemctl mask \
     systemd-pcrphase-sysinit.service systemd-pcrphase.service systemd-random-seed.service \
     systemd-remount-fs.service systemd-sysctl.service systemd-sysusers.service systemd-timesyncd.service systemd-udev-trigger.service \
     systemd-udevd.service systemd-update-utmp.service systemd-update-utmp-runlevel.service >/dev/null 2>&1
-systemctl enable containerd.service docker.service docker.socket
+# The engine may come with the runtime.
+! command -v dockerd >/dev/null || systemctl enable containerd.service docker.service docker.socket
+systemctl enable kedge-preload.service
 systemctl set-default multi-user.target
 
 # apt looks for its folder when another target installs packages.
 mkdir -p /var/cache/apt/archives/partial /var/cache/debconf
-mkdir -p /etc/aziot /var/lib/aziot /var/lib/docker /run/kedge/credentials
+mkdir -p /etc/aziot /var/lib/aziot /var/lib/docker /var/secrets /run/kedge/credentials
 # Empty rather than absent: every pod gets its own at start, and none takes it for the first boot of an installation.
 : >/etc/machine-id

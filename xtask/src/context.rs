@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Credentials;
 use crate::engine::{ContainerSpec, Engine, Fit};
-use crate::images::{Image, Recipe};
+use crate::images::{Image, Ingredients, Recipe};
 use crate::inputs::Fingerprint;
 use crate::paths::Paths;
 use crate::place::Place;
 use crate::preflight::Preflight;
+use crate::preload;
 use crate::process::Process;
 use crate::progress::Progress;
 use crate::provisioning::{Kept, Redaction};
@@ -199,8 +200,17 @@ impl Context {
     }
 
     /// How to build `image`.
-    pub(crate) fn recipe(&self, image: Image) -> Option<Recipe> {
-        image.recipe(&self.paths.project, &self.binaries())
+    pub(crate) fn recipe(&self, image: Image) -> Result<Option<Recipe>> {
+        let preloaded = match image {
+            Image::Edge => preload::all(&self.paths.cache, &self.settings.runtime.preload)?,
+            _ => Vec::new(),
+        };
+        image.recipe(Ingredients {
+            project: &self.paths.project,
+            binaries: &self.binaries(),
+            runtime: &self.settings.runtime,
+            preloaded: &preloaded,
+        })
     }
 
     /// The hash of what `image` is made of, as it was when this run first asked: a file that is edited
@@ -212,7 +222,7 @@ impl Context {
         if let Some(known) = self.fingerprints().get(&image) {
             return Ok(known.clone());
         }
-        let fingerprint = match self.recipe(image) {
+        let fingerprint = match self.recipe(image)? {
             None => crate::steps::images::base_fingerprint()?,
             Some(recipe) => {
                 let base = if recipe.on_base { Some(self.reference(Image::Base)?) } else { None };

@@ -3,12 +3,17 @@
 //! An image is named by the hash of its inputs, so an image that exists is an image that is up to date, and
 //! an unchanged one is not even packed for the builder.
 
+mod dockerfile;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::inputs::{Fingerprint, Source};
+use crate::packages;
+use crate::preload::{self, Preloaded};
+use crate::settings::{Runtime, RuntimeSettings};
 
 /// An image that KEdge builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +41,21 @@ pub struct Recipe {
     pub target: Option<&'static str>,
     /// Whether the Dockerfile wants `BASE_IMAGE`.
     pub on_base: bool,
+    /// The other build arguments; never a secret.
+    pub args: Vec<(&'static str, String)>,
+}
+
+/// What images are made of, besides the files of the project.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingredients<'a> {
+    /// The root of the workspace.
+    pub project: &'a Path,
+    /// Where the compiled programs are.
+    pub binaries: &'a Path,
+    /// The runtime of the edge.
+    pub runtime: &'a RuntimeSettings,
+    /// The images of modules in that of the edge.
+    pub preloaded: &'a [Preloaded],
 }
 
 impl Image {
@@ -65,42 +85,57 @@ impl Image {
     }
 
     /// How to build it, where that is done with a Dockerfile.
-    #[must_use]
-    pub fn recipe(self, project: &Path, binaries: &Path) -> Option<Recipe> {
-        let folder = |path: &str| Source::folder(project.join(path));
-        let binary = |name: &str| Source::file(binaries.join(name), PathBuf::from("bin").join(name));
-        let recipe = match self {
-            Self::Base => return None,
-            Self::Node => Recipe { sources: vec![folder("kind-cluster/node")], target: None, on_base: true },
-            Self::Registry => {
-                Recipe { sources: vec![folder("kind-cluster/registry")], target: None, on_base: true }
+    ///
+    /// # Errors
+    /// When a file that says how cannot be read.
+    pub fn recipe(self, from: Ingredients<'_>) -> Result<Option<Recipe>> {
+        let folder = |path: &str| Source::folder(from.project.join(path));
+        let simple = |sources: Vec<Source>, on_base| Recipe { sources, target: None, on_base, args: vec![] };
+        Ok(Some(match self {
+            Self::Base => return Ok(None),
+            Self::Node => simple(vec![folder("kind-cluster/node")], true),
+            Self::Registry => simple(vec![folder("kind-cluster/registry")], true),
+            Self::Hub => simple(vec![folder("image/hub"), from.binary("kedge-hub")], false),
+            Self::TemperatureSensor => {
+                let programs = ["kedge-sensor", "kedge-load"].map(|name| from.binary(name));
+                simple([vec![folder("image/temperature-sensor")], programs.to_vec()].concat(), false)
             }
-            Self::Hub => Recipe {
-                sources: vec![folder("image/hub"), binary("kedge-hub")],
-                target: None,
-                on_base: false,
-            },
-            Self::TemperatureSensor => Recipe {
-                sources: vec![
-                    folder("image/temperature-sensor"),
-                    binary("kedge-sensor"),
-                    binary("kedge-load"),
-                ],
-                target: None,
-                on_base: false,
-            },
-            Self::Edge => Recipe {
-                sources: vec![
-                    Source::file(project.join("image/Dockerfile"), "Dockerfile"),
-                    Source::file(project.join("image/finish.sh"), "finish.sh"),
-                    Source::folder_at(project.join("image/rootfs"), "rootfs"),
-                    binary("kedge-edged"),
-                ],
-                target: Some("simulated"),
-                on_base: true,
-            },
+            Self::Edge => from.edge()?,
+        }))
+    }
+}
+
+impl Ingredients<'_> {
+    fn binary(&self, name: &str) -> Source {
+        Source::file(self.binaries.join(name), PathBuf::from("bin").join(name))
+    }
+
+    fn edge(&self) -> Result<Recipe> {
+        let target = match self.runtime.kind {
+            Runtime::Simulated => "simulated",
+            Runtime::Azure => "azure",
         };
-        Some(recipe)
+        let image = self.project.join("image");
+        let folder = |name: &str| Source::folder_at(image.join(name), name);
+        let dockerfile = fs_err::read_to_string(image.join("Dockerfile"))?;
+        let mut sources = vec![
+            Source::text(dockerfile::for_target(&dockerfile, target), "Dockerfile"),
+            Source::file(image.join("finish.sh"), "finish.sh"),
+            folder("rootfs/common"),
+            folder(&format!("rootfs/{target}")),
+            folder("preload"),
+        ];
+        sources.extend(preload::sources(self.preloaded));
+        let mut args = Vec::new();
+        match self.runtime.kind {
+            Runtime::Simulated => sources.push(self.binary("kedge-edged")),
+            Runtime::Azure => {
+                sources.push(folder("azure"));
+                sources.extend(packages::sources(self.project, self.runtime)?);
+                args.extend(packages::arguments(self.runtime));
+            }
+        }
+        Ok(Recipe { sources, target: Some(target), on_base: true, args })
     }
 }
 
@@ -111,7 +146,9 @@ impl Recipe {
     /// # Errors
     /// When a source file cannot be read.
     pub fn fingerprint(&self, base: Option<&str>) -> Result<Fingerprint> {
-        Fingerprint::of(&self.sources, &[self.target.unwrap_or_default(), base.unwrap_or_default()])
+        let mut settings = vec![self.target.unwrap_or_default(), base.unwrap_or_default()];
+        settings.extend(self.args.iter().flat_map(|(name, value)| [*name, value.as_str()]));
+        Fingerprint::of(&self.sources, &settings)
     }
 }
 
@@ -122,129 +159,4 @@ impl fmt::Display for Image {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    const ALL: [Image; 6] =
-        [Image::Base, Image::Node, Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor];
-    const BASE: &str = "localhost/kedge/base:1";
-
-    /// The project's image sources and stand-ins for the compiled programs, in a folder of their own.
-    fn project() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for part in ["image", "kind-cluster", "manifests", "config"] {
-            copy(&root.join(part), &folder.path().join(part));
-        }
-        fs_err::create_dir(folder.path().join("programs")).unwrap();
-        for program in ["kedge-hub", "kedge-edged", "kedge-sensor", "kedge-load"] {
-            fs_err::write(folder.path().join("programs").join(program), program).unwrap();
-        }
-        folder
-    }
-
-    fn copy(from: &Path, to: &Path) {
-        fs_err::create_dir(to).unwrap();
-        for entry in fs_err::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-            if kind.is_dir() {
-                copy(&entry.path(), &to);
-            } else if kind.is_symlink() {
-                std::os::unix::fs::symlink(fs_err::read_link(entry.path()).unwrap(), to).unwrap();
-            } else {
-                fs_err::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
-
-    fn fingerprints(project: &Path, base: &str) -> BTreeMap<Image, String> {
-        let recipes =
-            ALL.iter().filter_map(|image| Some((*image, image.recipe(project, &project.join("programs"))?)));
-        let fingerprint = |recipe: Recipe| recipe.fingerprint(recipe.on_base.then_some(base)).unwrap();
-        recipes.map(|(image, recipe)| (image, fingerprint(recipe).to_string())).collect()
-    }
-
-    fn changed(before: &BTreeMap<Image, String>, after: &BTreeMap<Image, String>) -> Vec<Image> {
-        before.keys().copied().filter(|image| before[image] != after[image]).collect()
-    }
-
-    #[test]
-    fn after_a_change_to_one_file_only_what_depends_on_it_is_rebuilt() {
-        let cases: [(&str, &[Image]); 23] = [
-            ("image/Dockerfile", &[Image::Edge]),
-            ("image/finish.sh", &[Image::Edge]),
-            ("image/rootfs/common/etc/docker/daemon.json", &[Image::Edge]),
-            ("image/rootfs/common/usr/local/sbin/kedge-entrypoint", &[Image::Edge]),
-            ("image/rootfs/simulated/etc/systemd/system/aziot-edged.service", &[Image::Edge]),
-            ("programs/kedge-edged", &[Image::Edge]),
-            ("image/hub/Dockerfile", &[Image::Hub]),
-            ("programs/kedge-hub", &[Image::Hub]),
-            ("image/temperature-sensor/Dockerfile", &[Image::TemperatureSensor]),
-            ("programs/kedge-sensor", &[Image::TemperatureSensor]),
-            ("programs/kedge-load", &[Image::TemperatureSensor]),
-            ("kind-cluster/registry/Dockerfile", &[Image::Registry]),
-            ("kind-cluster/registry/config.yml", &[Image::Registry]),
-            ("kind-cluster/node/Dockerfile", &[Image::Node]),
-            ("kind-cluster/node/finish.sh", &[Image::Node]),
-            ("kind-cluster/node/images/assemble.sh", &[Image::Node]),
-            ("kind-cluster/node/kubernetes/build.sh", &[Image::Node]),
-            ("kind-cluster/node/rootfs/etc/containerd/config.toml", &[Image::Node]),
-            // These are given to the cluster or to the hub, and are in no image.
-            ("kind-cluster/kind.yaml", &[]),
-            ("kind-cluster/kind-upstream.yaml", &[]),
-            ("manifests/kedgedeployment.yaml", &[]),
-            ("config/deployment.json", &[]),
-            ("config/config.toml", &[]),
-        ];
-        let project = project();
-        let before = fingerprints(project.path(), BASE);
-        assert_eq!(before.len(), ALL.len() - 1, "the base is made of no file");
-        for (file, expected) in cases {
-            let path = project.path().join(file);
-            let text = fs_err::read(&path).unwrap();
-            fs_err::write(&path, [&text[..], b"\n"].concat()).unwrap();
-            assert_eq!(changed(&before, &fingerprints(project.path(), BASE)), expected, "{file}");
-            fs_err::write(&path, text).unwrap();
-        }
-        assert_eq!(before, fingerprints(project.path(), BASE), "the time of a change does not count");
-    }
-
-    #[test]
-    fn another_base_rebuilds_what_is_on_it() {
-        let project = project();
-        let other = fingerprints(project.path(), "localhost/kedge/base:2");
-        let before = fingerprints(project.path(), BASE);
-        assert_eq!(changed(&before, &other), [Image::Node, Image::Registry, Image::Edge]);
-    }
-
-    #[test]
-    fn every_file_beside_a_dockerfile_is_in_an_image() {
-        fn files(folder: &Path, all: &mut Vec<PathBuf>) {
-            for entry in fs_err::read_dir(folder).unwrap() {
-                let entry = entry.unwrap();
-                if entry.file_type().unwrap().is_dir() {
-                    files(&entry.path(), all);
-                } else {
-                    all.push(entry.path());
-                }
-            }
-        }
-        let project = project();
-        let mut all = Vec::new();
-        for folder in ["image", "kind-cluster/node", "kind-cluster/registry"] {
-            files(&project.path().join(folder), &mut all);
-        }
-        let before = fingerprints(project.path(), BASE);
-        for file in all {
-            let kept = project.path().join("kept");
-            fs_err::rename(&file, &kept).unwrap();
-            fs_err::write(&file, "something else").unwrap();
-            let after = fingerprints(project.path(), BASE);
-            assert_eq!(changed(&before, &after).len(), 1, "{}", file.display());
-            fs_err::rename(&kept, &file).unwrap();
-        }
-    }
-}
+mod tests;

@@ -14,8 +14,19 @@ const DIGITS: usize = 16;
 /// A file or folder of the build context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    from: PathBuf,
+    from: From,
     to: PathBuf,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum From {
+    /// A file or a folder.
+    Path(PathBuf),
+    /// A file of which the name in the context says what is in it, as a hash does. It may be too large to be read each time.
+    Named(PathBuf),
+    /// No file: this text.
+    Text(String),
 }
 
 impl Source {
@@ -26,12 +37,22 @@ impl Source {
 
     /// The contents of the folder `from`, below `to`.
     pub fn folder_at(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
-        Self { from: from.into(), to: to.into() }
+        Self { from: From::Path(from.into()), to: to.into() }
     }
 
     /// The file `from`, called `to`.
     pub fn file(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
-        Self { from: from.into(), to: to.into() }
+        Self { from: From::Path(from.into()), to: to.into() }
+    }
+
+    /// The file `from`, called `to`, of which that name says what is in it.
+    pub fn named(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
+        Self { from: From::Named(from.into()), to: to.into() }
+    }
+
+    /// A file called `to` with this text.
+    pub fn text(text: impl Into<String>, to: impl Into<PathBuf>) -> Self {
+        Self { from: From::Text(text.into()), to: to.into() }
     }
 }
 
@@ -57,7 +78,7 @@ impl Fingerprint {
         for entry in list(sources)? {
             field(entry.name.as_os_str().as_encoded_bytes());
             field(&entry.mode.to_le_bytes());
-            field(&entry.contents()?);
+            field(&entry.identity()?);
         }
         let mut text = hex::encode(hash.finalize());
         text.truncate(DIGITS);
@@ -79,36 +100,51 @@ impl fmt::Display for Fingerprint {
 pub fn pack(sources: &[Source], into: impl Write) -> Result<()> {
     let mut archive = tar::Builder::new(into);
     for entry in list(sources)? {
-        let contents = entry.contents()?;
         let mut header = tar::Header::new_gnu();
         header.set_mode(entry.mode);
-        header.set_size(contents.len() as u64);
-        if entry.link {
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_size(0);
-            let target = fs_err::read_link(&entry.path)?;
-            archive.append_link(&mut header, &entry.name, target)
-        } else {
-            archive.append_data(&mut header, &entry.name, contents.as_slice())
+        match &entry.contents {
+            Contents::File(path) | Contents::Named(path) => {
+                let file = fs_err::File::open(path)?;
+                header.set_size(file.metadata()?.len());
+                archive.append_data(&mut header, &entry.name, file)
+            }
+            Contents::Link(path) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                archive.append_link(&mut header, &entry.name, fs_err::read_link(path)?)
+            }
+            Contents::Text(text) => {
+                header.set_size(text.len() as u64);
+                archive.append_data(&mut header, &entry.name, text.as_bytes())
+            }
         }
-        .with_context(|| format!("failed to pack `{}`", entry.path.display()))?;
+        .with_context(|| format!("failed to pack `{}`", entry.name.display()))?;
     }
     archive.into_inner().and_then(|mut inner| inner.flush()).context("failed to pack the build context")
 }
 
 struct Entry {
-    path: PathBuf,
     name: PathBuf,
     mode: u32,
-    link: bool,
+    contents: Contents,
+}
+
+enum Contents {
+    File(PathBuf),
+    Named(PathBuf),
+    Link(PathBuf),
+    Text(String),
 }
 
 impl Entry {
-    fn contents(&self) -> Result<Vec<u8>> {
-        if self.link {
-            return Ok(fs_err::read_link(&self.path)?.into_os_string().into_encoded_bytes());
-        }
-        Ok(fs_err::read(&self.path)?)
+    /// What tells it apart from another of the same name.
+    fn identity(&self) -> Result<Vec<u8>> {
+        Ok(match &self.contents {
+            Contents::File(path) => fs_err::read(path)?,
+            Contents::Named(path) => fs_err::metadata(path).map(|_| Vec::new())?,
+            Contents::Link(path) => fs_err::read_link(path)?.into_os_string().into_encoded_bytes(),
+            Contents::Text(text) => text.as_bytes().to_vec(),
+        })
     }
 }
 
@@ -116,15 +152,16 @@ impl Entry {
 fn list(sources: &[Source]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for source in sources {
-        walk(&source.from, &source.to, &mut entries)?;
+        let entry = |mode, contents| Entry { name: source.to.clone(), mode, contents };
+        match &source.from {
+            From::Path(path) => walk(path, &source.to, &mut entries)?,
+            From::Named(path) => entries.push(entry(0o644, Contents::Named(path.clone()))),
+            From::Text(text) => entries.push(entry(0o644, Contents::Text(text.clone()))),
+        }
     }
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        bail!(
-            "`{}` and `{}` have the same place in the build context",
-            pair[0].path.display(),
-            pair[1].path.display()
-        );
+        bail!("two files have the same place in the build context, `{}`", pair[0].name.display());
     }
     Ok(entries)
 }
@@ -143,7 +180,8 @@ fn walk(path: &Path, name: &Path, entries: &mut Vec<Entry>) -> Result<()> {
     }
     // Only the executable bit is content; the rest depends on the umask of whoever checked out.
     let mode = if meta.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
-    entries.push(Entry { path: path.to_owned(), name: name.to_owned(), mode, link: meta.is_symlink() });
+    let contents = if meta.is_symlink() { Contents::Link } else { Contents::File };
+    entries.push(Entry { name: name.to_owned(), mode, contents: contents(path.to_owned()) });
     Ok(())
 }
 
@@ -184,6 +222,24 @@ mod tests {
         assert_ne!(executable, renamed);
         fs_err::write(folder.path().join("etc/ran"), "#!/bin/bash\n").unwrap();
         assert_ne!(renamed, fingerprint(folder.path(), &["a", "b"]));
+    }
+
+    #[test]
+    fn a_text_counts_and_of_a_file_that_is_named_after_its_content_the_name() {
+        let folder = project();
+        let run = folder.path().join("etc/run");
+        let of = |source: Source| Fingerprint::of(&[source], &[]).unwrap();
+        assert_ne!(of(Source::text("a", "x")), of(Source::text("b", "x")));
+        let before = of(Source::named(&run, "0a.tar"));
+        fs_err::write(&run, "other").unwrap();
+        assert_eq!(before, of(Source::named(&run, "0a.tar")));
+        assert_ne!(before, of(Source::named(&run, "0b.tar")));
+        assert!(Fingerprint::of(&[Source::named("no/such", "0a.tar")], &[]).is_err());
+        let mut bytes = Vec::new();
+        pack(&[Source::named(&run, "0a.tar"), Source::text("a", "x")], &mut bytes).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let sizes: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().size()).collect();
+        assert_eq!(sizes, [5, 1]);
     }
 
     #[test]

@@ -8,8 +8,7 @@ use bollard::query_parameters::{
     BuildImageOptions, BuilderVersion, CreateImageOptionsBuilder, ImportImageOptionsBuilder,
     PushImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
 };
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use kedge_sim::secret::Secret;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
@@ -19,8 +18,8 @@ use super::{Engine, IMAGE_LABEL, is_missing};
 /// An image build.
 #[derive(Debug)]
 pub struct Build {
-    /// The build context, a tar archive with a `Dockerfile` at its root.
-    pub context: Vec<u8>,
+    /// The build context, a tar archive with a `Dockerfile` at its root, from its beginning. It may be larger than memory.
+    pub context: std::fs::File,
     /// The name of the result.
     pub reference: String,
     /// The stage to build.
@@ -46,9 +45,20 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be asked.
     pub async fn has_image(&self, reference: &str) -> Result<bool> {
+        Ok(self.image_id(reference).await?.is_some())
+    }
+
+    /// The id of an image, without the name of the hash, if the engine has it.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn image_id(&self, reference: &str) -> Result<Option<String>> {
         match self.docker.inspect_image(reference).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
+            Ok(image) => {
+                let id = image.id.with_context(|| format!("the engine tells no id of `{reference}`"))?;
+                Ok(Some(id.rsplit(':').next().unwrap_or(&id).to_owned()))
+            }
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => {
                 Err(anyhow!(self.told(error)).context(format!("failed to look for the image `{reference}`")))
             }
@@ -73,35 +83,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the build fails; the error has the last lines of the builder.
-    pub async fn build(&self, mut build: Build, line: impl FnMut(&str)) -> Result<()> {
-        let context = Bytes::from(std::mem::take(&mut build.context));
-        let context = stream::once(async { Ok(context) });
-        let Build { reference, target, from_nothing, args, .. } = &build;
-        let options = options(reference, *target, *from_nothing, args);
-        self.build_from(context, reference, options, line).await
-    }
-
-    /// Builds an image from a context in a file, which may be larger than memory.
-    ///
-    /// # Errors
-    /// As [`Engine::build`].
-    pub async fn build_from_file(
-        &self,
-        context: &Path,
-        reference: &str,
-        line: impl FnMut(&str),
-    ) -> Result<()> {
-        let file = fs_err::tokio::File::open(context).await?;
-        self.build_from(ReaderStream::new(file), reference, options(reference, None, false, &[]), line).await
-    }
-
-    async fn build_from(
-        &self,
-        context: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-        reference: &str,
-        options: BuildImageOptions,
-        mut line: impl FnMut(&str),
-    ) -> Result<()> {
+    pub async fn build(&self, build: Build, mut line: impl FnMut(&str)) -> Result<()> {
+        let Build { context, reference, target, from_nothing, args } = build;
+        let options = options(&reference, target, from_nothing, &args);
+        let context = ReaderStream::new(tokio::fs::File::from_std(context));
         let mut tail = Tail::default();
         let mut steps = self.docker.build_image(options, None, Some(bollard::body_try_stream(context)));
         while let Some(step) = steps.next().await {
@@ -119,7 +104,7 @@ impl Engine {
             }
         }
         // Podman ends the stream without an error when it is stopped from outside.
-        if self.has_image(reference).await? {
+        if self.has_image(&reference).await? {
             Ok(())
         } else {
             bail!("the builder ended without an image{tail}")

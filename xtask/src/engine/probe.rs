@@ -3,6 +3,9 @@
 //! Some hosts drop a capability from the bounding set, and an older Docker then fails to start any privileged
 //! container. The probe needs no image from anywhere: it makes one of a program that only exits.
 
+use std::fs::File;
+use std::io::Seek as _;
+
 use anyhow::{Context, Result, bail};
 
 use super::{Build, ContainerSpec, Engine, Rights};
@@ -44,8 +47,9 @@ impl Engine {
 }
 
 /// The build context of the probe image: the Dockerfile and the program.
-fn context() -> Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
+fn context() -> Result<File> {
+    let mut archive =
+        tar::Builder::new(tempfile::tempfile().context("failed to make a file for the probe image")?);
     for (name, mode, contents) in
         [("Dockerfile", 0o644, DOCKERFILE.as_bytes()), ("exit", 0o755, &exit_program()?)]
     {
@@ -54,7 +58,8 @@ fn context() -> Result<Vec<u8>> {
         header.set_size(contents.len() as u64);
         archive.append_data(&mut header, name, contents).context("failed to pack the probe image")?;
     }
-    archive.into_inner().context("failed to pack the probe image")
+    let packed = archive.into_inner().and_then(|mut file| file.rewind().map(|()| file));
+    packed.context("failed to pack the probe image")
 }
 
 /// An ELF executable that consists of headers and the system call `exit(0)`.

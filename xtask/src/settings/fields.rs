@@ -205,7 +205,7 @@ mod tests {
                     Value::Text("https://u:p@repo.test".into()),
                 ),
                 PRELOAD => (Value::List(vec!["a:1".into()]), Value::List(vec!["a@sha256:1".into()])),
-                PACKAGES => (Value::Text("debs".into()), Value::Text("\0".into())),
+                PACKAGES | REPOSITORY_KEY => (Value::Text("debs".into()), Value::Text("\0".into())),
                 "deploy.context" => (Value::Text("aks one".into()), Value::Text("a\nb".into())),
                 "deploy.kubeconfig" => (Value::Text("kubeconfig".into()), Value::Text("\0".into())),
                 "deploy.image" => (Value::Text("r.test/edge".into()), Value::Text("r.test/Edge".into())),

@@ -101,6 +101,8 @@ pub struct RuntimeSettings {
     pub packages: String,
     /// URL of Microsoft's package repository.
     pub repository: String,
+    /// File with the key of its signatures, relative to the workspace; empty when it is fetched from the repository's host.
+    pub repository_key: String,
     /// Images of modules that are part of the edge's image.
     pub preload: Vec<String>,
 }
@@ -334,6 +336,7 @@ impl Default for Settings {
                 engine: String::new(),
                 packages: String::new(),
                 repository: String::new(),
+                repository_key: String::new(),
                 preload: Vec::new(),
             },
             device: DeviceSettings { id: String::new(), deployment: String::new(), config: String::new() },

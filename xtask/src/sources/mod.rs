@@ -1,10 +1,11 @@
 //! Everything that a user edits, checked before anything is changed: the deployment manifest, the runtime's
-//! configuration, the Kubernetes manifests and kind's configuration. All problems of all files are told at once.
+//! configuration, the Kubernetes manifests, kind's configuration, and the packages of Microsoft's runtime. All problems of all files are told at once.
 
 mod deployment;
 mod json;
 mod kind;
 mod kubernetes;
+mod packages;
 mod runtime;
 mod yaml;
 
@@ -41,6 +42,7 @@ pub fn check(paths: &Paths, settings: &Settings) -> Result<(), SourcesError> {
     each("kind-cluster/kind-upstream.yaml", &kind::check);
     each(&settings.device.deployment, &deployment::check);
     each(&settings.device.config, &|name, text| runtime::check(name, text, pod.as_deref(), settings.shape()));
+    problems.extend(packages::check(paths, &settings.runtime));
     if problems.is_empty() { Ok(()) } else { Err(SourcesError { problems }) }
 }
 

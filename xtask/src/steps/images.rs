@@ -1,6 +1,7 @@
 //! Images in the engine: the Debian base, and those that a Dockerfile builds on it.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Seek as _, Write};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -9,9 +10,10 @@ use crate::context::Context;
 use crate::engine::Build;
 use crate::execute::Effect;
 use crate::images::Image;
-use crate::inputs::{Fingerprint, pack};
+use crate::inputs::{Fingerprint, Source, pack};
 use crate::plan::Condition;
 use crate::preflight::is_root;
+use crate::steps::preload;
 
 /// What the base image is made with. Documentation and translations are left out, now and by every later
 /// `apt-get install`, because the options stay in the image.
@@ -34,7 +36,17 @@ const MMDEBSTRAP: [&str; 13] = [
 /// The same Debian for those who may not assemble it.
 const DEBIANS_OWN: &str = "docker.io/library/debian:bookworm-slim";
 const BASE_DOCKERFILE: &str = "FROM scratch\nADD base.tar /\nCMD [\"/bin/bash\"]\n";
+/// With this begins the line in which a script of ours tells why it cannot go on.
+const REFUSAL: &str = "kedge: ";
 const BASE_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// What an image is to be made of does not go together; the builder's log has the rest.
+#[derive(Debug, thiserror::Error)]
+#[error("the {image} image cannot be built: {reason}")]
+pub struct Refused {
+    image: Image,
+    reason: String,
+}
 
 /// The hash of the base image's inputs.
 ///
@@ -51,6 +63,9 @@ pub fn base_fingerprint() -> Result<Fingerprint> {
 /// # Errors
 /// When an input cannot be read, or the engine not be asked.
 pub async fn observe(context: &Context, image: Image) -> Result<Condition> {
+    if let Some(reason) = preload::missing(context, image).await? {
+        return Ok(Condition::Differs(reason));
+    }
     let reference = context.reference(image)?;
     Ok(if context.engine.has_image(&reference).await? {
         Condition::Holds(reference)
@@ -84,12 +99,17 @@ pub async fn ensure_base(context: &Context) -> Result<Effect> {
         .limit(BASE_LIMIT)
         .run()
         .await?;
-    let archive = folder.path().join("context.tar");
-    pack_base(&root, &archive)?;
-    context
-        .engine
-        .build_from_file(&archive, &reference, |line| context.progress.detail("image-base", line))
-        .await?;
+    let build = Build {
+        context: packed(
+            context,
+            &[Source::text(BASE_DOCKERFILE, "Dockerfile"), Source::file(root, "base.tar")],
+        )?,
+        reference: reference.clone(),
+        target: None,
+        from_nothing: false,
+        args: vec![],
+    };
+    context.engine.build(build, |line| context.progress.detail("image-base", line)).await?;
     Ok(Effect::changed(format!("made {reference}")))
 }
 
@@ -103,16 +123,14 @@ fn temporary_folder(context: &Context) -> std::io::Result<tempfile::TempDir> {
     tempfile::tempdir_in(parent)
 }
 
-fn pack_base(root: &std::path::Path, archive: &std::path::Path) -> Result<()> {
-    let mut packed = tar::Builder::new(std::io::BufWriter::new(fs_err::File::create(archive)?));
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_size(BASE_DOCKERFILE.len() as u64);
-    packed
-        .append_data(&mut header, "Dockerfile", BASE_DOCKERFILE.as_bytes())
-        .context("failed to pack the base image")?;
-    packed.append_path_with_name(root, "base.tar").context("failed to pack the base image")?;
-    packed.into_inner().and_then(|mut inner| inner.flush()).context("failed to pack the base image")
+/// A build context, in a file of the cache that is gone with its handle: it may be larger than memory.
+fn packed(context: &Context, sources: &[Source]) -> Result<File> {
+    fs_err::create_dir_all(&context.paths.cache)?;
+    let mut file =
+        tempfile::tempfile_in(&context.paths.cache).context("failed to make a file for a build context")?;
+    pack(sources, BufWriter::new(&file))?;
+    file.rewind().context("failed to pack the build context")?;
+    Ok(file)
 }
 
 /// Builds an image from its Dockerfile unless one of the same inputs exists. `step` is shown and logged.
@@ -120,6 +138,7 @@ fn pack_base(root: &std::path::Path, archive: &std::path::Path) -> Result<()> {
 /// # Errors
 /// When an input is missing or the build fails.
 pub async fn ensure(context: &Context, image: Image, step: &str) -> Result<Effect> {
+    preload::ensure(context, image, step).await?;
     let reference = context.reference(image)?;
     if context.engine.has_image(&reference).await? {
         return Ok(Effect::unchanged(reference));
@@ -146,17 +165,30 @@ async fn build(
     reference: &str,
     from_nothing: bool,
 ) -> Result<()> {
-    let recipe = context.recipe(image).with_context(|| format!("the {image} image has no Dockerfile"))?;
-    let mut packed = Vec::new();
-    pack(&recipe.sources, &mut packed)?;
-    let args = if recipe.on_base { vec![("BASE_IMAGE", context.reference(Image::Base)?)] } else { vec![] };
+    let recipe = context.recipe(image)?.with_context(|| format!("the {image} image has no Dockerfile"))?;
+    let mut args = recipe.args;
+    if recipe.on_base {
+        args.push(("BASE_IMAGE", context.reference(Image::Base)?));
+    }
+    let build = Build {
+        context: packed(context, &recipe.sources)?,
+        reference: reference.to_owned(),
+        target: recipe.target,
+        from_nothing,
+        args,
+    };
     let mut log = fs_err::OpenOptions::new().create(true).append(true).open(context.log(step))?;
-    let build =
-        Build { context: packed, reference: reference.to_owned(), target: recipe.target, from_nothing, args };
-    let line = |line: &str| {
+    let mut refusal = None;
+    let built = context.engine.build(build, |line| {
         // A full disk fails the build itself; its log is not worth another error.
         let _ = writeln!(log, "{line}");
         context.progress.detail(step, line);
-    };
-    context.engine.build(build, line).await
+        if let Some(reason) = line.strip_prefix(REFUSAL) {
+            refusal = Some(reason.to_owned());
+        }
+    });
+    match (built.await, refusal) {
+        (Err(_), Some(reason)) => Err(Refused { image, reason }.into()),
+        (built, _) => built,
+    }
 }

@@ -11,6 +11,7 @@ pub mod images;
 pub mod kind;
 pub mod network;
 pub mod node_image;
+pub mod preload;
 pub mod registry;
 
 use std::sync::Arc;

@@ -14,13 +14,14 @@ pub(super) const HUB_PORTS: &str = "hub.ports";
 pub(super) const RUNTIME_VERSION: &str = "runtime.version";
 pub(super) const RUNTIME_ENGINE: &str = "runtime.engine";
 pub(super) const REPOSITORY: &str = "runtime.repository";
+pub(super) const REPOSITORY_KEY: &str = "runtime.repository-key";
 
 pub(super) const QUANTITY: &str = "a quantity of Kubernetes, such as \"2Gi\" or \"200m\"";
 
 const LABEL: &str = "1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
 /// All of them, in the order in which they are shown.
-pub static FIELDS: [Field; 28] = [
+pub static FIELDS: [Field; 29] = [
     Field {
         name: ENGINE,
         allowed: "\"auto\", \"docker\" or \"podman\"",
@@ -137,8 +138,19 @@ pub static FIELDS: [Field; 28] = [
         },
     },
     Field {
+        name: REPOSITORY_KEY,
+        allowed: "the path of a file with an OpenPGP key, absolute or relative to the workspace; or \"\"",
+        access: Access::Text {
+            default: "",
+            get: |settings| settings.runtime.repository_key.clone(),
+            set: |settings, text| {
+                put(&mut settings.runtime.repository_key, text, text.is_empty() || is_path(text))
+            },
+        },
+    },
+    Field {
         name: PRELOAD,
-        allowed: "a list of references of images with tags",
+        allowed: "a list of images by tag, and not by digest, which is lost when an image is saved",
         access: Access::List {
             get: |settings| settings.runtime.preload.clone(),
             set: |settings, texts| {

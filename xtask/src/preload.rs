@@ -1,0 +1,110 @@
+//! Images of modules that become part of the edge's image, as archives in the user's cache. An archive is named after the
+//! reference of its image and after its id, so the name says what is in it, and a look at the folder what there is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::inputs::Source;
+
+/// Between reference and id in the name of an archive; a reference by tag has none.
+const SEPARATOR: char = '@';
+/// In the build context.
+const FOLDER: &str = "preload";
+
+/// An image of a module, saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preloaded {
+    /// Its reference, by tag.
+    pub reference: String,
+    /// Its id, which is a hash.
+    pub id: String,
+    /// The archive.
+    pub archive: PathBuf,
+}
+
+impl Preloaded {
+    /// The image of this reference and id, with the place where its archive belongs.
+    #[must_use]
+    pub fn new(cache: &Path, reference: &str, id: &str) -> Self {
+        let name = format!("{}{SEPARATOR}{id}.tar", file_name(reference));
+        Self { reference: reference.to_owned(), id: id.to_owned(), archive: folder(cache).join(name) }
+    }
+}
+
+/// A reference as a part of a file's name. None has a `%`.
+fn file_name(reference: &str) -> String {
+    reference.replace('/', "%2F").replace(':', "%3A")
+}
+
+fn folder(cache: &Path) -> PathBuf {
+    cache.join("preload")
+}
+
+/// Every saved image of this reference.
+///
+/// # Errors
+/// When the cache cannot be read.
+pub fn kept(cache: &Path, reference: &str) -> Result<Vec<Preloaded>> {
+    let folder = folder(cache);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let wanted = file_name(reference);
+    let mut kept = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let parts = name.strip_suffix(".tar").and_then(|name| name.split_once(SEPARATOR));
+        if let Some((_, id)) = parts.filter(|(name, _)| *name == wanted) {
+            kept.push(Preloaded::new(cache, reference, id));
+        }
+    }
+    Ok(kept)
+}
+
+/// The saved images of all these references.
+///
+/// # Errors
+/// When one has not been saved, or the cache cannot be read.
+pub fn all(cache: &Path, references: &[String]) -> Result<Vec<Preloaded>> {
+    let one = |reference: &String| {
+        let kept = kept(cache, reference)?.pop();
+        kept.with_context(|| {
+            format!("the image `{reference}`, which is to be preloaded, has not been saved yet")
+        })
+    };
+    references.iter().map(one).collect()
+}
+
+/// What goes to the builder: the archives, and the list by which they are loaded in the edge.
+pub fn sources(preloaded: &[Preloaded]) -> Vec<Source> {
+    let archive = |image: &Preloaded| Source::named(&image.archive, format!("{FOLDER}/{}.tar", image.id));
+    // Two references may be of one image.
+    let mut sources: Vec<_> = preloaded.iter().map(archive).collect();
+    sources.dedup();
+    if !preloaded.is_empty() {
+        let lines: String =
+            preloaded.iter().map(|image| format!("{} {}\n", image.id, image.reference)).collect();
+        sources.push(Source::text(lines, format!("{FOLDER}/images")));
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_found_by_the_reference_of_its_image() {
+        let cache = tempfile::tempdir().unwrap();
+        assert!(kept(cache.path(), "a:1").unwrap().is_empty());
+        let image = Preloaded::new(cache.path(), "registry:5000/a/b:1", "0a");
+        fs_err::create_dir(image.archive.parent().unwrap()).unwrap();
+        fs_err::write(&image.archive, "").unwrap();
+        assert_eq!(kept(cache.path(), "registry:5000/a/b:1").unwrap(), std::slice::from_ref(&image));
+        assert!(kept(cache.path(), "b:1").unwrap().is_empty());
+        let references = [image.reference.clone(), "b:1".to_owned()];
+        assert_eq!(all(cache.path(), &references[..1]).unwrap(), [image]);
+        assert!(all(cache.path(), &references).unwrap_err().to_string().contains("`b:1`"));
+    }
+}
