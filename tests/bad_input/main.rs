@@ -7,6 +7,7 @@ mod config;
 mod deployment;
 mod device;
 mod engine;
+mod events;
 mod machine;
 mod settings;
 mod support;

@@ -23,7 +23,8 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 a step failed, 2 wrong usage, 3 unusable settings, 4 something is missing on this machine,
-5 a layer is broken, 6 something else is in the way, 130 stopped. Results go to standard output, progress to standard error.
+5 a layer is broken, 6 something else is in the way, 7 nothing is broken but arrival was not proved, 130 stopped.
+Results go to standard output, progress to standard error.
 
 On a fresh machine, begin with: cargo xtask e2e --yes";
 
@@ -95,7 +96,7 @@ pub enum Command {
     /// Print what points kubectl, Skaffold and Tilt at the cluster and the registry: eval "$(cargo xtask env)"
     Env,
     /// Walk the layers of what is up, and prove that telemetry arrives at the hub
-    Verify,
+    Verify(commands::verify::Args),
     /// Tell whether this machine can do the work, and what is missing
     Doctor,
     /// Print the manifests exactly as `up` applies them

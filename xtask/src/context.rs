@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrival::EventHub;
 use crate::credentials::Credentials;
 use crate::engine::{ContainerSpec, Engine, Fit};
 use crate::images::{Image, Ingredients, Recipe};
@@ -22,7 +23,7 @@ use crate::process::Process;
 use crate::progress::Progress;
 use crate::provisioning::{Kept, Redaction};
 use crate::session::Setup;
-use crate::settings::Settings;
+use crate::settings::{Runtime, Settings};
 use crate::verify::Proof;
 use crate::wait::{Observation, WaitError, wait_for};
 
@@ -40,6 +41,8 @@ pub struct Findings {
     pub node_image: Option<String>,
     /// Where the edge runs.
     pub place: Option<Place>,
+    /// The runtime that was found in the edge.
+    pub runtime: Option<Runtime>,
     /// The layers and the telemetry.
     pub proof: Proof,
 }
@@ -57,6 +60,8 @@ pub struct Context {
     pub credentials: Arc<Credentials>,
     /// The credentials of the device, where a user has given some.
     pub device: Option<Arc<Kept>>,
+    /// Where arrival at the user's hub can be read, if they have told.
+    pub events: Option<Arc<EventHub>>,
     /// What the user sees.
     pub progress: Arc<Progress>,
     /// Ends the run.
@@ -86,6 +91,7 @@ impl Context {
             engine: Arc::new(engine),
             credentials: Arc::new(credentials),
             device: None,
+            events: setup.events.map(Arc::new),
             progress: Arc::new(Progress::default()),
             cancel: setup.cancel,
             run_folder,
@@ -165,7 +171,10 @@ impl Context {
     /// The same text without any secret of the deployment or of the device.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
-        let text = self.credentials.redact(text);
+        let mut text = self.credentials.redact(text);
+        if let Some(events) = &self.events {
+            text = events.redact(&text);
+        }
         self.device.as_ref().map_or_else(|| text.clone(), |kept| Redaction::of(kept).apply(&text))
     }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::arrival::ConnectionStringError;
 use crate::engine::{Foreign, NoEngine};
 use crate::execute::Interrupted;
 use crate::paths::NoHome;
@@ -9,6 +10,7 @@ use crate::plan::Obstructed;
 use crate::preflight::Missing;
 use crate::provisioning::{Unfit, UnusableCredentials};
 use crate::room::NoRoom;
+use crate::secret_input::InputError;
 use crate::settings::SettingsError;
 use crate::sources::SourcesError;
 use crate::verify::Layer;
@@ -28,6 +30,8 @@ pub const UNPROVED: u8 = 5;
 /// Something that is not ours is in the way: a name or a port is taken, or another invocation is at work; nothing was
 /// changed.
 pub const OBSTRUCTED: u8 = 6;
+/// Nothing is broken as far as can be seen, but nobody could say whether telemetry arrives at the hub.
+pub const NOT_PROVED: u8 = 7;
 /// The user stopped the command; `e2e` has cleaned up, the others leave what they have made to `down`.
 pub const INTERRUPTED: u8 = 130;
 
@@ -50,6 +54,11 @@ pub struct Unproved {
     /// What is wrong with it.
     pub detail: String,
 }
+
+/// Nobody could say whether telemetry arrives; the text says what to give.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotProved(pub String);
 
 /// Whether the machine's disk or permissions are at fault.
 fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -78,6 +87,8 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<SourcesError>()
             || cause.is::<UnusableCredentials>()
             || cause.is::<Unfit>()
+            || cause.is::<InputError>()
+            || cause.is::<ConnectionStringError>()
         {
             Some(SETTINGS)
         } else if cause.is::<Missing>()
@@ -89,6 +100,8 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             Some(MACHINE)
         } else if cause.is::<Unproved>() {
             Some(UNPROVED)
+        } else if cause.is::<NotProved>() {
+            Some(NOT_PROVED)
         } else if cause.is::<Obstructed>() || cause.is::<Foreign>() || cause.is::<Busy>() {
             Some(OBSTRUCTED)
         } else if cause.is::<Interrupted>() {
@@ -109,7 +122,7 @@ mod tests {
     #[test]
     fn the_code_is_that_of_the_cause() {
         let unproved = Unproved { layer: "pod".into(), detail: "none".into() };
-        let cases: [(Error, u8); 15] = [
+        let cases: [(Error, u8); 17] = [
             (anyhow!("no space left"), FAILURE),
             (std::io::Error::from(ErrorKind::NotFound).into(), FAILURE),
             (Usage("these flags contradict each other".into()).into(), USAGE),
@@ -120,6 +133,8 @@ mod tests {
             (std::io::Error::from(ErrorKind::StorageFull).into(), MACHINE),
             (std::io::Error::from(ErrorKind::PermissionDenied).into(), MACHINE),
             (unproved.into(), UNPROVED),
+            (NotProved("give it".into()).into(), NOT_PROVED),
+            (ConnectionStringError::OtherKind("another").into(), SETTINGS),
             (Foreign::at("a network of that name exists").into(), OBSTRUCTED),
             (Busy("kedge".into()).into(), OBSTRUCTED),
             (Obstructed { obstacles: Vec::new() }.into(), OBSTRUCTED),

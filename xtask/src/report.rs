@@ -29,7 +29,7 @@ pub struct Report {
     pub ended: Timestamp,
     /// How long it took.
     pub seconds: f64,
-    /// `passed` or `failed`.
+    /// `passed`, `failed`, or `not proved` when nobody could say.
     pub result: &'static str,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,8 +50,12 @@ pub struct Report {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Environment {
-    /// Container engine, for example `podman 4.3.1`.
+    /// Container engine, for example `podman 4.3.1`; none for the cluster of somebody else.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub engine: String,
+    /// The context of the kubeconfig that names the cluster of somebody else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// Where the edge runs: in the `cluster`, or directly on the `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<&'static str>,

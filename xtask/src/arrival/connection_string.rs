@@ -37,6 +37,12 @@ pub enum ConnectionStringError {
 }
 
 impl EventHub {
+    /// The text without the key.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        text.replace(self.key.expose(), "[redacted]")
+    }
+
     /// Reads `Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //!
 //! Microsoft's own client is not used, because it takes no shared access key; the library underneath it is.
 
+pub mod az;
 mod connection_string;
 mod message;
 mod reader;

@@ -12,7 +12,9 @@ use crate::place::{Place, Privilege};
 use crate::plan::Action;
 use crate::progress::Mark;
 use crate::report::StepReport;
+use crate::secret_input::Source;
 use crate::session::{Setup, carry_out, reach, write_report};
+use crate::settings::{Hub, word};
 
 /// Flags of `e2e`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,9 @@ pub struct Args {
     /// Leave everything running, whatever the outcome
     #[arg(long)]
     keep: bool,
+    /// Where the Event-Hub-compatible connection string of your IoT Hub is: a file, `-` for standard input, or `env:NAME`
+    #[arg(long, value_name = "SOURCE")]
+    events: Option<Source>,
 }
 
 /// Where the edge runs, as it is typed.
@@ -55,8 +60,9 @@ impl Args {
 /// # Errors
 /// [`Usage`] when the flags contradict each other. When a step failed or a layer is broken; what was made is removed
 /// all the same.
-pub async fn run(setup: Setup, args: &Args) -> Result<()> {
+pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     let place = args.place()?;
+    setup.read_events(args.events.as_ref())?;
     let goals = [Action::Telemetry(place)];
     if setup.dry_run {
         carry_out(setup, "e2e", &goals).await?;
@@ -67,7 +73,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     }
     let context = setup.open(&goals).await?;
     let (mut steps, result) = reach(&context, &goals).await?;
-    verify::print(&context);
+    verify::print(&context.findings().proof);
     if result.is_err() {
         evidence::keep(&context).await;
     }
@@ -108,10 +114,19 @@ async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> 
 
 /// What was proved, in one sentence that does not claim more than it was.
 fn proved(context: &Context, place: Place) -> String {
-    let (count, device) = (context.findings().proof.messages.len(), context.device_id());
-    let hub = &context.settings.hub.host_name;
+    let findings = context.findings();
+    let messages = &findings.proof.messages;
+    // As whom the module has really sent.
+    let device = messages.first().map_or(context.device_id(), |message| message.device_id.as_str());
+    let (count, settings) = (messages.len(), &context.settings);
+    let hub = match settings.hub.kind {
+        Hub::Local => settings.hub.host_name.as_str(),
+        Hub::Azure => "your IoT Hub",
+    };
+    let runtime = word(&findings.runtime.unwrap_or(settings.runtime.kind));
+    let kind = word(&settings.hub.kind);
     format!(
-        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}; local hub, simulated runtime)"
+        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}; {kind} hub, {runtime} runtime)"
     )
 }
 
@@ -121,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_pod_cannot_be_asked_to_do_without_privileges() {
-        let place = |on, unprivileged| Args { on, unprivileged, keep: false }.place();
+        let place = |on, unprivileged| Args { on, unprivileged, keep: false, events: None }.place();
         assert_eq!(place(On::Cluster, false).unwrap(), Place::Cluster);
         assert_eq!(place(On::Host, false).unwrap(), Place::Host(Privilege::Privileged));
         assert_eq!(place(On::Host, true).unwrap(), Place::Host(Privilege::Unprivileged));

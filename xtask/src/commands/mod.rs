@@ -71,7 +71,7 @@ async fn look(setup: Setup, command: Command) -> Result<()> {
         Command::Config(args) => config::run(&setup, &args),
         Command::Status(args) => status::run(setup, &args).await,
         Command::Logs(args) => logs::run(setup, &args).await,
-        Command::Verify => verify::run(setup).await,
+        Command::Verify(args) => verify::run(setup, &args).await,
         Command::Plan(args) => plan::run(setup, &args).await,
         Command::Env => env::run(setup).await,
         Command::Render(args) => render::run(setup, &args).await,

@@ -170,6 +170,8 @@ pub struct VerifySettings {
     pub messages: usize,
     /// Seconds that the proof may take.
     pub time_limit: u64,
+    /// As which of its readers the user's hub is read.
+    pub consumer_group: String,
 }
 
 /// Where a value comes from.
@@ -341,7 +343,7 @@ impl Default for Settings {
             },
             device: DeviceSettings { id: String::new(), deployment: String::new(), config: String::new() },
             deploy: DeploySettings::default(),
-            verify: VerifySettings { messages: 0, time_limit: 0 },
+            verify: VerifySettings { messages: 0, time_limit: 0, consumer_group: String::new() },
             images: BTreeMap::new(),
         };
         for field in &fields::FIELDS {

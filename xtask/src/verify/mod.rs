@@ -1,8 +1,14 @@
 //! The proof: walk the layers in order, say which one is broken and why, and count telemetry only when it has
 //! arrived at the hub.
 
+mod hub;
+mod journal;
 pub mod layers;
+mod real;
 mod refusal;
+mod runtime;
+mod scene;
+mod simulated;
 mod telemetry;
 
 use std::time::Duration;
@@ -13,12 +19,13 @@ use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::execute::Effect;
-use crate::exit::Unproved;
+use crate::exit::{NotProved, Unproved};
 use crate::place::Place;
 use crate::wait::{WaitError, wait_for};
 
 pub use self::layers::Name;
 pub use self::refusal::Refusal;
+pub use self::scene::{Means, Scene};
 pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
 
 /// How one layer was found.
@@ -26,11 +33,14 @@ pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
 pub struct Layer {
     /// Which layer.
     pub name: Name,
-    /// `ok`, `broken` or `not reached`.
+    /// `ok`, `broken`, `not proved` or `not reached`.
     pub result: &'static str,
     /// What was seen, or what is wrong.
     pub detail: String,
 }
+
+/// Nothing is broken as far as can be seen, and one could not look further.
+const NOT_PROVED: &str = "not proved";
 
 /// What was proved.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -46,6 +56,12 @@ impl Proof {
     #[must_use]
     pub fn broken(&self) -> Option<&Layer> {
         self.layers.iter().find(|layer| layer.result == "broken")
+    }
+
+    /// The layer of which nobody could say whether it is well.
+    #[must_use]
+    pub fn not_proved(&self) -> Option<&Layer> {
+        self.layers.iter().find(|layer| layer.result == NOT_PROVED)
     }
 }
 
@@ -71,62 +87,85 @@ impl Limit {
     }
 }
 
-/// Walks all layers, within `limit`. Only telemetry that was enqueued after the run began counts.
-async fn walk(context: &Context, place: Place, limit: Limit) -> Proof {
+/// What became of a layer that is not broken.
+enum Outcome {
+    Fine(String),
+    NotProved(String),
+}
+
+/// Walks all layers, within `limit`; the last one, the hub, only if it is wanted. Only telemetry that was enqueued after
+/// the run began counts.
+async fn walk(scene: &Scene<'_>, limit: Limit, with_hub: bool) -> Proof {
     let mut proof = Proof::default();
-    for &name in Name::all(place) {
-        let (result, detail) = if proof.broken().is_some() {
+    for &name in scene.layers() {
+        let (result, detail) = if proof.broken().is_some() || (name == Name::Hub && !with_hub) {
             ("not reached", String::new())
         } else {
-            match look(context, place, name, limit.left(), &mut proof.messages).await {
-                Ok(detail) => ("ok", detail),
+            match look(scene, name, limit.left(), &mut proof.messages).await {
+                Ok(Outcome::Fine(detail)) => ("ok", detail),
+                Ok(Outcome::NotProved(why)) => (NOT_PROVED, why),
                 Err(error) => ("broken", format!("{error:#}")),
             }
         };
-        context.progress.detail("telemetry", &format!("{name}: {result}"));
+        scene.progress.detail("telemetry", &format!("{name}: {result}"));
         proof.layers.push(Layer { name, result, detail });
-        context.findings().proof = proof.clone();
+        scene.record(&proof);
     }
     proof
 }
 
 async fn look(
-    context: &Context,
-    place: Place,
+    scene: &Scene<'_>,
     name: Name,
     limit: Duration,
     messages: &mut Vec<Evidence>,
-) -> Result<String> {
+) -> Result<Outcome> {
     if name == Name::Hub {
-        *messages = telemetry::collect(context, place, limit).await?;
-        return Ok(format!("{} messages with continuous sequence numbers", messages.len()));
+        return Ok(match hub::arrival(scene, limit).await? {
+            hub::Arrival::Proved(proved) => {
+                *messages = proved;
+                Outcome::Fine(format!("{} messages with continuous sequence numbers", messages.len()))
+            }
+            hub::Arrival::NotProved(why) => Outcome::NotProved(why),
+        });
     }
-    match wait_for(&name.to_string(), limit, || layers::observe(context, place, name)).await {
-        Ok(detail) => Ok(detail),
+    match wait_for(&name.to_string(), limit, || layers::observe(scene, name)).await {
+        Ok(detail) => Ok(Outcome::Fine(detail)),
         // The layer is named where the error is shown; what was seen last is what matters.
         Err(WaitError::TimedOut { last: seen, .. } | WaitError::Died { reason: seen, .. }) => bail!(seen),
     }
 }
 
+/// Walks all layers within the time that the settings give the proof.
+///
+/// # Errors
+/// [`Unproved`] when a layer is broken, [`NotProved`] when none is and nobody could say whether telemetry arrives.
+pub async fn prove(scene: &Scene<'_>) -> (Proof, Result<()>) {
+    let limit = Duration::from_secs(scene.settings.verify.time_limit);
+    let proof = walk(scene, Limit::Until(Instant::now() + limit), true).await;
+    let result = match (proof.broken(), proof.not_proved()) {
+        (Some(layer), _) => Err(Unproved::of(layer).into()),
+        (None, Some(layer)) => Err(NotProved(layer.detail.clone()).into()),
+        (None, None) => Ok(()),
+    };
+    (proof, result)
+}
+
 /// The proof as a step of a plan.
 ///
 /// # Errors
-/// When a layer is broken; the error names it.
+/// As [`prove`].
 pub async fn telemetry_step(context: &Context, place: Place) -> Result<Effect> {
     context.findings().place = Some(place);
-    let limit = Duration::from_secs(context.settings.verify.time_limit);
-    let proof = walk(context, place, Limit::Until(Instant::now() + limit)).await;
-    match proof.broken() {
-        None => Ok(Effect::changed(format!("{} messages", proof.messages.len()))),
-        Some(layer) => Err(Unproved::of(layer).into()),
-    }
+    let (proof, result) = prove(&Scene::own(context, place)).await;
+    result.map(|()| Effect::changed(format!("{} messages", proof.messages.len())))
 }
 
 /// The layer below the hub at which an edge is stuck that did not get ready.
 pub async fn stuck_at(context: &Context, place: Place) -> Option<Layer> {
     context.findings().place = Some(place);
-    let proof = walk(context, place, Limit::Each(DIAGNOSIS_LIMIT)).await;
-    proof.broken().filter(|layer| layer.name != Name::Hub).cloned()
+    let proof = walk(&Scene::own(context, place), Limit::Each(DIAGNOSIS_LIMIT), false).await;
+    proof.broken().cloned()
 }
 
 /// Why an edge did not get ready: at which layer it is stuck, and what was waited for in vain.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::layers;
+use super::scene::Scene;
 use crate::context::Context;
 use crate::place::Place;
 
@@ -32,7 +33,7 @@ impl Refusal {
         if marks.asked.is_some_and(|asked| asked.elapsed() < INTERVAL) {
             return false;
         }
-        let refused = layers::is_refused(context, place).await;
+        let refused = layers::is_refused(&Scene::own(context, place)).await;
         let now = Instant::now();
         let marks = marks.after(refused, now);
         *self.lock() = marks;

@@ -1,22 +1,10 @@
 //! What counts as telemetry: at the hub, from the right device and module, in the sensor's schema, with
 //! continuous sequence numbers.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use kedge_sim::service::{TelemetryFilter, TelemetryMessage};
+use kedge_sim::service::TelemetryMessage;
 use serde::{Deserialize, Serialize};
-
-use crate::context::Context;
-use crate::edge;
-use crate::edge_config::SENSOR_MODULE;
-use crate::place::Place;
-use crate::steps::hub;
-use crate::wait::{Observation, wait_for};
-
-/// How long one request to the hub waits for new messages.
-const POLL: Duration = Duration::from_secs(5);
 
 /// What is expected of the telemetry.
 #[derive(Debug)]
@@ -136,47 +124,6 @@ fn examine(message: &TelemetryMessage) -> Result<Evidence> {
         batch_id: property("batchId")?.clone(),
         body,
     })
-}
-
-/// Reads telemetry from the hub until it proves what is wanted.
-pub(super) async fn collect(context: &Context, place: Place, limit: Duration) -> Result<Vec<Evidence>> {
-    let service = hub::service(context).await?;
-    let expected = Expectation {
-        device: context.device_id(),
-        module: SENSOR_MODULE,
-        count: context.settings.verify.messages,
-        since: context.started,
-    };
-    let filter = TelemetryFilter {
-        device_id: Some(expected.device.to_owned()),
-        module_id: Some(expected.module.to_owned()),
-    };
-    let seen = tokio::sync::Mutex::new((Vec::new(), 0));
-    let proved = wait_for("telemetry at the hub", limit, || async {
-        let mut seen = seen.lock().await;
-        let after = seen.1;
-        match service.telemetry(&filter, after, POLL).await {
-            Ok(page) => {
-                seen.0.extend(page.messages);
-                seen.1 = page.next;
-            }
-            Err(error) => return Observation::NotYet(format!("{:#}", anyhow::Error::from(error))),
-        }
-        match judge(&seen.0, &expected) {
-            Verdict::Proved(messages) => Observation::Ready(messages),
-            Verdict::NotEnough(count) => {
-                let status = format!("{count} of {} messages", expected.count);
-                context.progress.detail("telemetry", &status);
-                match edge::death(context, place).await {
-                    Some(death) => Observation::Failed(death),
-                    None => Observation::NotYet(status),
-                }
-            }
-            Verdict::Refuted(reason) => Observation::Failed(reason),
-        }
-    })
-    .await?;
-    Ok(proved)
 }
 
 #[cfg(test)]

@@ -39,6 +39,12 @@ pub(super) fn is_device_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:.%_*?!(),=@$'".contains(&byte))
 }
 
+/// It becomes a part of an address.
+pub(super) fn is_consumer_group(text: &str) -> bool {
+    (1..=50).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"$-._".contains(&byte))
+}
+
 /// Two or three numbers, from 1.4 on: before, the configuration was another one.
 pub(super) fn is_runtime_version(text: &str) -> bool {
     let numbers: Option<Vec<u16>> = text

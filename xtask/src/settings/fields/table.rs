@@ -4,7 +4,8 @@ use clap::ValueEnum;
 
 use super::super::word;
 use super::rules::{
-    is_context, is_device_id, is_host_name, is_label, is_path, is_quantity, is_repository, is_runtime_version,
+    is_consumer_group, is_context, is_device_id, is_host_name, is_label, is_path, is_quantity, is_repository,
+    is_runtime_version,
 };
 use super::{Access, CLUSTER_NAME, ENGINE, Field, HUB, PACKAGES, PRELOAD, RUNTIME};
 use crate::image_reference;
@@ -21,7 +22,7 @@ pub(super) const QUANTITY: &str = "a quantity of Kubernetes, such as \"2Gi\" or 
 const LABEL: &str = "1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
 /// All of them, in the order in which they are shown.
-pub static FIELDS: [Field; 29] = [
+pub static FIELDS: [Field; 30] = [
     Field {
         name: ENGINE,
         allowed: "\"auto\", \"docker\" or \"podman\"",
@@ -310,6 +311,15 @@ pub static FIELDS: [Field; 29] = [
                 let limit = Some(number).filter(|limit| (1..=3600).contains(limit));
                 limit.map(|limit| settings.verify.time_limit = limit).is_some()
             },
+        },
+    },
+    Field {
+        name: "verify.consumer-group",
+        allowed: "the name of a consumer group: 1 to 50 letters, digits and characters of $-._",
+        access: Access::Text {
+            default: "$Default",
+            get: |settings| settings.verify.consumer_group.clone(),
+            set: |settings, text| put(&mut settings.verify.consumer_group, text, is_consumer_group(text)),
         },
     },
 ];

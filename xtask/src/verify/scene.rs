@@ -1,0 +1,149 @@
+//! What is looked at, and by which means: the edge of this deployment, or one in a cluster of somebody else, for which no
+//! engine is needed here.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::layers::Name;
+use super::{Proof, runtime};
+use crate::arrival::EventHub;
+use crate::cluster::{self, exec, manifests};
+use crate::context::Context;
+use crate::deploy::target::Target;
+use crate::edge;
+use crate::engine::Output;
+use crate::place::Place;
+use crate::progress::Progress;
+use crate::settings::{Runtime, Settings};
+
+/// One edge and the way to it.
+#[derive(Debug, Clone)]
+pub struct Scene<'a> {
+    /// The way to it.
+    pub means: Means<'a>,
+    /// The desired state.
+    pub settings: &'a Settings,
+    /// The id that the device should have in the hub.
+    pub device: &'a str,
+    /// What the user sees.
+    pub progress: &'a Arc<Progress>,
+    /// Ends the walk.
+    pub cancel: &'a CancellationToken,
+    /// Telemetry that was enqueued earlier proves nothing.
+    pub started: Timestamp,
+    /// Where arrival at the user's hub can be read, if that is known.
+    pub events: Option<&'a EventHub>,
+}
+
+/// The way to an edge.
+#[derive(Debug, Clone, Copy)]
+pub enum Means<'a> {
+    /// It is this deployment's own.
+    Own(&'a Context, Place),
+    /// It is a pod of a cluster of somebody else. The context is there when the hub is our own.
+    Foreign(&'a Target, Option<&'a Context>),
+}
+
+impl<'a> Scene<'a> {
+    /// The edge of this deployment.
+    #[must_use]
+    pub fn own(context: &'a Context, place: Place) -> Self {
+        Self {
+            means: Means::Own(context, place),
+            settings: &context.settings,
+            device: context.device_id(),
+            progress: &context.progress,
+            cancel: &context.cancel,
+            started: context.started,
+            events: context.events.as_deref(),
+        }
+    }
+
+    /// The layers that it has.
+    #[must_use]
+    pub fn layers(&self) -> &'static [Name] {
+        match self.means {
+            Means::Own(_, place) => Name::all(place),
+            // Of whatever engine that cluster's nodes are made is not ours to look at.
+            Means::Foreign(..) => Name::all(Place::Cluster).split_first().map_or(&[], |(_, rest)| rest),
+        }
+    }
+
+    /// A connection to the cluster.
+    pub(super) async fn client(&self) -> Result<Client> {
+        match self.means {
+            Means::Own(context, _) => cluster::client(&context.paths.kubeconfig()).await,
+            Means::Foreign(target, _) => Ok(target.client.clone()),
+        }
+    }
+
+    /// Runs a command in the edge.
+    pub(super) async fn run(&self, command: &[&str]) -> Result<Output> {
+        match self.means {
+            Means::Own(context, place) => edge::run(context, place, command).await,
+            Means::Foreign(target, _) => {
+                let namespace = &self.settings.deploy.namespace;
+                let pods = cluster::pods(&target.client, namespace).await?;
+                let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
+                let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
+                exec::run(&target.client, namespace, &pod, manifests::CONTAINER, command).await
+            }
+        }
+    }
+
+    /// Runs a script in the edge; gives what it printed, whether it went well or not.
+    pub(super) async fn script(&self, script: &str) -> Result<String> {
+        Ok(self.run(&["sh", "-c", script]).await?.stdout)
+    }
+
+    /// How the edge has ended, when it will not come back by itself.
+    pub(super) async fn death(&self) -> Option<String> {
+        match self.means {
+            Means::Own(context, place) => edge::death(context, place).await,
+            Means::Foreign(..) => None,
+        }
+    }
+
+    /// The context through which our own hub can be asked.
+    pub(super) fn local_hub(&self) -> Option<&'a Context> {
+        match self.means {
+            Means::Own(context, _) => Some(context),
+            Means::Foreign(_, context) => context,
+        }
+    }
+
+    /// Notes what was found for the report.
+    pub(super) fn record(&self, proof: &Proof) {
+        if let Means::Own(context, _) = self.means {
+            context.findings().proof = proof.clone();
+        }
+    }
+
+    /// Which runtime that is, if the edge can be asked.
+    pub async fn runtime_kind(&self) -> Option<Runtime> {
+        self.runtime().await.ok().map(|found| found.kind())
+    }
+
+    /// The runtime that is really in the edge.
+    pub(super) async fn runtime(&self) -> Result<runtime::Found> {
+        let found = runtime::find(self).await?;
+        if let Means::Own(context, _) = self.means {
+            context.findings().runtime = Some(found.kind());
+        }
+        Ok(found)
+    }
+}
+
+impl runtime::Found {
+    /// What a report calls it.
+    pub(super) fn kind(&self) -> Runtime {
+        match self {
+            Self::Simulated { .. } => Runtime::Simulated,
+            Self::Azure => Runtime::Azure,
+        }
+    }
+}
