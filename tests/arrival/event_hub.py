@@ -54,7 +54,30 @@ class EventHub(MessagingHandler):
         link.target.copy(link.remote_target)
         after = self.after(link)
         number = address.rsplit("/", 1)[1]
-        link.queue = [it for it in self.setting["messages"] if it["partition"] == number and it["enqueued"] > after]
+        messages = self.setting["messages"] + self.live()
+        link.queue = [it for it in messages if it["partition"] == number and it["enqueued"] > after]
+
+    def live(self):
+        """What the sensor of a device has sent just now, if the setting names one."""
+        now = time.time()
+        body = {
+            "machine": {"temperature": 21.5, "pressure": 1.05},
+            "ambient": {"temperature": 20.9, "humidity": 25},
+            "timeCreated": "2026-11-22T13:00:00.123Z",
+        }
+        return [
+            {
+                "partition": "1",
+                "number": number,
+                "enqueued": int(now * 1000),
+                "device": self.setting["live"],
+                "module": "tempSensor",
+                "properties": {"sequenceNumber": str(number), "batchId": "b"},
+                "body": json.dumps(body),
+            }
+            for number in range(1, 8)
+            if self.setting.get("live")
+        ]
 
     def refusal(self, connection, address):
         found = re.fullmatch(r"([^/]+)/ConsumerGroups/([^/]+)/Partitions/([^/]+)", address or "")

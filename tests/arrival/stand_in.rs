@@ -1,5 +1,8 @@
 //! The program that plays the Event Hub, with certificates of its own.
 
+#![allow(dead_code, reason = "each test that has it uses another part")]
+
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,7 +23,9 @@ pub(crate) struct StandIn {
     child: Child,
     hub: EventHub,
     authority: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    /// What opens it.
+    pub(crate) connection_string: String,
 }
 
 /// A moment, by its number.
@@ -57,12 +62,26 @@ impl StandIn {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap();
-        let port = port.expect("the stand-in has ended; is python3-qpid-proton installed?");
+        let port =
+            port.unwrap_or_else(|| panic!("the stand-in has ended; is python3-qpid-proton installed?"));
         let text = format!(
             "Endpoint=sb://127.0.0.1:{port}/;SharedAccessKeyName=service;SharedAccessKey={KEY};EntityPath={ENTITY}"
         );
-        let hub = EventHub::parse(&Secret::new(text)).unwrap();
-        Self { child, hub, authority: authority.certificate_pem().to_owned(), _folder: folder }
+        let hub = EventHub::parse(&Secret::new(text.as_str())).unwrap();
+        let authority = authority.certificate_pem().to_owned();
+        Self { child, hub, authority, folder, connection_string: text }
+    }
+
+    /// Writes a file beside those of the stand-in.
+    pub(crate) fn write(&self, name: &str, contents: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs_err::write(&path, contents).unwrap();
+        path
+    }
+
+    /// The file with the authority of its certificate.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.write("authority.pem", &self.authority)
     }
 
     pub(crate) async fn open(&self) -> Result<Reader, ReadError> {

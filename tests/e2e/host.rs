@@ -12,13 +12,13 @@ use crate::harness::{LIMIT, engine_cli, newest_report, state_of};
 const NAME: &str = "kedge-host";
 
 /// A deployment of its own, which can be in one engine or in the other.
-struct Deployment {
+pub(crate) struct Deployment {
     folder: TempDir,
     docker: Option<Dockerd>,
 }
 
 impl Deployment {
-    fn new(docker: Option<Dockerd>) -> Self {
+    pub(crate) fn new(docker: Option<Dockerd>) -> Self {
         let deployment = Self { folder: tempfile::tempdir().unwrap(), docker };
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let settings = format!("[cluster]\nname = {NAME:?}\n[registry]\nport = {port}\n");
@@ -29,7 +29,13 @@ impl Deployment {
 
     /// Exit code, standard output and standard error of a command.
     fn xtask(&self, command: &str) -> (i32, String, String) {
+        self.xtask_with(command, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn xtask_with(&self, command: &str, variables: &[(&str, &str)]) -> (i32, String, String) {
         let mut xtask = Command::cargo_bin("xtask").unwrap();
+        xtask.envs(variables.iter().copied());
         if let Some(docker) = &self.docker {
             xtask.env("DOCKER_HOST", &docker.host);
         }
@@ -42,7 +48,7 @@ impl Deployment {
         (output.status.code().unwrap(), stdout, stderr)
     }
 
-    fn succeed(&self, command: &str) -> String {
+    pub(crate) fn succeed(&self, command: &str) -> String {
         let (code, stdout, _) = self.xtask(command);
         assert_eq!(code, 0, "cargo xtask {command} failed");
         stdout

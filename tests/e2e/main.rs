@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod arrival;
 mod converge;
 mod dockerd;
 mod harness;
 mod host;
 mod obstacles;
 mod sdk;
+#[path = "../arrival/stand_in.rs"]
+mod stand_in;
 mod whole;

@@ -158,13 +158,20 @@ pub fn named_images(source: &str) -> Vec<String> {
 /// What a user should know of the filled-in manifest before it is used with Microsoft's runtime of this version.
 #[must_use]
 pub fn notes(deployment: &Filled, shape: Shape, version: &str) -> Vec<String> {
-    let modules = deployment.0.pointer(&format!("{AGENT}/systemModules")).and_then(Value::as_object);
-    let image = |module: &Value| module.pointer("/settings/image")?.as_str().map(str::to_owned);
-    let told = modules
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, module)| real::other_version(name, &image(module)?, version));
-    if shape.runtime == Runtime::Azure { told.collect() } else { Vec::new() }
+    if shape.runtime == Runtime::Simulated {
+        return Vec::new();
+    }
+    let image = |module: &str| {
+        let image = deployment.0.pointer(&format!("{AGENT}/{module}/settings/image"));
+        image.and_then(Value::as_str).unwrap_or_default()
+    };
+    let (agent, gateway) = (image("systemModules/edgeAgent"), image("systemModules/edgeHub"));
+    let notes = [
+        real::other_version("edgeAgent", agent, version),
+        real::other_version("edgeHub", gateway, version),
+        real::without_mqtt(gateway, image(&format!("modules/{SENSOR_MODULE}"))),
+    ];
+    notes.into_iter().flatten().collect()
 }
 
 /// In the file, `createOptions` may be an object, which is easier to read; in the twin it is a text, and one that is too

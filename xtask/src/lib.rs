@@ -2,6 +2,7 @@
 //! proves that telemetry arrives. `ARCHITECTURE.md` is the map.
 
 pub mod arrival;
+pub mod azure_hub;
 pub mod bench;
 pub mod cli;
 pub mod cluster;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::EventHub;
+use crate::azure_hub;
 use crate::cli::Global;
 use crate::context::Context;
 use crate::credentials::Credentials;
@@ -218,6 +219,12 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
     let plan = Plan::new(goals, context.settings.shape(), &observed).unobstructed()?;
     room::check(context, &plan).await?;
     context.begin()?;
+    if context.settings.hub.kind == Hub::Azure && Action::place(goals).is_some() {
+        // Before the edge is waited for: it may be waiting for its deployment.
+        for line in azure_hub::hand_over(&context.paths, &context.settings, context.device.as_deref())? {
+            context.progress.say(&line);
+        }
+    }
     let mut steps = vec![StepReport::of_observation(started)];
     let run = |action| steps::run(Arc::clone(context), action);
     let mut records = execute(&plan, &context.progress, &context.cancel, run).await;

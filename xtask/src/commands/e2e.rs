@@ -10,6 +10,7 @@ use crate::evidence;
 use crate::exit::Usage;
 use crate::place::{Place, Privilege};
 use crate::plan::Action;
+use crate::process::find_on_path;
 use crate::progress::Mark;
 use crate::report::StepReport;
 use crate::secret_input::Source;
@@ -72,6 +73,12 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
         return Ok(());
     }
     let context = setup.open(&goals).await?;
+    if cannot_be_proved(&context) {
+        context.progress.say(
+            "arrival at your hub will not be proved: neither `--events` is given nor is `az` here; what can be seen without \
+             is proved",
+        );
+    }
     let (mut steps, result) = reach(&context, &goals).await?;
     verify::print(&context.findings().proof);
     if result.is_err() {
@@ -95,6 +102,11 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
         context.progress.say(&proved(&context, place));
     }
     result
+}
+
+/// Whether it is known beforehand that nobody can say what arrives.
+fn cannot_be_proved(context: &Context) -> bool {
+    context.settings.hub.kind == Hub::Azure && context.events.is_none() && find_on_path("az").is_none()
 }
 
 async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> {

@@ -17,8 +17,8 @@ use serde_json::json;
 use crate::commands::down;
 use crate::context::Context;
 use crate::execute::Interrupted;
-use crate::exit::Unproved;
-use crate::plan::Action;
+use crate::exit::{Unproved, Usage};
+use crate::plan::{Action, Shape};
 use crate::session::{Setup, reach, write_report};
 use crate::soak::judge::{Arrival, Happened, Judgement, judge};
 use crate::soak::{Fault, LEDGERS, PRODUCER, deployment, schedule};
@@ -67,6 +67,10 @@ impl Args {
 /// # Errors
 /// [`Unproved`] when something is missing, out of order or came again without a reason.
 pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
+    if setup.settings.shape() != Shape::SIMULATED {
+        let what = "a soak kills the simulated runtime and counts at the local hub: leave out `--hub` and `--runtime`";
+        return Err(Usage(what.into()).into());
+    }
     if setup.dry_run {
         println!("would be sent: {} messages, {} a second", args.count(), args.rate);
         for (at, fault) in schedule(args.time()) {

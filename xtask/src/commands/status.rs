@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::cluster;
 use crate::engine::{ContainerState, Engine, Inventory};
 use crate::session::Setup;
+use crate::settings::Hub;
 
 /// Flags of `status`.
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Part {
     name: &'static str,
-    /// `up`, `down` or `absent`.
+    /// `up`, `down`, `absent`, or `yours` for what KEdge neither makes nor removes.
     state: &'static str,
     detail: String,
 }
@@ -82,6 +83,9 @@ async fn observe(setup: &Setup, engine: &Engine, inventory: &Inventory) -> Resul
             },
             // Without Kubernetes only: beside a cluster it is not missed.
             None if name == "edge" => continue,
+            None if name == "hub" && setup.settings.hub.kind == Hub::Azure => {
+                Part { name, state: "yours", detail: "your IoT Hub; `cargo xtask verify` asks it".into() }
+            }
             None => Part { name, state: "absent", detail: String::new() },
         });
     }

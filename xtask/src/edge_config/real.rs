@@ -31,7 +31,8 @@ pub(super) fn system_module(module: &str, definition: &mut Value, shape: Shape) 
 pub(super) fn module(definition: &mut Value, shape: Shape) {
     let image = definition.pointer("/settings/image").and_then(Value::as_str).unwrap_or_default();
     let is_sensor = name(image).rsplit('/').next() == Some(SENSOR);
-    if is_sensor && shape != (Shape { hub: Hub::Azure, runtime: Runtime::Azure }) {
+    // The simulated gateway knows nothing else. Microsoft's knows AMQP, and some releases of it no MQTT.
+    if is_sensor && shape.runtime == Runtime::Simulated {
         default_variable(definition, "ClientTransportType", "Mqtt_Tcp_Only");
     }
 }
@@ -77,6 +78,22 @@ pub(super) fn other_version(module: &str, image: &str, runtime: &str) -> Option<
     let is_version = version.starts_with(|first: char| first.is_ascii_digit());
     (is_version && minor(version) != minor(runtime)).then(|| {
         format!("{module} is {version}, and the runtime {runtime}; Microsoft keeps them at one version")
+    })
+}
+
+/// Releases of the gateway that take no MQTT over TLS from modules: these, and a tag that may be one of them.
+const WITHOUT_MQTT: [&str; 3] = ["1.6", "1.6.0", "1.6.1"];
+
+/// What is told of KEdge's own sensor, which speaks MQTT, beside a gateway that may not take it.
+pub(super) fn without_mqtt(gateway: &str, sensor: &str) -> Option<String> {
+    let repository = name(gateway).rsplit('/').next()?;
+    let version =
+        tag(gateway).filter(|tag| repository == "azureiotedge-hub" && WITHOUT_MQTT.contains(tag))?;
+    sensor.contains("/kedge/temperature-sensor@").then(|| {
+        format!(
+            "edgeHub {version}: the releases 1.6.0 and 1.6.1 take no MQTT over TLS, which KEdge's sensor speaks; put \
+             \"kedge/temperature-sensor\" = \"mcr.microsoft.com/{SENSOR}:1.5\" in [images], or use another edgeHub"
+        )
     })
 }
 
@@ -129,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn microsofts_sensor_speaks_mqtt() {
+    fn microsofts_sensor_speaks_mqtt_to_the_simulated_gateway() {
         let sensor = |image: &str, shape| {
             let mut definition = json!({ "settings": { "image": image } });
             module(&mut definition, shape);
@@ -137,9 +154,18 @@ mod tests {
         };
         let image = format!("mcr.microsoft.com/{SENSOR}:1.5");
         assert_eq!(sensor(&image, Shape::SIMULATED), Some(json!("Mqtt_Tcp_Only")));
-        assert_eq!(sensor(&image, LOCAL), Some(json!("Mqtt_Tcp_Only")));
-        assert_eq!(sensor(&image, AZURE), None);
-        assert_eq!(sensor("kedge/temperature-sensor", LOCAL), None);
+        assert_eq!((sensor(&image, LOCAL), sensor(&image, AZURE)), (None, None));
+        assert_eq!(sensor("kedge/temperature-sensor", Shape::SIMULATED), None);
+    }
+
+    #[test]
+    fn a_gateway_that_takes_no_mqtt_is_told_where_the_sensor_speaks_it() {
+        let own = "kedge-registry:5000/kedge/temperature-sensor@sha256:ab";
+        let told = |tag: &str, sensor: &str| {
+            without_mqtt(&format!("mcr.microsoft.com/azureiotedge-hub:{tag}"), sensor).is_some()
+        };
+        assert!(told("1.6", own) && told("1.6.1", own));
+        assert!(!told("1.5", own) && !told("1.6.2", own) && !told("1.6", "mcr.microsoft.com/x:1"));
     }
 
     #[test]
