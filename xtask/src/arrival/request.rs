@@ -29,7 +29,7 @@ pub(super) async fn ask(
     properties: ApplicationProperties,
     body: Value,
 ) -> Result<Answer, Trouble> {
-    let own = format!("kedge{node}");
+    let own = format!("kedge-{}", node.trim_start_matches('$'));
     let mut sender = Sender::builder()
         .name(format!("{own}-request"))
         .source(Source::builder().address(own.as_str()).build())
