@@ -4,6 +4,8 @@
 mod hub;
 mod journal;
 pub mod layers;
+#[cfg(test)]
+mod played;
 mod real;
 mod refusal;
 mod runtime;

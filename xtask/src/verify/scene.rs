@@ -46,6 +46,9 @@ pub enum Means<'a> {
     Own(&'a Context, Place),
     /// It is a pod of a cluster of somebody else. The context is there when the hub is our own.
     Foreign(&'a Target, Option<&'a Context>),
+    /// Programs in a folder play the edge.
+    #[cfg(test)]
+    Played(&'a std::path::Path),
 }
 
 impl<'a> Scene<'a> {
@@ -70,6 +73,8 @@ impl<'a> Scene<'a> {
             Means::Own(_, place) => Name::all(place),
             // Of whatever engine that cluster's nodes are made is not ours to look at.
             Means::Foreign(..) => Name::all(Place::Cluster).split_first().map_or(&[], |(_, rest)| rest),
+            #[cfg(test)]
+            Means::Played(_) => &[Name::Runtime, Name::Agent, Name::Module, Name::Gateway],
         }
     }
 
@@ -78,6 +83,8 @@ impl<'a> Scene<'a> {
         match self.means {
             Means::Own(context, _) => cluster::client(&context.paths.kubeconfig()).await,
             Means::Foreign(target, _) => Ok(target.client.clone()),
+            #[cfg(test)]
+            Means::Played(_) => anyhow::bail!("there is no cluster"),
         }
     }
 
@@ -92,6 +99,8 @@ impl<'a> Scene<'a> {
                 let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
                 exec::run(&target.client, namespace, &pod, manifests::CONTAINER, command).await
             }
+            #[cfg(test)]
+            Means::Played(folder) => super::played::run(folder, command),
         }
     }
 
@@ -105,6 +114,8 @@ impl<'a> Scene<'a> {
         match self.means {
             Means::Own(context, place) => edge::death(context, place).await,
             Means::Foreign(..) => None,
+            #[cfg(test)]
+            Means::Played(_) => None,
         }
     }
 
@@ -113,6 +124,8 @@ impl<'a> Scene<'a> {
         match self.means {
             Means::Own(context, _) => Some(context),
             Means::Foreign(_, context) => context,
+            #[cfg(test)]
+            Means::Played(_) => None,
         }
     }
 
