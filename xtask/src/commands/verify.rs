@@ -78,15 +78,11 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
         Hub::Azure => None,
     };
     let progress = Arc::new(Progress::default());
-    let scene = Scene {
-        means: Means::Foreign(&target, own.as_deref()),
-        settings: &setup.settings,
-        device: kept.as_ref().map_or(&setup.settings.device.id, |kept| kept.provisioning.device_id()),
-        progress: &progress,
-        cancel: &setup.cancel,
-        started,
-        events: setup.events.as_ref(),
-    };
+    let device =
+        kept.as_ref().map_or(setup.settings.device.id.as_str(), |kept| kept.provisioning.device_id());
+    let means = Means::Foreign(&target, own.as_deref());
+    let events = setup.events.as_ref();
+    let scene = Scene::other(means, &setup.settings, device, &progress, &setup.cancel, events);
     let place = crate::place::Place::Cluster;
     let mut proof = Proof::default();
     let result = timed(&progress, Action::Telemetry(place), async {

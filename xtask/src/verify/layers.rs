@@ -219,7 +219,7 @@ async fn runtime(scene: &Scene<'_>, name: Name) -> Result<Seen> {
             let active = command(scene, &["systemctl", "is-active", "aziot-edged.service"]).await?;
             Ok(active.map(|state| format!("{state}, simulated")))
         }
-        (Found::Simulated { daemon }, _) => simulated::look(scene, &daemon, name).await,
+        (Found::Simulated { daemon }, _) => simulated::look(scene, daemon, name).await,
         (Found::Azure, _) => real::look(scene, name).await,
     }
 }
@@ -227,7 +227,7 @@ async fn runtime(scene: &Scene<'_>, name: Name) -> Result<Seen> {
 /// Whether the runtime says that it cannot carry out its deployment.
 pub(super) async fn is_refused(scene: &Scene<'_>) -> bool {
     match scene.runtime().await {
-        Ok(Found::Simulated { daemon }) => simulated::is_refused(scene, &daemon).await,
+        Ok(Found::Simulated { daemon }) => simulated::is_refused(scene, daemon).await,
         Ok(Found::Azure) => real::is_refused(scene).await,
         Err(_) => false,
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -94,15 +93,8 @@ impl Played {
         let mut settings = Settings::default();
         settings.hub.kind = Hub::Azure;
         let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
-        let scene = Scene {
-            means: Means::Played(self.folder.path()),
-            settings: &settings,
-            device: "device",
-            progress: &progress,
-            cancel: &cancel,
-            started: Timestamp::UNIX_EPOCH,
-            events: None,
-        };
+        let means = Means::Played(self.folder.path());
+        let scene = Scene::other(means, &settings, "device", &progress, &cancel, None);
         work(&scene).await
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::layers::Name;
@@ -37,6 +38,8 @@ pub struct Scene<'a> {
     pub started: Timestamp,
     /// Where arrival at the user's hub can be read, if that is known.
     pub events: Option<&'a EventHub>,
+    /// Asked once.
+    found: OnceCell<runtime::Found>,
 }
 
 /// The way to an edge.
@@ -63,7 +66,22 @@ impl<'a> Scene<'a> {
             cancel: &context.cancel,
             started: context.started,
             events: context.events.as_deref(),
+            found: OnceCell::new(),
         }
+    }
+
+    /// An edge that is reached by these means.
+    #[must_use]
+    pub fn other(
+        means: Means<'a>,
+        settings: &'a Settings,
+        device: &'a str,
+        progress: &'a Arc<Progress>,
+        cancel: &'a CancellationToken,
+        events: Option<&'a EventHub>,
+    ) -> Self {
+        let (started, found) = (Timestamp::now(), OnceCell::new());
+        Self { means, settings, device, progress, cancel, started, events, found }
     }
 
     /// The layers that it has.
@@ -138,12 +156,12 @@ impl<'a> Scene<'a> {
 
     /// Which runtime that is, if the edge can be asked.
     pub async fn runtime_kind(&self) -> Option<Runtime> {
-        self.runtime().await.ok().map(|found| found.kind())
+        self.runtime().await.ok().map(runtime::Found::kind)
     }
 
     /// The runtime that is really in the edge.
-    pub(super) async fn runtime(&self) -> Result<runtime::Found> {
-        let found = runtime::find(self).await?;
+    pub(super) async fn runtime(&self) -> Result<&runtime::Found> {
+        let found = self.found.get_or_try_init(|| runtime::find(self)).await?;
         if let Means::Own(context, _) = self.means {
             context.findings().runtime = Some(found.kind());
         }
