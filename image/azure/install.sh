@@ -63,29 +63,6 @@ pinned() {
     tr ',' '\n' | sed -n 's/^ *aziot-identity-service *(= *\([^ )]*\)).*/\1/p'
 }
 
-# Docker's oldest and newest API by the version of the engine, minor numbers of 1.x. Not the client's: it may be another one.
-api_range() {
-    case $1 in
-    [0-9].* | 1[0-9].*) echo "12 40" ;;
-    20.*) echo "12 41" ;;
-    23.*) echo "12 42" ;;
-    24.*) echo "12 43" ;;
-    2[5-8].*) echo "24 44" ;;
-    29.[0-2] | 29.[0-2].*) echo "44 52" ;;
-    *) echo "40 53" ;;
-    esac
-}
-
-# Refuses an engine that does not speak the API in which the runtime $1 talks to it.
-check_api() {
-    case $1 in 1.[45] | 1.[45].*) wanted=34 ;; *) wanted=41 ;; esac
-    engine=$(dockerd --version | sed -n 's/^Docker version \([0-9.]*\).*/\1/p')
-    range=$(api_range "$engine")
-    [ "$wanted" -ge "${range% *}" ] && [ "$wanted" -le "${range#* }" ] ||
-        refuse "$ENGINE: version $engine speaks Docker's API 1.${range% *} to 1.${range#* }, and aziot-edge $1 wants" \
-            "1.$wanted; choose the engine docker.io, or a moby-engine before 29$([ "$wanted" -lt 40 ] || echo ' or from 29.3 on')"
-}
-
 # Makes apt know the repository.
 add_repository() {
     mkdir -p "$(dirname "$key")"
@@ -179,7 +156,8 @@ fi
 # The engine before the runtime: it is to the engine's group that the runtime's user is added.
 # shellcheck disable=SC2086 # These are several words.
 [ -z "$engine" ] || apt-get -q install -y --no-install-recommends $engine
-check_api "${edge_version#*:}"
+engine_version=$(dockerd --version | sed -n 's/^Docker version \([0-9.]*\).*/\1/p')
+"$here/docker-api" "$ENGINE" "$engine_version" "${edge_version#*:}"
 apt-get -q install -y --no-install-recommends "$identity" "$edge"
 
 systemctl enable aziot-edged.service aziot-certd.socket aziot-identityd.socket aziot-keyd.socket aziot-tpmd.socket

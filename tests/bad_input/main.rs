@@ -9,5 +9,6 @@ mod device;
 mod engine;
 mod events;
 mod machine;
+mod packages;
 mod settings;
 mod support;

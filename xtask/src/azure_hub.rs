@@ -20,7 +20,7 @@ const UNKNOWN: &str = "NAME";
 /// When the manifest cannot be used, or not be written.
 pub fn hand_over(paths: &Paths, settings: &Settings, kept: Option<&Kept>) -> Result<Vec<String>> {
     let source = fs_err::read_to_string(paths.project.join(&settings.device.deployment))?;
-    let filling = Filling { sensor: None, images: &settings.images, shape: settings.shape() };
+    let filling = Filling { sensor: None, supply: settings.supply(), shape: settings.shape() };
     let manifest = edge_config::deployment(&source, &filling)?;
     let path = file(paths);
     // It may have logins at registries in it.

@@ -17,7 +17,7 @@ use crate::plan::Shape;
 use crate::settings::Runtime;
 
 pub use self::agent::{agent_image, with_agent};
-use self::images::{Images, mapped};
+use self::images::Supply;
 
 /// Where a deployment manifest tells the agent what to run.
 const AGENT: &str = "/modulesContent/$edgeAgent/properties.desired";
@@ -53,8 +53,8 @@ pub struct SensorImage<'a> {
 pub struct Filling<'a> {
     /// The project's own sensor, where the inner engine can pull it.
     pub sensor: Option<SensorImage<'a>>,
-    /// What is pulled in the place of the images that the file names.
-    pub images: &'a Images,
+    /// Where the images come from that the file names.
+    pub supply: Supply<'a>,
     /// For which runtime, and for which hub.
     pub shape: Shape,
 }
@@ -117,14 +117,18 @@ pub fn deployment(source: &str, filling: &Filling<'_>) -> Result<Filled> {
 fn fill(definition: &mut Value, filling: &Filling<'_>) {
     let Some(Value::String(image)) = definition.pointer_mut("/settings/image") else { return };
     let own = Image::TemperatureSensor.repository();
-    let reference = match mapped(filling.images, image) {
+    let reference = match filling.supply.reference(image) {
         same if same != own => same.to_owned(),
         _ => match &filling.sensor {
             Some(sensor) => format!("{}/{own}@{}", sensor.registry, sensor.digest),
-            None => mapped(filling.images, PUBLIC_SENSOR).to_owned(),
+            None => filling.supply.reference(PUBLIC_SENSOR).to_owned(),
         },
     };
+    let is_preloaded = filling.supply.is_preloaded(&reference);
     *image = reference;
+    if is_preloaded {
+        definition["imagePullPolicy"] = "never".into();
+    }
 }
 
 fn add_login(manifest: &mut Value, sensor: &SensorImage<'_>) -> Result<()> {
@@ -198,6 +202,8 @@ mod tests {
     use kedge_sim::secret::Secret;
     use std::path::Path;
 
+    const PRELOAD: [&str; 1] = ["factory.test/sensor:1.0"];
+
     fn project_file(name: &str) -> String {
         fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).unwrap()
     }
@@ -207,7 +213,21 @@ mod tests {
         let sensor = SensorImage { registry: "registry:5000", digest: "sha256:ab", login: &login };
         let images = images.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect();
         let sensor = Some(sensor).filter(|_| shape.hub == Hub::Local);
-        deployment(source, &Filling { sensor, images: &images, shape }).map(|filled| filled.0)
+        let supply = Supply { images: &images, preload: &PRELOAD.map(str::to_owned) };
+        deployment(source, &Filling { sensor, supply, shape }).map(|filled| filled.0)
+    }
+
+    #[test]
+    fn what_is_preloaded_is_not_pulled_and_keeps_its_name() {
+        let source = project_file("config/deployment.json").replace("kedge/temperature-sensor", PRELOAD[0]);
+        let manifest = filled_for(&source, Shape::SIMULATED, &[("factory.test/sensor", "x:1")]).unwrap();
+        let modules = manifest.pointer(AGENT).unwrap();
+        let sensor = &modules["modules"]["tempSensor"];
+        assert_eq!(
+            (&sensor["settings"]["image"], &sensor["imagePullPolicy"]),
+            (&PRELOAD[0].into(), &"never".into())
+        );
+        assert_eq!(modules["systemModules"]["edgeHub"]["imagePullPolicy"], Value::Null);
     }
 
     fn filled(source: &str) -> Result<Value> {

@@ -6,7 +6,7 @@ use kedge_sim::secret::Secret;
 use serde_json::Value;
 use toml::Table;
 
-use super::images::{Images, mapped, registry};
+use super::images::{Supply, registry};
 use super::{AGENT, Filled};
 use crate::plan::Shape;
 use crate::settings::{Hub, Runtime};
@@ -15,7 +15,7 @@ use crate::settings::{Hub, Runtime};
 ///
 /// # Errors
 /// When the source is not TOML, or the deployment names no image of the agent.
-pub fn with_agent(source: &str, deployment: &Filled, images: &Images, shape: Shape) -> Result<Secret> {
+pub fn with_agent(source: &str, deployment: &Filled, supply: Supply<'_>, shape: Shape) -> Result<Secret> {
     if shape.runtime == Runtime::Simulated {
         // It is the agent itself.
         return Ok(Secret::new(source));
@@ -28,7 +28,7 @@ pub fn with_agent(source: &str, deployment: &Filled, images: &Images, shape: Sha
     }
     let settings = table_in(agent, "config")?;
     let image = match settings.get("image").and_then(toml::Value::as_str) {
-        Some(image) => mapped(images, image).to_owned(),
+        Some(image) => supply.reference(image).to_owned(),
         None => {
             let image = deployment.0.pointer(&format!("{AGENT}/systemModules/edgeAgent/settings/image"));
             image.and_then(Value::as_str).context("the deployment names no image of edgeAgent")?.to_owned()
@@ -37,7 +37,11 @@ pub fn with_agent(source: &str, deployment: &Filled, images: &Images, shape: Sha
     if let (false, Some(login)) = (settings.contains_key("auth"), login(&deployment.0, &image)) {
         settings.insert("auth".into(), login.into());
     }
+    let is_preloaded = supply.is_preloaded(&image);
     settings.insert("image".into(), image.into());
+    if is_preloaded {
+        agent.insert("imagePullPolicy".into(), "never".into());
+    }
     Ok(Secret::new(toml::to_string(&config).context("failed to write the runtime's configuration")?))
 }
 
@@ -67,6 +71,7 @@ fn table_in<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge_config::images::Images;
     use serde_json::json;
 
     const AZURE: Shape = Shape { hub: Hub::Local, runtime: Runtime::Azure };
@@ -83,7 +88,8 @@ mod tests {
 
     fn completed(source: &str, image: &str, shape: Shape) -> Table {
         let images = Images::from([("mcr.test/agent".into(), "r.test:5000/agent:2".into())]);
-        with_agent(source, &deployment(image), &images, shape).unwrap().expose().parse().unwrap()
+        let supply = Supply { images: &images, preload: &["mcr.test/preloaded:1".into()] };
+        with_agent(source, &deployment(image), supply, shape).unwrap().expose().parse().unwrap()
     }
 
     #[test]
@@ -113,6 +119,13 @@ mod tests {
     }
 
     #[test]
+    fn a_preloaded_agent_is_not_pulled() {
+        let agent = |image| completed("", image, AZURE)["agent"].get("imagePullPolicy").cloned();
+        assert_eq!(agent("mcr.test/preloaded:1"), Some("never".into()));
+        assert_eq!(agent("mcr.test/other:1"), None);
+    }
+
+    #[test]
     fn no_login_is_given_to_another_registry_and_no_protocol_for_azure() {
         let agent = completed("", "mcr.test/other:1", Shape { hub: Hub::Azure, ..AZURE })["agent"].clone();
         assert!(agent.get("env").is_none() && agent["config"].get("auth").is_none());
@@ -122,7 +135,8 @@ mod tests {
     fn the_simulated_runtime_gets_what_the_user_has_written() {
         let source = "hostname = \"x\" # as it is\n";
         let shape = Shape::SIMULATED;
-        let config = with_agent(source, &deployment("a"), &Images::new(), shape).unwrap();
+        let supply = Supply { images: &Images::new(), preload: &[] };
+        let config = with_agent(source, &deployment("a"), supply, shape).unwrap();
         assert_eq!(config.expose(), source);
     }
 }

@@ -5,6 +5,29 @@ use std::collections::BTreeMap;
 /// The user's names and what stands for them.
 pub type Images = BTreeMap<String, String>;
 
+/// Where the images come from that the files name.
+#[derive(Debug, Clone, Copy)]
+pub struct Supply<'a> {
+    /// What is pulled in their place.
+    pub images: &'a Images,
+    /// What is in the edge's image, and not pulled.
+    pub preload: &'a [String],
+}
+
+impl<'a> Supply<'a> {
+    /// The reference by which the edge gets `image`. What is preloaded has the name by which it was preloaded.
+    #[must_use]
+    pub fn reference(self, image: &'a str) -> &'a str {
+        if self.is_preloaded(image) { image } else { mapped(self.images, image) }
+    }
+
+    /// Whether it is in the edge's image.
+    #[must_use]
+    pub fn is_preloaded(self, reference: &str) -> bool {
+        self.preload.iter().any(|preloaded| preloaded == reference)
+    }
+}
+
 /// The reference that is pulled for `image`: an entry for exactly this, else one for its name without tag and digest,
 /// else the image itself.
 #[must_use]

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use self::fields::{FIELDS, Value};
 use crate::cli::Global;
+use crate::edge_config::images::Supply;
 use crate::engine;
 use crate::exit::Usage;
 use crate::plan::Shape;
@@ -298,6 +299,12 @@ impl Settings {
     #[must_use]
     pub fn shape(&self) -> Shape {
         Shape { hub: self.hub.kind, runtime: self.runtime.kind }
+    }
+
+    /// Where the images come from that the deployment manifest names.
+    #[must_use]
+    pub fn supply(&self) -> Supply<'_> {
+        Supply { images: &self.images, preload: &self.runtime.preload }
     }
 
     /// Name of the hub's container.

@@ -46,7 +46,7 @@ pub async fn manifest(context: &Context) -> Result<Filled> {
     let sensor =
         digest.as_ref().map(|digest| SensorImage { registry: registry::INNER_HOST, digest, login: &login });
     let source = fs_err::read_to_string(context.paths.project.join(&settings.device.deployment))?;
-    let filling = Filling { sensor, images: &settings.images, shape: settings.shape() };
+    let filling = Filling { sensor, supply: settings.supply(), shape: settings.shape() };
     edge_config::deployment(&source, &filling)
 }
 
@@ -82,7 +82,7 @@ pub async fn files(context: &Context) -> Result<SecretFiles> {
     provisioning::fit(context.device.as_deref(), settings)?;
     let source = fs_err::read_to_string(context.paths.project.join(&settings.device.config))?;
     let shape = settings.shape();
-    let config = edge_config::with_agent(&source, &manifest(context).await?, &settings.images, shape)?;
+    let config = edge_config::with_agent(&source, &manifest(context).await?, settings.supply(), shape)?;
     let mut kept = match &context.device {
         Some(kept) => Kept::clone(kept),
         None => registered(context).await?,

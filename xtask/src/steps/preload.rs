@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
+use crate::edge_config::images::mapped;
 use crate::images::Image;
 use crate::preload::{Preloaded, kept};
 
@@ -53,11 +54,16 @@ fn wanted(context: &Context, image: Image) -> &[String] {
     if image == Image::Edge { &context.settings.runtime.preload } else { &[] }
 }
 
+/// Pulls what the settings have in its place, and gives it the name by which the deployment will call it.
 async fn pull(context: &Context, reference: &str, step: &str) -> Result<String> {
-    let pulled = context.engine.pull(reference, |line| context.progress.detail(step, line)).await;
+    let source = mapped(&context.settings.images, reference);
+    let pulled = context.engine.pull(source, |line| context.progress.detail(step, line)).await;
     pulled.with_context(|| {
         format!("`{reference}` is to be preloaded, and the engine does not have it; pull or load it yourself if it needs a login")
     })?;
+    if source != reference {
+        context.engine.tag(source, reference).await?;
+    }
     let id = context.engine.image_id(reference).await?;
     id.with_context(|| format!("the engine has lost `{reference}`"))
 }

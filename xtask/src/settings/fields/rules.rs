@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::image_reference;
+
 /// A DNS label of RFC 1123, as Kubernetes wants it.
 pub(super) fn is_label(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len())
@@ -62,6 +64,12 @@ pub(super) fn is_repository(text: &str) -> bool {
     })
 }
 
+/// The reference of an image with a tag, and without a digest.
+pub(super) fn is_by_tag(text: &str) -> bool {
+    let has_tag = text.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    image_reference::check(text).is_ok() && has_tag && !text.contains('@')
+}
+
 /// Whether the file is there is seen when it is read.
 pub(super) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains('\0')
@@ -93,6 +101,13 @@ mod tests {
         assert!(
             ["", "0", "0Gi", "-1", "Gi", "1 Gi", "1gb", "1.2.3", ".5"].iter().all(|text| !is_quantity(text))
         );
+    }
+
+    #[test]
+    fn an_image_is_preloaded_by_tag() {
+        assert!(["a:1", "registry:5000/a/b:latest"].iter().all(|text| is_by_tag(text)));
+        let digest = format!("a@sha256:{}", "0a".repeat(32));
+        assert!(["a", "registry:5000/a", "A:1", "", &digest].iter().all(|text| !is_by_tag(text)));
     }
 
     #[test]

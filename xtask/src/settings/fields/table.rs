@@ -4,8 +4,8 @@ use clap::ValueEnum;
 
 use super::super::word;
 use super::rules::{
-    is_consumer_group, is_context, is_device_id, is_host_name, is_label, is_path, is_quantity, is_repository,
-    is_runtime_version,
+    is_by_tag, is_consumer_group, is_context, is_device_id, is_host_name, is_label, is_path, is_quantity,
+    is_repository, is_runtime_version,
 };
 use super::{Access, CLUSTER_NAME, ENGINE, Field, HUB, PACKAGES, PRELOAD, RUNTIME};
 use crate::image_reference;
@@ -155,8 +155,7 @@ pub static FIELDS: [Field; 30] = [
         access: Access::List {
             get: |settings| settings.runtime.preload.clone(),
             set: |settings, texts| {
-                let is_tag = |text: &String| image_reference::check(text).is_ok() && !text.contains('@');
-                let are_allowed = texts.iter().all(is_tag);
+                let are_allowed = texts.iter().all(|text| is_by_tag(text));
                 if are_allowed {
                     texts.clone_into(&mut settings.runtime.preload);
                 }
