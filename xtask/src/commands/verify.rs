@@ -92,7 +92,7 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
     });
     let result = result.await;
     print(&proof);
-    let runtime = scene.runtime_kind().await.unwrap_or(setup.settings.runtime.kind);
+    let runtime = scene.runtime_kind().unwrap_or(setup.settings.runtime.kind);
     let report = Report {
         schema: 1,
         command: "verify".to_owned(),

@@ -150,22 +150,21 @@ impl<'a> Scene<'a> {
     /// Notes what was found for the report.
     pub(super) fn record(&self, proof: &Proof) {
         if let Means::Own(context, _) = self.means {
-            context.findings().proof = proof.clone();
+            let mut findings = context.findings();
+            findings.proof = proof.clone();
+            findings.runtime = self.runtime_kind();
         }
     }
 
-    /// Which runtime that is, if the edge can be asked.
-    pub async fn runtime_kind(&self) -> Option<Runtime> {
-        self.runtime().await.ok().map(runtime::Found::kind)
+    /// Which runtime that is, if the edge was asked.
+    #[must_use]
+    pub fn runtime_kind(&self) -> Option<Runtime> {
+        self.found.get().map(runtime::Found::kind)
     }
 
     /// The runtime that is really in the edge.
     pub(super) async fn runtime(&self) -> Result<&runtime::Found> {
-        let found = self.found.get_or_try_init(|| runtime::find(self)).await?;
-        if let Means::Own(context, _) = self.means {
-            context.findings().runtime = Some(found.kind());
-        }
-        Ok(found)
+        self.found.get_or_try_init(|| runtime::find(self)).await
     }
 }
 
