@@ -73,7 +73,7 @@ add_repository() {
         url=https://${host%%/*}/keys/microsoft.asc
         # apt's own helper spares the image curl and gnupg. It leaves a file that only root may read, and apt's checker is not.
         /usr/lib/apt/apt-helper download-file "$url" "$key" ||
-            refuse "cannot fetch the key of $REPOSITORY from $url; give the key as a file, or the packages in a folder"
+            refuse "cannot fetch the key of $REPOSITORY from $url; give it as runtime.repository-key, or the packages in a folder"
         chmod 0644 "$key"
     fi
     echo "deb [arch=$architecture signed-by=$key] $REPOSITORY bookworm main" >"$list"
