@@ -172,6 +172,29 @@ fn damaged_secrets_hinder_what_needs_them_but_not_their_removal() {
 }
 
 #[test]
+fn the_current_context_of_a_kubeconfig_is_never_taken() {
+    let machine = Machine::bare();
+    let kubeconfig = machine.home.path().join("config");
+    let xtask = |args: &[&str]| {
+        let mut command = machine.xtask(args);
+        command.env("KUBECONFIG", &kubeconfig);
+        command
+    };
+    for command in ["deploy", "undeploy"] {
+        let error = stderr(&mut xtask(&[command, "--context", "lab"]), 3);
+        assert!(error.contains("the kubeconfig cannot be used") && error.contains("config"), "{error}");
+    }
+    let contexts = r#"{"current-context":"production","contexts":[{"name":"production"},{"name":"lab"}]}"#;
+    fs_err::write(&kubeconfig, contexts).unwrap();
+    for args in [&["deploy"][..], &["undeploy"], &["deploy", "--context", "lba", "--yes"]] {
+        let error = stderr(&mut xtask(args), 2);
+        assert!(error.ends_with("it has: production, lab\n"), "{error}");
+    }
+    let error = stderr(&mut xtask(&["deploy", "--registry-login", "s3cret"]), 2);
+    assert!(error.contains("docker-config:FILE"), "{error}");
+}
+
+#[test]
 fn without_an_engine_there_is_nothing_to_remove() {
     let machine = Machine::bare();
     let error = stderr(&mut machine.xtask(&["down"]), 0);

@@ -22,7 +22,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 a step failed, 2 wrong usage, 3 unusable settings, 4 something is missing on this machine,
+Exit codes: 0 done, 1 a step failed, 2 wrong usage, 3 unusable settings, 4 something is missing on this machine, or nobody has agreed,
 5 a layer is broken, 6 something else is in the way, 7 nothing is broken but arrival was not proved, 130 stopped.
 Results go to standard output, progress to standard error.
 
@@ -31,7 +31,7 @@ On a fresh machine, begin with: cargo xtask e2e --yes";
 /// Flags of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Install what is missing without asking
+    /// Agree beforehand: install what is missing, and do what would be asked for
     #[arg(short, long, global = true)]
     pub yes: bool,
     /// Tell what would be done and why, and change nothing
@@ -99,7 +99,11 @@ pub enum Command {
     Verify(commands::verify::Args),
     /// Tell whether this machine can do the work, and what is missing
     Doctor,
-    /// Print the manifests exactly as `up` applies them
+    /// Deploy to a cluster of yours, such as AKS: look at it, show what would change, ask, apply, and wait
+    Deploy(commands::deploy::Args),
+    /// Remove what `deploy` has made from a cluster of yours, and nothing else
+    Undeploy(commands::undeploy::Args),
+    /// Print the manifests exactly as `up` applies them, or with `--context` as `deploy` does
     Render(commands::render::Args),
     /// Give, show, check or remove the credentials of the edge device
     Device(commands::device::Args),

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use crate::arrival::ConnectionStringError;
+use crate::confirm::NotAgreed;
+use crate::deploy::target::TargetError;
 use crate::engine::{Foreign, NoEngine};
 use crate::execute::Interrupted;
 use crate::paths::NoHome;
@@ -23,7 +25,7 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The settings or other files of the user cannot be used; nothing was changed.
 pub const SETTINGS: u8 = 3;
-/// The machine lacks something, and nobody agreed to install it: a program, an engine, room on a disk, a permission.
+/// Nobody has agreed to what would be done; or the machine lacks something, and nobody agreed to install it: a program, an engine, room on a disk, a permission.
 pub const MACHINE: u8 = 4;
 /// A layer is broken: what is up does not deliver telemetry.
 pub const UNPROVED: u8 = 5;
@@ -81,10 +83,16 @@ impl Unproved {
 #[must_use]
 pub fn code(error: &anyhow::Error) -> ExitCode {
     let known = error.chain().find_map(|cause| {
-        if cause.is::<Usage>() {
+        if cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(TargetError::NotNamed { .. } | TargetError::Unknown { .. })
+            )
+        {
             Some(USAGE)
         } else if cause.is::<SettingsError>()
             || cause.is::<SourcesError>()
+            || cause.is::<TargetError>()
             || cause.is::<UnusableCredentials>()
             || cause.is::<Unfit>()
             || cause.is::<InputError>()
@@ -95,6 +103,7 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<NoEngine>()
             || cause.is::<NoRoom>()
             || cause.is::<NoHome>()
+            || cause.is::<NotAgreed>()
             || is_of_the_machine(cause)
         {
             Some(MACHINE)

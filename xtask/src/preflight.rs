@@ -1,12 +1,12 @@
 //! What the machine must have, what is missing, and how to install it.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use jiff::Timestamp;
 
+use crate::confirm::agreed;
 use crate::engine::{EngineKind, is_docker_installed};
 use crate::process::{Process, find_on_path};
 
@@ -182,7 +182,7 @@ pub async fn ensure_tools(missing: Vec<Tool>, yes: bool) -> Result<Vec<&'static 
     for tool in &missing {
         eprintln!("  {:22} {}", tool.package, tool.purpose);
     }
-    if find_on_path("apt-get").is_none() || !(yes || agreed(&refusal.command)?) {
+    if find_on_path("apt-get").is_none() || !(yes || agreed(&format!("run `{}` now?", refusal.command))?) {
         return Err(refusal.into());
     }
     eprintln!("installing {}", packages.join(", "));
@@ -190,17 +190,6 @@ pub async fn ensure_tools(missing: Vec<Tool>, yes: bool) -> Result<Vec<&'static 
     let install = ["install", "--yes", "--no-install-recommends"];
     apt("install the missing packages", &[&install[..], &packages[..]].concat(), INSTALL_LIMIT).await?;
     Ok(packages)
-}
-
-fn agreed(command: &str) -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    eprint!("run `{command}` now? [y/N] ");
-    std::io::stderr().flush().context("failed to ask")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("failed to read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::diff::{Difference, differences, differences_at};
 use super::manifests::Object;
+use super::plainly;
 
 /// The name under which the API server records what this tool owns.
 const FIELD_MANAGER: &str = "kedge";
@@ -27,6 +28,7 @@ pub async fn apply(client: &Client, object: &Object) -> Result<()> {
     patch(client, object, &params)
         .await
         .map(drop)
+        .map_err(plainly)
         .with_context(|| format!("failed to apply {}", object.title()))
 }
 
@@ -68,6 +70,25 @@ pub struct Compared {
     pub differences: Vec<Difference>,
 }
 
+impl Compared {
+    /// What is there, and how it differs; the values of a Secret are left out.
+    #[must_use]
+    pub fn of(object: &Object, live: DynamicObject, mut differences: Vec<Difference>) -> Self {
+        if object.is_secret() {
+            for difference in &mut differences {
+                (difference.live, difference.wanted) = ("[redacted]".into(), "[redacted]".into());
+            }
+        }
+        Self { live: Some(live), differences }
+    }
+
+    /// What is not there.
+    #[must_use]
+    pub fn absent() -> Self {
+        Self { live: None, differences: Vec::new() }
+    }
+}
+
 /// Compares what the API server holds with what applying would give; nothing is changed. One that is not there is tried
 /// out as well where that is possible, so that a refusal is told beforehand.
 ///
@@ -80,12 +101,12 @@ pub async fn compare(client: &Client, object: &Object) -> Result<Compared> {
         Ok(applied) => applied,
         // Its namespace is not there either.
         Err(kube::Error::Api(status)) if live.is_none() && status.is_not_found() => {
-            return Ok(Compared { live, differences: Vec::new() });
+            return Ok(Compared::absent());
         }
-        Err(error) => return Err(error).with_context(asked),
+        Err(error) => return Err(plainly(error)).with_context(asked),
     };
-    let Some(present) = &live else { return Ok(Compared { live, differences: Vec::new() }) };
-    let (present, applied) = (serde_json::to_value(present)?, serde_json::to_value(applied)?);
+    let Some(live) = live else { return Ok(Compared::absent()) };
+    let (present, applied) = (serde_json::to_value(&live)?, serde_json::to_value(applied)?);
     let mut found = differences(&present, &applied);
     if let Object::Deployment(deployment) = object {
         for addition in additions(client, deployment, &applied).await.with_context(asked)? {
@@ -94,7 +115,7 @@ pub async fn compare(client: &Client, object: &Object) -> Result<Compared> {
             }
         }
     }
-    Ok(Compared { live, differences: found })
+    Ok(Compared::of(object, live, found))
 }
 
 /// Applies, and changes nothing.
@@ -144,7 +165,7 @@ fn whole_template(deployment: &Deployment) -> Result<Value> {
 
 async fn get(client: &Client, object: &Object) -> Result<Option<DynamicObject>> {
     let name = object.name().context("the object has no name")?;
-    Ok(api(client, object).get_opt(name).await?)
+    api(client, object).get_opt(name).await.map_err(plainly)
 }
 
 async fn patch(client: &Client, object: &Object, params: &PatchParams) -> kube::Result<DynamicObject> {

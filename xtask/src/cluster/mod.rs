@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
-use kube::api::LogParams;
+use kube::api::{DeleteParams, LogParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
@@ -114,6 +114,59 @@ pub async fn pods(client: &Client, namespace: &str) -> Result<Vec<Pod>> {
     Ok(pods.list(&selector).await.with_context(|| format!("failed to list the pods in `{namespace}`"))?.items)
 }
 
+/// Names of KEdge's pods that run and are not ready.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn unwell_pods(client: &Client, namespace: &str) -> Result<Vec<String>> {
+    let pods = pods(client, namespace).await?;
+    let unwell = pods.into_iter().filter(|pod| is_pod_running(pod) && !is_pod_ready(pod));
+    Ok(unwell.filter_map(|pod| pod.metadata.name).collect())
+}
+
+/// Ends pods; the Deployment starts others.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn restart(client: &Client, namespace: &str, pods: &[String]) -> Result<()> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for pod in pods {
+        // The Deployment may have replaced the pod by itself.
+        fine_when_gone(api.delete(pod, &DeleteParams::default()).await)
+            .with_context(|| format!("failed to restart the pod `{pod}`"))?;
+    }
+    Ok(())
+}
+
+/// What the API server does not do, in its own words: kube's error would repeat them three times, with all that goes with
+/// them.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// The HTTP status.
+    pub code: u16,
+    message: String,
+}
+
+/// The error of kube, in the words of the API server where they are from there.
+pub(crate) fn plainly(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => Refused { code: status.code, message: status.message }.into(),
+        other => other.into(),
+    }
+}
+
+/// What is not there any longer need not be removed.
+///
+/// # Errors
+/// When something could not be removed.
+pub fn fine_when_gone<T>(deleted: kube::Result<T>) -> kube::Result<()> {
+    match deleted {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// The last lines that KEdge's pods have written, of the run before as well where the container was restarted.
 ///
 /// # Errors
@@ -141,4 +194,19 @@ pub async fn pod_log(client: &Client, namespace: &str, lines: i64) -> Result<Str
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_already_need_not_be_removed() {
+        let refused = |reason: &str| {
+            let status = kube::core::Status { reason: reason.into(), ..kube::core::Status::default() };
+            Err::<(), _>(kube::Error::Api(Box::new(status)))
+        };
+        assert!(fine_when_gone(refused("NotFound")).is_ok() && fine_when_gone(Ok(())).is_ok());
+        assert!(fine_when_gone(refused("Forbidden")).is_err());
+    }
 }

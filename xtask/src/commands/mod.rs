@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod config;
+pub mod deploy;
 pub mod device;
 pub mod doctor;
 pub mod down;
@@ -19,10 +20,12 @@ pub mod run;
 pub mod soak;
 pub mod status;
 pub mod test;
+pub mod undeploy;
 pub mod up;
 pub mod verify;
 
 use anyhow::Result;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command};
 use crate::execute::Interrupted;
@@ -37,21 +40,30 @@ pub async fn run(cli: Cli) -> Result<()> {
         if removes(&cli.command) { Setup::for_removal(&cli.global)? } else { Setup::new(&cli.global)? };
     let stopped = setup.cancel.clone();
     match cli.command {
-        Command::E2e(args) => e2e::run(setup, &args).await,
-        Command::Up => up::run(setup).await,
-        Command::Run(args) => run::run(setup, &args).await,
+        Command::E2e(args) => Box::pin(e2e::run(setup, &args)).await,
+        Command::Up => Box::pin(up::run(setup)).await,
+        Command::Run(args) => Box::pin(run::run(setup, &args)).await,
         Command::Down => down::run(setup).await,
-        Command::Image(command) => image::run(setup, &command).await,
-        Command::Cluster(command) => cluster::run(setup, &command).await,
-        Command::Registry(command) => registry::run(setup, &command).await,
-        Command::Hub(args) => hub::run(setup, &args).await,
-        Command::Bench(args) => bench::run(setup, cli.global.selection(), &args).await,
-        Command::Soak(args) => soak::run(setup, &args).await,
+        Command::Image(command) => Box::pin(image::run(setup, &command)).await,
+        Command::Cluster(command) => Box::pin(cluster::run(setup, &command)).await,
+        Command::Registry(command) => Box::pin(registry::run(setup, &command)).await,
+        Command::Hub(args) => Box::pin(hub::run(setup, &args)).await,
+        Command::Bench(args) => Box::pin(bench::run(setup, cli.global.selection(), &args)).await,
+        Command::Soak(args) => Box::pin(soak::run(setup, &args)).await,
         Command::Fuzz(args) => fuzz::run(&setup, &args).await,
         Command::Test(args) => test::run(setup, &args).await,
+        // What they have begun in the cluster, the next invocation goes on with.
+        Command::Deploy(args) => until(&stopped, deploy::run(setup, &args)).await,
+        Command::Undeploy(args) => until(&stopped, undeploy::run(setup, &args)).await,
         // These make nothing that would have to be put in order, so Ctrl-C ends them where they are.
-        looking => stopped.run_until_cancelled(look(setup, looking)).await.unwrap_or(Err(Interrupted.into())),
+        looking => until(&stopped, look(setup, looking)).await,
     }
+}
+
+/// Does the work until the user stops it.
+async fn until(stopped: &CancellationToken, work: impl Future<Output = Result<()>>) -> Result<()> {
+    // Boxed, for the compiler looks only so far into futures within futures.
+    stopped.run_until_cancelled(Box::pin(work)).await.unwrap_or(Err(Interrupted.into()))
 }
 
 /// Whether the command removes and makes nothing.

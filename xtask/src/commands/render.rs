@@ -1,9 +1,10 @@
-//! `cargo xtask render`: the manifests exactly as `up` applies them.
+//! `cargo xtask render`: the manifests exactly as `up` applies them, or as `deploy` does to a context.
 
 use anyhow::Result;
 
 use crate::cluster::manifests::Object;
 use crate::cluster::render;
+use crate::deploy::Request;
 use crate::session::Setup;
 use crate::steps::deploy;
 
@@ -13,6 +14,8 @@ pub struct Args {
     /// Print the values of Secrets as well, for `kubectl apply`
     #[arg(long)]
     show_secrets: bool,
+    #[command(flatten)]
+    request: Request,
 }
 
 /// Prints the manifests.
@@ -20,8 +23,10 @@ pub struct Args {
 /// # Errors
 /// When nothing is up, or the sources are not valid.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let context = setup.attach().await?;
-    let mut objects = deploy::render(&context).await?;
+    let mut objects = match &args.request.context {
+        Some(_) => crate::deploy::render(&setup, &args.request).await?,
+        None => deploy::render(&*setup.attach().await?).await?,
+    };
     if !args.show_secrets {
         objects = objects.iter().map(Object::redacted).collect();
         eprintln!("the values of Secrets are left out; `--show-secrets` prints them");

@@ -1,9 +1,10 @@
-//! `cargo xtask status`: what is up, as the engine and the cluster tell it.
+//! `cargo xtask status`: what is up, as the engine and the cluster tell it, or what `deploy` has brought to a context.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::cluster;
+use crate::deploy::target::Target;
 use crate::engine::{ContainerState, Engine, Inventory};
 use crate::session::Setup;
 use crate::settings::Hub;
@@ -14,6 +15,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show what `deploy` has brought to the cluster of this context of your kubeconfig, in the place of what is up here
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
 }
 
 /// One part of the system.
@@ -31,20 +35,47 @@ struct Part {
 /// When the engine cannot be asked.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let mut parts = Vec::new();
+    if let Some(context) = &args.context {
+        parts = observe_context(&setup, context).await?;
+        return print(&parts, args.json);
+    }
     for (engine, inventory) in setup.holders().await?.iter().filter(|(_, inventory)| !inventory.is_empty()) {
         parts.extend(observe(&setup, engine, inventory).await?);
     }
-    if args.json {
+    print(&parts, args.json)
+}
+
+fn print(parts: &[Part], json: bool) -> Result<()> {
+    if json {
         println!("{}", serde_json::to_string_pretty(&parts)?);
         return Ok(());
     }
     if parts.is_empty() {
         println!("nothing is up; `cargo xtask up` brings everything up");
     }
-    for part in &parts {
+    for part in parts {
         println!("{:10} {:7} {}", part.name, part.state, part.detail);
     }
     Ok(())
+}
+
+/// What a cluster of the user's has of `deploy`.
+async fn observe_context(setup: &Setup, context: &str) -> Result<Vec<Part>> {
+    let settings = &setup.settings.deploy;
+    let target = Target::open(&setup.paths.project, settings, Some(context)).await?;
+    let version = target.client.apiserver_version().await.context("the API server does not answer")?;
+    let cluster = format!("{}, {}, context {context}", version.git_version, target.server);
+    let mut parts = vec![Part { name: "cluster", state: "up", detail: cluster }];
+    let image = crate::deploy::deployed_image(&target.client, &settings.namespace).await?;
+    parts.push(match image {
+        Some(image) => Part { name: "deploy", state: "up", detail: image },
+        None => Part { name: "deploy", state: "absent", detail: format!("namespace {}", settings.namespace) },
+    });
+    for pod in cluster::pods(&target.client, &settings.namespace).await? {
+        let state = if cluster::is_pod_ready(&pod) { "up" } else { "down" };
+        parts.push(Part { name: "pod", state, detail: cluster::describe(&pod) });
+    }
+    Ok(parts)
 }
 
 /// What the engine holds of the deployment, and what the cluster says.

@@ -36,7 +36,7 @@ pub enum TargetError {
     /// Nobody has said which cluster is meant.
     #[error(
         "no context is named; name the cluster with `--context`, or as `context` in [deploy] of the settings. The current \
-         context is never taken for it. {}", told(.contexts))]
+         context is never taken for it. As for contexts of the kubeconfig, {}", told(.contexts))]
     NotNamed {
         /// Those that there are.
         contexts: Vec<String>,
@@ -50,15 +50,15 @@ pub enum TargetError {
         contexts: Vec<String>,
     },
     /// The kubeconfig cannot be used.
-    #[error("the kubeconfig cannot be used")]
-    Kubeconfig(#[source] kube::config::KubeconfigError),
+    #[error("the kubeconfig cannot be used: {0}")]
+    Kubeconfig(kube::config::KubeconfigError),
 }
 
 fn told(contexts: &[String]) -> String {
     if contexts.is_empty() {
-        "The kubeconfig has no contexts; for AKS, `az aks get-credentials` adds one".to_owned()
+        "it has none at all; for AKS, `az aks get-credentials` adds one".to_owned()
     } else {
-        format!("The kubeconfig has: {}", contexts.join(", "))
+        format!("it has: {}", contexts.join(", "))
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     fn the_current_context_is_never_taken() {
         let two = kubeconfig(&["production", "lab"]);
         let error = choose(&two, "").unwrap_err().to_string();
-        assert!(error.contains("--context") && error.ends_with("has: production, lab"), "{error}");
+        assert!(error.contains("--context") && error.ends_with("it has: production, lab"), "{error}");
         assert_eq!(choose(&two, "lab").unwrap(), "lab");
         let error = choose(&two, "lba").unwrap_err().to_string();
         assert!(error.starts_with("the kubeconfig has no context `lba`") && error.contains("lab"), "{error}");

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
-use kube::{Api, Client};
 
 use crate::cluster::rollout::{Rollout, Watcher};
 use crate::cluster::{self, manifests};
@@ -61,7 +59,8 @@ pub async fn observe(context: &Context) -> Result<Condition> {
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let objects = render(context).await?;
-    let unwell = unwell_pods(context, &client).await?;
+    let namespace = &context.settings.deploy.namespace;
+    let unwell = cluster::unwell_pods(&client, namespace).await?;
     let mut applied = Vec::new();
     for object in &objects {
         // One after the other: until the namespace is there, nothing in it can be looked at.
@@ -72,32 +71,13 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     }
     if applied.iter().any(|title| *title == format!("Secret `{}`", manifests::CREDENTIALS)) {
         // A pod takes its credentials when it starts: one that was not well before may have taken others.
-        let api: Api<Pod> = Api::namespaced(client, &context.settings.deploy.namespace);
-        for pod in unwell {
-            fine_when_gone(api.delete(&pod, &DeleteParams::default()).await)
-                .with_context(|| format!("failed to restart the pod `{pod}`"))?;
-        }
+        cluster::restart(&client, namespace, &unwell).await?;
     }
     Ok(if applied.is_empty() {
         Effect::unchanged(format!("{} objects", objects.len()))
     } else {
         Effect::changed(format!("applied {}", applied.join(", ")))
     })
-}
-
-/// The Deployment may have replaced the pod by itself.
-fn fine_when_gone<T>(deleted: kube::Result<T>) -> kube::Result<()> {
-    match deleted {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => other.map(drop),
-    }
-}
-
-/// Names of the pods that run and are not ready.
-async fn unwell_pods(context: &Context, client: &Client) -> Result<Vec<String>> {
-    let pods = cluster::pods(client, &context.settings.deploy.namespace).await?;
-    let unwell = pods.into_iter().filter(|pod| cluster::is_pod_running(pod) && !cluster::is_pod_ready(pod));
-    Ok(unwell.filter_map(|pod| pod.metadata.name).collect())
 }
 
 fn rollout(context: &Context) -> Rollout<'_> {
@@ -148,20 +128,5 @@ impl Watcher for RuntimeWatcher<'_> {
         let lasting = pods.iter().any(cluster::is_pod_running)
             && self.refusal.is_lasting(self.context, Place::Cluster).await;
         lasting.then(|| "the runtime refuses its deployment".to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_that_is_gone_already_needs_no_restart() {
-        let refused = |reason: &str| {
-            let status = kube::core::Status { reason: reason.into(), ..kube::core::Status::default() };
-            Err::<(), _>(kube::Error::Api(Box::new(status)))
-        };
-        assert!(fine_when_gone(refused("NotFound")).is_ok() && fine_when_gone(Ok(())).is_ok());
-        assert!(fine_when_gone(refused("Forbidden")).is_err());
     }
 }

@@ -1,0 +1,38 @@
+//! The device's credentials for a cluster of somebody else: those that the user has given.
+
+use anyhow::{Context as _, Result};
+
+use crate::credentials::Credentials;
+use crate::edge_config::{self, Filling};
+use crate::exit::Usage;
+use crate::provisioning::{self, HUB_CA, SecretFiles};
+use crate::session::Setup;
+use crate::settings::Hub;
+
+/// The files of the Secret.
+///
+/// # Errors
+/// When no credentials are kept, they cannot be used, or the runtime's configuration cannot.
+pub fn files(setup: &Setup) -> Result<SecretFiles> {
+    let (paths, settings) = (&setup.paths, &setup.settings);
+    let kept = provisioning::wanted(paths, settings)?.ok_or_else(|| {
+        Usage(
+            "there are no credentials of a device to deploy; give them with `cargo xtask device`, and name the hub with \
+             `--hub azure` or `use` in [hub] of the settings"
+                .into(),
+        )
+    })?;
+    let read = |path: &str| fs_err::read_to_string(paths.project.join(path));
+    let shape = settings.shape();
+    let filling = Filling { sensor: None, supply: settings.supply(), shape };
+    let deployment = edge_config::deployment(&read(&settings.device.deployment)?, &filling)?;
+    let config =
+        edge_config::with_agent(&read(&settings.device.config)?, &deployment, settings.supply(), shape)?;
+    let files = kept.files(config.expose())?;
+    if settings.hub.kind == Hub::Azure {
+        return Ok(files);
+    }
+    let local =
+        Credentials::load(&paths.state)?.context("the local hub is not up; run `cargo xtask hub` first")?;
+    Ok(files.with(HUB_CA, local.hub_ca.as_str()))
+}
