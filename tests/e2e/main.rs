@@ -5,6 +5,7 @@
 
 mod arrival;
 mod converge;
+mod deploy;
 mod dockerd;
 mod harness;
 mod host;
