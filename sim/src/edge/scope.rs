@@ -222,11 +222,13 @@ impl Scope {
         self.members().get(identity).cloned()
     }
 
-    /// Tells what has changed, and keeps it for the next start.
+    /// Tells what has changed, and keeps it for the next start: but for this device itself, whose key is not to be on a
+    /// disk.
     fn keep(&self) {
         self.changes.send_replace(());
+        let own = Identity::device(self.identities().device_id()).ok();
         let members = self.members();
-        let entries: Vec<&Entry> = members.entries().collect();
+        let entries: Vec<&Entry> = members.entries().filter(|entry| entry.identity() != own).collect();
         match serde_json::to_string(&entries) {
             Ok(text) => drop(self.spool.keep(KEPT, Some(text))),
             Err(error) => tracing::error!("The known clients cannot be kept: {error}"),

@@ -44,7 +44,8 @@ async fn answer(State(hub): State<Arc<Hub>>, uri: Uri) -> Response {
     let leaf = json!({"deviceId": "leaf", "authentication": {
         "symmetricKey": {"primaryKey": "c2VjcmV0", "secondaryKey": "c2VjcmV0"}}});
     let (status, devices) = if path.ends_with("/devicesAndModulesInDeviceScope") {
-        (&hub.list, if hub.lists_leaf.load(Ordering::SeqCst) { json!([leaf]) } else { json!([]) })
+        let own = json!({"deviceId": "d", "authentication": leaf["authentication"]});
+        (&hub.list, if hub.lists_leaf.load(Ordering::SeqCst) { json!([own, leaf]) } else { json!([]) })
     } else if query.contains("targetDeviceId=leaf") {
         (&hub.leaf, json!([leaf]))
     } else if path.ends_with("/deviceAndModuleInDeviceScope") {
@@ -159,6 +160,16 @@ async fn what_the_hub_says_of_one_client_while_the_list_is_on_its_way_is_not_del
         scope.refresh().await.unwrap();
         assert_eq!(scope.known(&leaf).is_some(), !is_child, "{case}");
     }
+}
+
+#[tokio::test]
+async fn the_key_of_the_device_itself_is_not_kept() {
+    let (hub, scope, _folder) = start().await;
+    hub.lists_leaf.store(true, Ordering::SeqCst);
+    scope.refresh().await.unwrap();
+    assert!(scope.known(&Identity::device("d").unwrap()).is_some());
+    let kept = scope.spool.kept(KEPT).await.unwrap().unwrap();
+    assert!(kept.contains("\"leaf\"") && !kept.contains("\"d\""), "{kept}");
 }
 
 #[tokio::test]
