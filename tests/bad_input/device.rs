@@ -215,7 +215,8 @@ fn each_certificate_that_cannot_be_used_is_told_with_what_to_do() {
     };
     let [ended, early, issued] = [ended, early, issued].map(|it| pair(Box::leak(Box::new(it))));
     let other_name = [&DPS[..], &["--registration-id", "press-8"]].concat();
-    let cases: [(&str, &[u8], &[u8], Vec<&str>, Told<'_>); 14] = [
+    type Row<'a> = (&'a str, &'a [u8], &'a [u8], Vec<&'a str>, Told<'a>);
+    let cases: [Row<'_>; 14] = [
         ("no certificate", b"s3cret", key, from_pair(&X509), &["c.pem: there is no certificate in it"]),
         (
             "DER",
