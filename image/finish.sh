@@ -4,7 +4,7 @@
 set -eu
 
 rm -f /usr/bin/containerd-stress /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/ctr /usr/bin/dnet /usr/sbin/ovrouter
-rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/perl5/Debian /usr/share/bash-completion \
+rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/bash-completion \
     /usr/share/zsh /usr/share/fish /usr/share/docker.io /usr/share/zoneinfo/right /usr/share/zoneinfo/posix \
     /var/log/* /var/cache/* /tmp/*
 
@@ -18,7 +18,7 @@ systemctl mask \
     systemd-logind.service systemd-modules-load.service systemd-networkd.service \
     systemd-pcrphase-sysinit.service systemd-pcrphase.service systemd-random-seed.service \
     systemd-remount-fs.service systemd-sysctl.service systemd-sysusers.service systemd-timesyncd.service systemd-udev-trigger.service \
-    systemd-udevd.service systemd-update-utmp.service systemd-update-utmp-runlevel.service >/dev/null 2>&1
+    systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-update-utmp.service systemd-update-utmp-runlevel.service >/dev/null 2>&1
 # The engine may come with the runtime.
 ! command -v dockerd >/dev/null || systemctl enable containerd.service docker.service docker.socket
 systemctl enable kedge-preload.service

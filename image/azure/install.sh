@@ -2,8 +2,9 @@
 # Installs Microsoft's IoT Edge runtime in the image, after its engine. Environment:
 #   VERSION     of aziot-edge: "1.6" is the last 1.6.*, "1.6.0" exactly this one. It decides which aziot-identity-service.
 #   ENGINE      docker.io is in the image already; moby-engine is installed here.
-#   REPOSITORY  where the packages are when there is no folder `packages` beside this script. The key of its signatures is
-#               `repository-key` beside this script, else it is fetched from /keys/microsoft.asc of the same host.
+#   REPOSITORY  where the packages are when there is no folder `packages` beside this script: a URL, and the suite if that is
+#               not bookworm. The key of its signatures is `repository-key` beside this script, else it is fetched from
+#               /keys/microsoft.asc of the same host.
 # What does not fit is refused with one line that begins with "kedge: ", which the tool shows as the reason.
 set -eu
 
@@ -76,7 +77,8 @@ add_repository() {
             refuse "cannot fetch the key of $REPOSITORY from $url; give it as runtime.repository-key, or the packages in a folder"
         chmod 0644 "$key"
     fi
-    echo "deb [arch=$architecture signed-by=$key] $REPOSITORY bookworm main" >"$list"
+    case $REPOSITORY in *' '*) source=$REPOSITORY ;; *) source="$REPOSITORY bookworm" ;; esac
+    echo "deb [arch=$architecture signed-by=$key] $source main" >"$list"
     apt-get -q update -o Dir::Etc::SourceList="$list" -o Dir::Etc::SourceParts=/dev/null -o APT::Get::List-Cleanup=0 \
         -o APT::Update::Error-Mode=any ||
         refuse "cannot use the repository $REPOSITORY; is it reachable, and is it signed with this key?"
@@ -101,8 +103,9 @@ check_accounts() {
 	ACCOUNTS
 }
 
-# Refuses a runtime of which a part is missing or would not start.
-check_units() {
+# Refuses a runtime of which a part is missing or would not start. The folders of the services' configuration become theirs
+# alone: the packages leave most of them to root and open to all.
+complete_units() {
     for unit in aziot-edged.service aziot-certd.socket aziot-identityd.socket aziot-keyd.socket aziot-tpmd.socket; do
         [ "$(systemctl is-enabled "$unit")" = enabled ] || refuse "$unit is not enabled"
     done
@@ -110,8 +113,7 @@ check_units() {
         [ -e "/lib/systemd/system/$unit" ] || refuse "aziot-edge $edge_version has no $unit"
     done
     while read -r service user; do
-        folder=/etc/aziot/$service/config.d
-        [ "$(stat -c '%U %a' "$folder")" = "$user 700" ] || refuse "$folder is not the folder of $user alone"
+        install -d -m 0700 -o "$user" -g "$user" "/etc/aziot/$service/config.d"
     done <<-FOLDERS
 		certd aziotcs
 		edged iotedge
@@ -162,6 +164,6 @@ apt-get -q install -y --no-install-recommends "$identity" "$edge"
 
 systemctl enable aziot-edged.service aziot-certd.socket aziot-identityd.socket aziot-keyd.socket aziot-tpmd.socket
 check_accounts
-check_units
+complete_units
 rm -f /usr/sbin/policy-rc.d "$list" "$key"
 rm -rf /var/lib/apt/lists/*

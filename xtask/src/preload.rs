@@ -1,6 +1,7 @@
 //! Images of modules that become part of the edge's image, as archives in the user's cache. An archive is named after the
 //! reference of its image and after its id, so the name says what is in it, and a look at the folder what there is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -27,8 +28,14 @@ impl Preloaded {
     /// The image of this reference and id, with the place where its archive belongs.
     #[must_use]
     pub fn new(cache: &Path, reference: &str, id: &str) -> Self {
-        let name = format!("{}{SEPARATOR}{id}.tar", file_name(reference));
-        Self { reference: reference.to_owned(), id: id.to_owned(), archive: folder(cache).join(name) }
+        let mut image = Self { reference: reference.to_owned(), id: id.to_owned(), archive: folder(cache) };
+        image.archive.push(image.archive_name());
+        image
+    }
+
+    /// The name of the archive, which says what is in it.
+    fn archive_name(&self) -> String {
+        format!("{}{SEPARATOR}{}.tar", file_name(&self.reference), self.id)
     }
 }
 
@@ -77,14 +84,16 @@ pub fn all(cache: &Path, references: &[String]) -> Result<Vec<Preloaded>> {
 }
 
 /// What goes to the builder: the archives, and the list by which they are loaded in the edge.
+#[must_use]
 pub fn sources(preloaded: &[Preloaded]) -> Vec<Source> {
-    let archive = |image: &Preloaded| Source::named(&image.archive, format!("{FOLDER}/{}.tar", image.id));
-    // Two references may be of one image.
-    let mut sources: Vec<_> = preloaded.iter().map(archive).collect();
-    sources.dedup();
-    if !preloaded.is_empty() {
+    // Two references of one image have an archive each, since it is by the archive that an image gets its name.
+    let named: BTreeMap<_, _> = preloaded.iter().map(|image| (image.archive_name(), image)).collect();
+    let archive =
+        |(name, image): (&String, &&Preloaded)| Source::named(&image.archive, format!("{FOLDER}/{name}"));
+    let mut sources: Vec<_> = named.iter().map(archive).collect();
+    if !named.is_empty() {
         let lines: String =
-            preloaded.iter().map(|image| format!("{} {}\n", image.id, image.reference)).collect();
+            named.iter().map(|(name, image)| format!("{name} {}\n", image.reference)).collect();
         sources.push(Source::text(lines, format!("{FOLDER}/images")));
     }
     sources
@@ -106,5 +115,17 @@ mod tests {
         let references = [image.reference.clone(), "b:1".to_owned()];
         assert_eq!(all(cache.path(), &references[..1]).unwrap(), [image]);
         assert!(all(cache.path(), &references).unwrap_err().to_string().contains("`b:1`"));
+    }
+
+    #[test]
+    fn several_names_of_one_image_have_an_archive_each_and_a_name_counts_once() {
+        let image = |reference| Preloaded::new(Path::new("/cache"), reference, "0a");
+        let two = sources(&[image("m:1"), image("m:latest"), image("m:1")]);
+        let list = "m%3A1@0a.tar m:1\nm%3Alatest@0a.tar m:latest\n";
+        let archive = |name: &str| Source::named(format!("/cache/preload/{name}"), format!("preload/{name}"));
+        let expected =
+            [archive("m%3A1@0a.tar"), archive("m%3Alatest@0a.tar"), Source::text(list, "preload/images")];
+        assert_eq!(two, expected);
+        assert!(sources(&[]).is_empty());
     }
 }

@@ -100,7 +100,7 @@ pub struct RuntimeSettings {
     pub engine: String,
     /// Folder of `.deb` files, relative to the workspace; empty when they come from the repository.
     pub packages: String,
-    /// URL of Microsoft's package repository.
+    /// URL of Microsoft's package repository, and its suite if that is not the one of Debian 12.
     pub repository: String,
     /// File with the key of its signatures, relative to the workspace; empty when it is fetched from the repository's host.
     pub repository_key: String,

@@ -13,6 +13,7 @@ use crate::execute::Effect;
 use crate::images::Image;
 use crate::place::{Place, Privilege};
 use crate::plan::Condition;
+use crate::provisioning::{Kept, Provisioning};
 use crate::steps::device;
 use crate::verify::{self, Name, Proof, Refusal};
 use crate::wait::{Observation, WaitError, wait_for};
@@ -36,6 +37,8 @@ const CAPABILITIES: [&str; 3] = [
 ];
 /// The inner engine allows every container these, so it must be allowed them itself.
 const DEVICES: [&str; 2] = ["/dev/console", "/dev/net/tun"];
+/// Where the machine's security chip is, for a device that proves itself by it.
+const TPM: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
 /// systemd wants these in memory, and services may keep programs there.
 const MEMORY: [(&str, &str); 3] = [
     ("/tmp", "rw,nosuid,nodev,exec,mode=1777"),
@@ -134,7 +137,7 @@ async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> 
         memory: MEMORY.to_vec(),
         terminal: true,
         own_cgroups: true,
-        rights: rights(privilege),
+        rights: with_tpm(rights(privilege), context.device.as_deref()),
         name,
         ..ContainerSpec::default()
     })
@@ -155,6 +158,15 @@ pub fn rights(privilege: Privilege) -> Rights {
             Rights::Named { capabilities: CAPABILITIES.to_vec(), devices }
         }
     }
+}
+
+/// Adds the security chip, if the device needs it and the machine has one; the entrypoint tells when it has none.
+fn with_tpm(mut rights: Rights, device: Option<&Kept>) -> Rights {
+    let needs_it = device.is_some_and(|kept| matches!(kept.provisioning, Provisioning::DpsTpm { .. }));
+    if let (true, Rights::Named { devices, .. }) = (needs_it, &mut rights) {
+        devices.extend(TPM.into_iter().filter(|path| Path::new(path).exists()));
+    }
+    rights
 }
 
 #[cfg(test)]

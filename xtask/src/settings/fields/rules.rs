@@ -56,8 +56,15 @@ pub(super) fn is_runtime_version(text: &str) -> bool {
     numbers.is_some_and(|numbers| (2..=3).contains(&numbers.len()) && numbers[0] == 1 && numbers[1] >= 4)
 }
 
-/// A login in the URL would stand in the image.
+/// A URL, and the suite behind it if that is not Debian 12's. A login in the URL would stand in the image.
 pub(super) fn is_repository(text: &str) -> bool {
+    let (text, suite) = text.split_once(' ').unwrap_or((text, "bookworm"));
+    let is_suite = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte))
+    };
+    if !is_suite(suite) {
+        return false;
+    }
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     rest.is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"@\"'\\`$[]".contains(&byte))
@@ -101,6 +108,16 @@ mod tests {
         assert!(
             ["", "0", "0Gi", "-1", "Gi", "1 Gi", "1gb", "1.2.3", ".5"].iter().all(|text| !is_quantity(text))
         );
+    }
+
+    #[test]
+    fn a_repository_is_a_url_and_perhaps_a_suite() {
+        let url = "https://repo.test/ubuntu/22.04/prod";
+        assert!(is_repository(url) && is_repository(&format!("{url} jammy")));
+        for wrong in ["", "repo.test", "https://", "https://u:p@repo.test", " jammy"] {
+            assert!(!is_repository(wrong), "{wrong}");
+        }
+        assert!(!is_repository(&format!("{url} ")) && !is_repository(&format!("{url} jammy main")));
     }
 
     #[test]

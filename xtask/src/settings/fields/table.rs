@@ -131,7 +131,7 @@ pub static FIELDS: [Field; 30] = [
     },
     Field {
         name: REPOSITORY,
-        allowed: "the URL of a package repository, without a login",
+        allowed: "the URL of a package repository, without a login, and its suite if that is not bookworm",
         access: Access::Text {
             default: "https://packages.microsoft.com/debian/12/prod",
             get: |settings| settings.runtime.repository.clone(),
