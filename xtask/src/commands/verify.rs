@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::context::Context;
 use crate::deploy::target::Target;
 use crate::edge;
+use crate::place::Place;
 use crate::plan::Action;
 use crate::progress::{Mark, Progress};
 use crate::provisioning::{self, Kept, Redaction};
@@ -83,7 +84,7 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
     let means = Means::Foreign(&target, own.as_deref());
     let events = setup.events.as_ref();
     let scene = Scene::other(means, &setup.settings, device, &progress, &setup.cancel, events);
-    let place = crate::place::Place::Cluster;
+    let place = Place::Cluster;
     let mut proof = Proof::default();
     let result = timed(&progress, Action::Telemetry(place), async {
         let (walked, result) = verify::prove(&scene).await;
