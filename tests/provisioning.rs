@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kedge_sim::edge::config::{self, Settings};
 use kedge_sim::pki::{Validity, self_signed_client};
 use xtask::provisioning::{DeviceDraft, Draft, Given, IdentityDraft, RegistrationDraft, SecretFiles};
+use xtask::settings::Runtime;
 
 /// What stands in the user's file; `[tpm]` goes through untouched.
 const BASE: &str =
@@ -121,4 +122,24 @@ fn the_simulated_runtime_reads_what_is_delivered() {
             (Err(error), _) => panic!("{name}: {error}"),
         }
     }
+}
+
+#[test]
+fn on_the_local_hub_microsofts_runtime_trusts_its_authority_beside_what_the_user_gives() {
+    let own = self_signed_client("CA", Validity::for_next(Duration::from_secs(3600))).unwrap().chain_pem;
+    let draft = Draft::ManualSas(device(), given(KEY));
+    let kept =
+        |bundle: Option<&str>| draft.check(bundle.map(given).as_ref(), Timestamp::now()).usable().unwrap();
+    let delivered = |bundle: Option<&str>, runtime| {
+        let files = kept(bundle).files_for_local_hub(BASE, runtime, "authority").unwrap();
+        assert_eq!(text(&files, "hub-ca.pem").as_deref(), Some("authority"));
+        let names_it = text(&files, "config.toml").unwrap().contains("trust_bundle_cert = ");
+        let bundle = text(&files, "trust-bundle.pem");
+        assert_eq!(names_it, bundle.is_some());
+        bundle
+    };
+    assert_eq!(delivered(None, Runtime::Simulated), None);
+    assert_eq!(delivered(None, Runtime::Azure).as_deref(), Some("authority"));
+    let both = delivered(Some(own.trim_end()), Runtime::Azure).unwrap();
+    assert_eq!(both, format!("{}\nauthority", own.trim_end()));
 }

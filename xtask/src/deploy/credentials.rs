@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::credentials::Credentials;
 use crate::edge_config::{self, Filling};
 use crate::exit::Usage;
-use crate::provisioning::{self, HUB_CA, SecretFiles};
+use crate::provisioning::{self, SecretFiles};
 use crate::session::Setup;
 use crate::settings::Hub;
 
@@ -28,11 +28,10 @@ pub fn files(setup: &Setup) -> Result<SecretFiles> {
     let deployment = edge_config::deployment(&read(&settings.device.deployment)?, &filling)?;
     let config =
         edge_config::with_agent(&read(&settings.device.config)?, &deployment, settings.supply(), shape)?;
-    let files = kept.files(config.expose())?;
     if settings.hub.kind == Hub::Azure {
-        return Ok(files);
+        return kept.files(config.expose());
     }
     let local =
         Credentials::load(&paths.state)?.context("the local hub is not up; run `cargo xtask hub` first")?;
-    Ok(files.with(HUB_CA, local.hub_ca.as_str()))
+    kept.files_for_local_hub(config.expose(), shape.runtime, &local.hub_ca)
 }

@@ -5,8 +5,9 @@ use anyhow::{Context as _, Result, bail};
 use kedge_sim::secret::Secret;
 use toml::{Table, Value};
 
-use super::files::{DEVICE_KEY, IDENTITY_CERTIFICATE, IDENTITY_KEY, SecretFiles, TRUST_BUNDLE};
+use super::files::{DEVICE_KEY, HUB_CA, IDENTITY_CERTIFICATE, IDENTITY_KEY, SecretFiles, TRUST_BUNDLE};
 use super::{Device, Identity, Kept, Origin, Provisioning, Registration};
+use crate::settings::Runtime;
 
 /// Where the image puts the files of the Secret, for the users of the runtime's services. It is in memory.
 const FOLDER: &str = "file:///var/secrets/kedge";
@@ -37,6 +38,23 @@ impl Kept {
             Some(bundle) => files.with(TRUST_BUNDLE, bundle.as_str()),
             None => files,
         })
+    }
+}
+
+impl Kept {
+    /// The files of the Secret for the local hub, whose certificate is from `authority`. Microsoft's agent, its gateway and
+    /// modules do not look for that in the system's store, but in the trust bundle.
+    ///
+    /// # Errors
+    /// As [`Kept::files`].
+    pub fn files_for_local_hub(&self, base: &str, runtime: Runtime, authority: &str) -> Result<SecretFiles> {
+        let mut kept = self.clone();
+        if runtime == Runtime::Azure {
+            let own = kept.trust_bundle.as_deref().unwrap_or_default().trim_end();
+            let separator = if own.is_empty() { "" } else { "\n" };
+            kept.trust_bundle = Some(format!("{own}{separator}{authority}"));
+        }
+        Ok(kept.files(base)?.with(HUB_CA, authority))
     }
 }
 

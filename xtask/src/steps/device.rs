@@ -10,9 +10,9 @@ use crate::context::Context;
 use crate::edge_config::{self, Filled, Filling, SensorImage};
 use crate::execute::Effect;
 use crate::images::Image;
-use crate::plan::{Condition, Shape};
-use crate::provisioning::{self, Draft, Given, HUB_CA, Kept, Provisioning, SecretFiles};
-use crate::settings::{Hub, Runtime};
+use crate::plan::Condition;
+use crate::provisioning::{self, Draft, Given, Kept, Provisioning, SecretFiles};
+use crate::settings::Hub;
 use crate::steps::{hub, registry};
 
 /// Whether the hub knows the device with this deployment.
@@ -83,19 +83,17 @@ pub async fn files(context: &Context) -> Result<SecretFiles> {
     let source = fs_err::read_to_string(context.paths.project.join(&settings.device.config))?;
     let shape = settings.shape();
     let config = edge_config::with_agent(&source, &manifest(context).await?, settings.supply(), shape)?;
-    let mut kept = match &context.device {
+    let kept = match &context.device {
         Some(kept) => Kept::clone(kept),
         None => registered(context).await?,
     };
-    if shape == (Shape { hub: Hub::Local, runtime: Runtime::Azure }) {
-        // Microsoft's agent, its gateway and modules do not look into the system's store.
-        kept.trust_bundle.get_or_insert_default().push_str(&context.credentials.hub_ca);
+    match shape.hub {
+        Hub::Local => {
+            let authority = &context.credentials.hub_ca;
+            kept.files_for_local_hub(config.expose(), shape.runtime, authority)
+        }
+        Hub::Azure => kept.files(config.expose()),
     }
-    let files = kept.files(config.expose())?;
-    Ok(match context.settings.hub.kind {
-        Hub::Local => files.with(HUB_CA, context.credentials.hub_ca.as_str()),
-        Hub::Azure => files,
-    })
 }
 
 /// The credentials that the local hub has made for the device.
