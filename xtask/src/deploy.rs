@@ -117,6 +117,15 @@ impl Logins {
         }
     }
 
+    /// The login that was given for this invocation.
+    #[must_use]
+    pub fn given(&self) -> Option<Login> {
+        match &self.choice {
+            Choice::Login { login, .. } => Some(login.clone()),
+            Choice::Keep | Choice::Without => None,
+        }
+    }
+
     fn pull(&self) -> Pull<'_> {
         match (&self.choice, &self.kept) {
             (Choice::Login { login, .. }, _) => {

@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -64,8 +65,8 @@ pub async fn drift(client: &Client, object: &Object) -> Result<Option<String>> {
 /// An object as the API server holds it, and what applying would change in it.
 #[derive(Debug)]
 pub struct Compared {
-    /// The object, if it is there.
-    pub live: Option<DynamicObject>,
+    /// What the object is called and carries, if it is there.
+    pub live: Option<ObjectMeta>,
     /// The fields that would become others; none when it is not there.
     pub differences: Vec<Difference>,
 }
@@ -73,7 +74,7 @@ pub struct Compared {
 impl Compared {
     /// What is there, and how it differs; the values of a Secret are left out.
     #[must_use]
-    pub fn of(object: &Object, live: DynamicObject, mut differences: Vec<Difference>) -> Self {
+    pub fn of(object: &Object, live: ObjectMeta, mut differences: Vec<Difference>) -> Self {
         if object.is_secret() {
             for difference in &mut differences {
                 (difference.live, difference.wanted) = ("[redacted]".into(), "[redacted]".into());
@@ -115,7 +116,7 @@ pub async fn compare(client: &Client, object: &Object) -> Result<Compared> {
             }
         }
     }
-    Ok(Compared::of(object, live, found))
+    Ok(Compared::of(object, live.metadata, found))
 }
 
 /// Applies, and changes nothing.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
 use kube::api::{DeleteParams, LogParams};
+use kube::client::AuthError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
@@ -152,6 +153,12 @@ pub struct Refused {
 pub(crate) fn plainly(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => Refused { code: status.code, message: status.message }.into(),
+        // Its own text would show the arguments and variables of the program, which may be secrets.
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => anyhow::anyhow!(
+            "the program of the kubeconfig that logs in ended with {}: {}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        ),
         other => other.into(),
     }
 }

@@ -11,11 +11,13 @@ pub struct Refusal {
     pub reason: String,
     /// What would help.
     pub advice: String,
+    /// Whether there is too little left, and not something wrong with the pod.
+    pub is_of_quota: bool,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy, reason, advice } = self;
+        let Self { policy, reason, advice, .. } = self;
         write!(f, "the pod is refused by {policy}: {reason}\n  {advice}")
     }
 }
@@ -45,6 +47,7 @@ fn pod_security(message: &str, namespace: &str) -> Option<Refusal> {
         policy: format!("the Pod Security level `{level}` of the namespace `{namespace}`"),
         reason: rest.trim_start_matches(": ").to_owned(),
         advice: allow_privileged(namespace),
+        is_of_quota: false,
     })
 }
 
@@ -68,6 +71,7 @@ fn pod_security_policy(message: &str, namespace: &str) -> Option<Refusal> {
             "the pod is privileged; if it may be, let the service account `default` of the namespace `{namespace}` use a \
              PodSecurityPolicy with `privileged: true`, by a RoleBinding"
         ),
+        is_of_quota: false,
     })
 }
 
@@ -80,6 +84,7 @@ fn security_context_constraint(message: &str, namespace: &str) -> Option<Refusal
         advice: format!(
             "the pod is privileged; if it may be: `oc adm policy add-scc-to-user privileged -z default -n {namespace}`"
         ),
+        is_of_quota: false,
     })
 }
 
@@ -92,6 +97,7 @@ fn admission_policy(message: &str, namespace: &str) -> Option<Refusal> {
         policy: format!("the ValidatingAdmissionPolicy `{name}`"),
         reason: reason.to_owned(),
         advice: exempt(namespace),
+        is_of_quota: false,
     })
 }
 
@@ -106,7 +112,7 @@ fn webhook(message: &str, namespace: &str) -> Option<Refusal> {
         Some(rule) if name.contains("gatekeeper") => format!("Gatekeeper, by its constraint `{rule}`"),
         _ => format!("the admission webhook `{name}`"),
     };
-    Some(Refusal { policy, reason: reason.to_owned(), advice: exempt(namespace) })
+    Some(Refusal { policy, reason: reason.to_owned(), advice: exempt(namespace), is_of_quota: false })
 }
 
 fn exempt(namespace: &str) -> String {
@@ -130,6 +136,7 @@ fn quota(message: &str, namespace: &str) -> Option<Refusal> {
         policy: format!("the ResourceQuota `{name}` of the namespace `{namespace}`"),
         reason: message[at..].to_owned(),
         advice,
+        is_of_quota: kind.starts_with("exceeded"),
     })
 }
 
@@ -143,6 +150,7 @@ fn limit_range(message: &str, namespace: &str) -> Option<Refusal> {
         policy: format!("a LimitRange of the namespace `{namespace}`"),
         reason: message.split_once("is forbidden: ").map_or(message, |(_, reason)| reason).to_owned(),
         advice: "change `cpu`, `memory` or `memory-limit` in [deploy] of the settings accordingly".into(),
+        is_of_quota: false,
     })
 }
 

@@ -4,6 +4,8 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::manifests::Object;
+
 /// Words that YAML 1.1, which Kubernetes speaks, takes for booleans, and that our writer leaves without quotes.
 const BARE_BOOLEANS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
 
@@ -18,6 +20,24 @@ pub fn documents<T: Serialize>(objects: &[T]) -> Result<String> {
         refuse_bare_booleans(&value, "")?;
         text.push_str("---\n");
         text.push_str(&serde_yaml::to_string(&value)?);
+    }
+    Ok(text)
+}
+
+/// The same for people to read: each Secret without its values, and as a comment. Applied, it would take the place of the
+/// real one.
+///
+/// # Errors
+/// As [`documents`].
+pub fn for_people(objects: &[Object]) -> Result<String> {
+    let mut text = String::new();
+    for object in objects {
+        let document = documents(&[object.redacted()])?;
+        if object.is_secret() {
+            document.lines().skip(1).for_each(|line| text += &format!("# {line}\n"));
+        } else {
+            text += &document;
+        }
     }
     Ok(text)
 }

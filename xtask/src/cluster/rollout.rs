@@ -136,7 +136,11 @@ fn is_of(pod: &Pod, deployment: &Deployment) -> bool {
     let template = deployment.spec.as_ref().map(|spec| &spec.template);
     let wanted = template
         .and_then(|template| template.metadata.as_ref()?.annotations.as_ref()?.get(manifests::CHECKSUM));
-    let image = |spec: Option<&PodSpec>| spec.and_then(|spec| spec.containers.first()?.image.clone());
+    // Others may have put containers beside ours.
+    let image = |spec: Option<&PodSpec>| {
+        let mut containers = spec?.containers.iter();
+        containers.find(|container| container.name == manifests::CONTAINER)?.image.clone()
+    };
     pod.metadata.deletion_timestamp.is_none()
         && pod.metadata.annotations.as_ref().and_then(|all| all.get(manifests::CHECKSUM)) == wanted
         && image(pod.spec.as_ref()) == image(template.and_then(|template| template.spec.as_ref()))

@@ -12,6 +12,7 @@ use crate::deploy::pull_secret::docker_login;
 use crate::deploy::target::Target;
 use crate::deploy::{Logins, Prepared, Request, image, is_ready, prepare, wait};
 use crate::engine::Foreign;
+use crate::exit::Usage;
 use crate::progress::{Mark, Progress};
 use crate::provisioning;
 use crate::session::Setup;
@@ -36,6 +37,10 @@ pub struct Args {
 /// When the cluster does not suit, nobody agrees, or the pod does not get ready.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let request = &args.request;
+    if request.login.reads_standard_input() && !setup.yes && !setup.dry_run {
+        let text = "the login comes on standard input, so nobody can be asked there; give `--yes`, or `--dry-run` to look first";
+        bail!(Usage(text.into()));
+    }
     let target =
         Target::open(&setup.paths.project, &setup.settings.deploy, request.context.as_deref()).await?;
     request.image(&setup.settings.deploy)?;
@@ -111,7 +116,7 @@ pub(super) fn ask(setup: &Setup, question: &str) -> Result<()> {
     if setup.yes || agreed(question)? {
         return Ok(());
     }
-    bail!(NotAgreed("nobody has agreed to this, and nothing was changed; `--yes` agrees beforehand".into()))
+    bail!(NotAgreed("nobody has agreed to this, and nothing was changed in the cluster; `--yes` agrees beforehand".into()))
 }
 
 /// What is only looked at is the result of a dry run, and else told before the question.
@@ -147,10 +152,16 @@ fn suits(facts: &Facts, setup: &Setup, platforms: &[String]) -> Result<Vec<Strin
 
 async fn push(setup: &Setup, request: &Request, logins: &Logins) -> Result<Option<String>> {
     let named = request.image(&setup.settings.deploy)?;
-    let login = match logins.own() {
+    let login = match logins.given() {
         Some(login) => login,
-        // As a push by hand would have it.
-        None => docker_login(named).await?,
+        // As a push by hand would have it. The one in the cluster may be good for pulling alone.
+        None => match (docker_login(named).await, logins.own()) {
+            (Ok(login), _) | (Err(_), Some(login)) => login,
+            (Err(error), None) => return Err(error.context("a push needs a login")),
+        },
     };
+    if !setup.dry_run {
+        ask(setup, &format!("build the pod's image and push it to `{named}`?"))?;
+    }
     image::push(setup, named, &login).await
 }

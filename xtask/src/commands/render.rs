@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use crate::cluster::manifests::Object;
 use crate::cluster::render;
 use crate::deploy::Request;
 use crate::session::Setup;
@@ -23,14 +22,15 @@ pub struct Args {
 /// # Errors
 /// When nothing is up, or the sources are not valid.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
-    let mut objects = match &args.request.context {
+    let objects = match &args.request.context {
         Some(_) => crate::deploy::render(&setup, &args.request).await?,
         None => deploy::render(&*setup.attach().await?).await?,
     };
-    if !args.show_secrets {
-        objects = objects.iter().map(Object::redacted).collect();
+    if args.show_secrets {
+        print!("{}", render::documents(&objects)?);
+    } else {
+        print!("{}", render::for_people(&objects)?);
         eprintln!("the values of Secrets are left out; `--show-secrets` prints them");
     }
-    print!("{}", render::documents(&objects)?);
     Ok(())
 }

@@ -62,7 +62,7 @@ impl Changes {
             compare(client, object)
                 .await
                 .map(|found| Row::of(object, found))
-                .map_err(|error| explain(object, error))
+                .map_err(|error| explain(object, &namespace.name, error))
         });
         let rows = futures_util::future::try_join_all(compared).await?;
         if !take_over {
@@ -96,14 +96,20 @@ impl Changes {
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let params = PostParams { dry_run: true, ..PostParams::default() };
         match api.create(&params, &pod).await {
-            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                match Refusal::of(&status.message, namespace) {
-                    Some(refusal) => Err(Foreign::at(refusal.to_string()).into()),
-                    None => Ok(()),
-                }
-            }
+            Err(kube::Error::Api(status)) => match Refusal::of(&status.message, namespace) {
+                // The pod that is there counts against the quota, and goes before the new one comes.
+                Some(refusal) if refusal.is_of_quota && self.has_deployment() => Ok(()),
+                Some(refusal) => Err(Foreign::at(refusal.to_string()).into()),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
+    }
+
+    /// Whether the Deployment is there already.
+    fn has_deployment(&self) -> bool {
+        let is_deployment = |row: &Row| matches!(row.object, Some(Object::Deployment(_)));
+        self.0.iter().any(|row| is_deployment(row) && !matches!(row.change, Change::Create))
     }
 
     /// Carries them out; tells what was done.
@@ -136,8 +142,12 @@ fn is_namespace(object: &Object) -> bool {
 }
 
 /// A claim can hardly be changed, and the API server does not say what to do about it.
-fn explain(object: &Object, error: anyhow::Error) -> anyhow::Error {
-    let code = error.chain().find_map(|cause| cause.downcast_ref::<Refused>()).map(|refused| refused.code);
+fn explain(object: &Object, namespace: &str, error: anyhow::Error) -> anyhow::Error {
+    let refused = error.chain().find_map(|cause| cause.downcast_ref::<Refused>());
+    if let Some(refusal) = refused.and_then(|refused| Refusal::of(&refused.to_string(), namespace)) {
+        return Foreign::at(format!("{}: {refusal}", object.title())).into();
+    }
+    let code = refused.map(|refused| refused.code);
     match (object, code) {
         (Object::PersistentVolumeClaim(_), Some(UNPROCESSABLE | FORBIDDEN)) => error.context(
             "a claim that is there can at most grow, where its storage class allows that; leave `state-size` and \
@@ -152,7 +162,7 @@ type Looked = (Row, bool);
 
 impl Row {
     fn of(object: &Object, compared: Compared) -> Looked {
-        let is_foreign = compared.live.as_ref().is_some_and(|live| !is_made_by_deploy(&live.metadata));
+        let is_foreign = compared.live.as_ref().is_some_and(|live| !is_made_by_deploy(live));
         let change = match (compared.live, compared.differences) {
             (None, _) => Change::Create,
             (Some(_), fields) if fields.is_empty() => Change::Nothing,
@@ -263,7 +273,7 @@ mod tests {
             &json!({ "data": { "config.toml": "b2xk" } }),
             &json!({ "data": { "config.toml": "czNjcmV0" } }),
         );
-        Compared::of(object, live, differences)
+        Compared::of(object, live.metadata, differences)
     }
 
     #[test]

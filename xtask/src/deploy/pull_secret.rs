@@ -2,7 +2,6 @@
 
 mod docker_config;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -74,30 +73,42 @@ pub enum Choice {
 }
 
 impl LoginArgs {
+    /// Whether the login comes on standard input, so that nobody can be asked there.
+    #[must_use]
+    pub fn reads_standard_input(&self) -> bool {
+        self.registry_password_stdin || self.registry_login == Some(LoginSource::AcrToken)
+    }
+
     /// Reads the login for `registry`.
     ///
     /// # Errors
     /// When it cannot be read, or there is none for this registry.
     pub async fn choose(&self, registry: &str) -> Result<Choice> {
-        let plain = |login| Choice::Login { login, warning: None };
         if let Some(username) = &self.registry_user {
             let password = Source::Stdin.read("the password of the registry")?;
-            return Ok(plain(Login { username: username.clone(), password }));
+            return Ok(Choice::of(Login { username: username.clone(), password }));
         }
         Ok(match &self.registry_login {
             None => Choice::Keep,
             Some(LoginSource::None) => Choice::Without,
             Some(LoginSource::DockerConfig(file)) => {
-                plain(docker_config::read(file.as_deref(), registry).await?)
+                Choice::of(docker_config::read(file.as_deref(), registry).await?)
             }
-            Some(LoginSource::AcrToken) => Choice::Login {
-                login: acr_token(&Source::Stdin.read("the token of the registry")?, registry)?,
-                warning: Some(
-                    "a token of Azure Container Registry is good for three hours; a node that pulls later cannot. \
-                     `az aks update --attach-acr` lets the nodes pull by themselves, with `--registry-login none`",
-                ),
-            },
+            Some(LoginSource::AcrToken) => {
+                Choice::of(acr_token(&Source::Stdin.read("the token of the registry")?, registry)?)
+            }
         })
+    }
+}
+
+impl Choice {
+    /// A login, with what is to be told of its kind: also `az acr login` leaves a token.
+    fn of(login: Login) -> Self {
+        let warning = (login.username == TOKEN_USER).then_some(
+            "the login is a token of Azure Container Registry, which is good for three hours; a node that pulls later cannot. \
+             `az aks update --attach-acr` lets the nodes pull by themselves, with `--registry-login none`",
+        );
+        Self::Login { login, warning }
     }
 }
 
@@ -135,16 +146,6 @@ fn acr_token(text: &Secret, registry: &str) -> Result<Login> {
         Secret::new(text)
     };
     Ok(Login { username: TOKEN_USER.into(), password })
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keep => f.write_str("the one that the cluster has"),
-            Self::Without => f.write_str("none"),
-            Self::Login { login, .. } => write!(f, "user `{}`", login.username),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, ListParams, PropagationPolicy};
+use kube::api::{DeleteParams, ListParams, Preconditions, PropagationPolicy};
 use kube::core::{ApiResource, DynamicObject};
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::{self, ApiGroup, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
 
 use super::is_made_by_deploy;
@@ -20,9 +20,10 @@ const GONE_LIMIT: Duration = Duration::from_secs(300);
 /// How many kinds are listed at a time.
 const AT_ONCE: usize = 12;
 /// What Kubernetes puts into every namespace, or keeps there for what somebody has put there.
-const ALWAYS_THERE: [(&str, &str); 3] = [
+const ALWAYS_THERE: [(&str, &str); 4] = [
     ("ServiceAccount", "default"),
     ("ConfigMap", "kube-root-ca.crt"),
+    ("ConfigMap", "istio-ca-root-cert"),
     ("ConfigMap", "openshift-service-ca.crt"),
 ];
 const NEVER_TOLD: [&str; 4] = ["Event", "Endpoints", "EndpointSlice", "Lease"];
@@ -44,6 +45,7 @@ pub struct Removal {
 struct Item {
     resource: ApiResource,
     name: String,
+    uid: Option<String>,
     is_ours: bool,
 }
 
@@ -67,7 +69,9 @@ impl Removal {
         if removal.is_ours.is_none() {
             return Ok(removal);
         }
-        let lists = kinds(client).await?.into_iter().map(|resource| {
+        let (kinds, unseen) = kinds(client).await?;
+        removal.unseen = unseen;
+        let lists = kinds.into_iter().map(|resource| {
             let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
             async move { (api.list_metadata(&ListParams::default()).await, resource) }
         });
@@ -131,6 +135,8 @@ impl Removal {
             let api = self.api(client, item);
             let params = DeleteParams {
                 propagation_policy: Some(PropagationPolicy::Foreground),
+                // Another one of the name may have been made since the look.
+                preconditions: Some(Preconditions { uid: item.uid.clone(), ..Preconditions::default() }),
                 ..DeleteParams::default()
             };
             fine_when_gone(api.delete(&item.name, &params).await)
@@ -151,7 +157,10 @@ impl Removal {
         };
         wait_for("the end of what was removed", GONE_LIMIT, left).await?;
         let mut titles: Vec<_> = removed.iter().map(ToString::to_string).collect();
-        if self.takes_namespace(delete_state) {
+        // Somebody may have put something there meanwhile.
+        if self.takes_namespace(delete_state)
+            && Self::look(client, &self.namespace).await?.takes_namespace(delete_state)
+        {
             self.remove_namespace(client, &tell).await?;
             titles.push(format!("Namespace `{}`", self.namespace));
         }
@@ -188,28 +197,37 @@ fn told(left: &[String], tell: &impl Fn(&str)) -> Observation<()> {
     Observation::NotYet(status)
 }
 
-/// All kinds of objects that may be in a namespace.
-async fn kinds(client: &Client) -> Result<Vec<ApiResource>> {
-    let discovery = Discovery::new(client.clone())
-        .run()
-        .await
-        .context("failed to ask which kinds of objects there are")?;
-    let all = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
-    let listed = all.filter(|(resource, capabilities)| {
-        // Measurements are no objects.
-        capabilities.scope == Scope::Namespaced
-            && capabilities.supports_operation(verbs::LIST)
-            && capabilities.supports_operation(verbs::DELETE)
-            && !resource.group.ends_with("metrics.k8s.io")
-    });
-    Ok(listed.map(|(resource, _)| resource).collect())
+/// All kinds of objects that may be in a namespace, and the groups of kinds that cannot be told now: a server beside the
+/// API server may be away.
+async fn kinds(client: &Client) -> Result<(Vec<ApiResource>, Vec<String>)> {
+    let asked = "failed to ask which kinds of objects there are";
+    let groups = client.list_api_groups().await.map_err(plainly).context(asked)?.groups;
+    let names = groups.into_iter().map(|group| group.name).chain([ApiGroup::CORE_GROUP.to_owned()]);
+    // Measurements are no objects.
+    let names = names.filter(|name| !name.ends_with("metrics.k8s.io"));
+    let groups = names.map(|name| async move { (discovery::group(client, &name).await, name) });
+    let mut groups = futures_util::stream::iter(groups).buffer_unordered(AT_ONCE);
+    let (mut kinds, mut unseen) = (Vec::new(), Vec::new());
+    while let Some((group, name)) = groups.next().await {
+        let Ok(group) = group else {
+            unseen.push(name);
+            continue;
+        };
+        let listed = group.recommended_resources().into_iter().filter(|(_, capabilities)| {
+            capabilities.scope == Scope::Namespaced
+                && capabilities.supports_operation(verbs::LIST)
+                && capabilities.supports_operation(verbs::DELETE)
+        });
+        kinds.extend(listed.map(|(resource, _)| resource));
+    }
+    Ok((kinds, unseen))
 }
 
 impl Item {
     /// Nothing for what belongs to another object, or to Kubernetes itself.
     fn of<K: ResourceExt>(resource: &ApiResource, found: &K) -> Option<Self> {
         let (kind, name) = (resource.kind.as_str(), found.name_any());
-        let belongs = found.owner_references().iter().any(|owner| owner.controller == Some(true))
+        let belongs = !found.owner_references().is_empty()
             || found
                 .annotations()
                 .get("kubernetes.io/service-account.name")
@@ -217,7 +235,12 @@ impl Item {
         if belongs || ALWAYS_THERE.contains(&(kind, &name)) || NEVER_TOLD.contains(&kind) {
             return None;
         }
-        Some(Self { resource: resource.clone(), is_ours: is_made_by_deploy(found.meta()), name })
+        Some(Self {
+            resource: resource.clone(),
+            is_ours: is_made_by_deploy(found.meta()),
+            uid: found.uid(),
+            name,
+        })
     }
 
     fn is_state(&self) -> bool {

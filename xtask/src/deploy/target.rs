@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::cluster::plainly;
 use crate::settings::DeploySettings;
 
 /// An API server that says nothing for so long hangs; one that is far away may take its time.
@@ -82,6 +83,7 @@ impl Target {
         config.connect_timeout = Some(CONNECT_LIMIT);
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config)
+            .map_err(plainly)
             .with_context(|| format!("failed to make a client for the context `{context}`"))?;
         Ok(Self { client, context, server: server.trim_end_matches('/').to_owned() })
     }

@@ -19,7 +19,7 @@ const STUCK: [&str; 5] = [
 /// With this code the entrypoint says that it cannot start with what it was given, and the next time is the same.
 const UNUSABLE_CONFIGURATION: i32 = 78;
 /// What the autoscaler says when it makes room, and that it cannot.
-const SCALES_UP: &str = "TriggeredScaleUp";
+const SCALES_UP: [&str; 2] = ["TriggeredScaleUp", "Nominated"];
 const CANNOT_SCALE_UP: &str = "NotTriggerScaleUp";
 
 /// What is wrong.
@@ -136,12 +136,15 @@ pub(super) fn explain(
     }
     for pod in pods {
         let said = said_of("Pod", pod.metadata.name.as_deref());
-        let last = said
-            .iter()
-            .rfind(|event| [Some(SCALES_UP), Some(CANNOT_SCALE_UP)].contains(&event.reason.as_deref()));
+        let last = said.iter().rfind(|event| {
+            event
+                .reason
+                .as_deref()
+                .is_some_and(|reason| SCALES_UP.contains(&reason) || reason == CANNOT_SCALE_UP)
+        });
         let Some(event) = last else { continue };
         trouble.text += &format!("; the autoscaler: {}", event.message.as_deref().unwrap_or_default());
-        if event.reason.as_deref() == Some(SCALES_UP) {
+        if event.reason.as_deref() != Some(CANNOT_SCALE_UP) {
             trouble.kind = Kind::Scaling;
         }
     }
