@@ -191,9 +191,6 @@ impl User {
         let given = folder.path().join("connection");
         fs_err::write(&given, connection).unwrap();
         succeed(&["device", "connection-string", "--from", given.to_str().unwrap()]);
-        let plan: Value =
-            serde_json::from_str(&succeed(&["plan", "--json", "image", "push"])).unwrap_or_default();
-        drop(plan);
         let pushed = succeed(&["image", "push"]);
         let image = pushed.lines().find(|line| line.contains("/kedge/edge@")).unwrap().to_owned();
         let user = Self { folder, image };
