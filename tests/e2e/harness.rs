@@ -118,6 +118,20 @@ pub(crate) fn engine(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs a command in the pod of the cluster called `name`: the node has a kubectl of its own.
+pub(crate) fn in_edge(name: &str, command: &[&str]) -> String {
+    let output = in_edge_output(name, command);
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same, whatever comes of it.
+pub(crate) fn in_edge_output(name: &str, command: &[&str]) -> std::process::Output {
+    let node = format!("{name}-control-plane");
+    let kubectl = ["exec", &node, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "--namespace=kedge"];
+    engine_output(&[&kubectl[..], &["exec", "deployment/kedge", "--container=edge", "--"], command].concat())
+}
+
 /// The same, whatever comes of it.
 pub(crate) fn engine_output(args: &[&str]) -> std::process::Output {
     engine_command(args).output().unwrap()

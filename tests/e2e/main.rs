@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod arrival;
+mod azure_image;
 mod converge;
 mod deploy;
 mod dockerd;
 mod harness;
 mod host;
 mod obstacles;
+mod packages;
 mod sdk;
 #[path = "../arrival/stand_in.rs"]
 mod stand_in;

@@ -22,19 +22,6 @@ pub(super) const MODULE: &str = "sdk";
 /// The name that keeps the image, which makes the next run short.
 const IMAGE: &str = "localhost/kedge/python-sdk:test";
 
-/// How the engine is asked to run a command in the pod: the node has a kubectl of its own.
-const IN_POD: [&str; 9] = [
-    "exec",
-    "kedge-sdk-control-plane",
-    "kubectl",
-    "--kubeconfig=/etc/kubernetes/admin.conf",
-    "--namespace=kedge",
-    "exec",
-    "deployment/kedge",
-    "--container=edge",
-    "--",
-];
-
 pub(super) struct Deployment {
     folder: TempDir,
     is_down: bool,
@@ -111,7 +98,7 @@ impl Deployment {
     }
 
     fn in_edge(&self, command: &[&str]) -> String {
-        engine(&[&IN_POD[..], command].concat())
+        harness::in_edge(NAME, command)
     }
 
     /// What the module has written last that begins with `word`, and is a number.
@@ -154,8 +141,7 @@ impl Deployment {
 impl Drop for Deployment {
     fn drop(&mut self) {
         if !self.is_down {
-            let logs = [&IN_POD[..], &["docker", "logs", "--tail", "50", MODULE]].concat();
-            let logs = harness::engine_output(&logs);
+            let logs = harness::in_edge_output(NAME, &["docker", "logs", "--tail", "50", MODULE]);
             let [out, err] = [&logs.stdout, &logs.stderr].map(|text| String::from_utf8_lossy(text));
             eprintln!("the module has written:\n{out}{err}");
             self.succeed("down");
