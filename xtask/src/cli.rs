@@ -30,6 +30,7 @@ On a fresh machine, begin with: cargo xtask e2e --yes";
 
 /// Flags of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Agree beforehand: install what is missing, and do what would be asked for
     #[arg(short, long, global = true)]

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use kedge_sim::secret::Secret;
 
+use crate::process;
+
 /// More than any key or certificate chain has.
 const MOST_BYTES: u64 = 256 * 1024;
 const VARIABLE: &str = "env:";
@@ -76,10 +78,14 @@ impl Source {
                     "an argument can be seen by others; give a file, `-` for standard input, or `env:NAME`";
                 return error(why, None);
             }
-            Self::Variable(name) => match std::env::var_os(name) {
-                Some(value) => Ok(value.into_encoded_bytes()),
-                None => return error("it is not set", None),
-            },
+            Self::Variable(name) => {
+                // What the tool starts has no business with it.
+                process::withhold(name.as_ref());
+                match std::env::var_os(name) {
+                    Some(value) => Ok(value.into_encoded_bytes()),
+                    None => return error("it is not set", None),
+                }
+            }
             Self::Stdin if std::io::stdin().is_terminal() => {
                 return error("it is a terminal; pipe the secret in", None);
             }

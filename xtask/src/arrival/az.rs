@@ -42,7 +42,7 @@ fn reason(error: &ProcessError, name: &str) -> String {
     let says = |mark: &str| tail.contains(mark);
     if says("az login") {
         "no connection string was given, and `az` is not logged in (`az login`)".to_owned()
-    } else if says("extension")
+    } else if says("requires the extension")
         || says("'iot' is misspelled")
         || says("not in the 'az iot hub' command group")
     {

@@ -116,7 +116,9 @@ pub(super) fn ask(setup: &Setup, question: &str) -> Result<()> {
     if setup.yes || agreed(question)? {
         return Ok(());
     }
-    bail!(NotAgreed("nobody has agreed to this, and nothing was changed in the cluster; `--yes` agrees beforehand".into()))
+    bail!(NotAgreed(
+        "nobody has agreed to this, and nothing was changed in the cluster; `--yes` agrees beforehand".into()
+    ))
 }
 
 /// What is only looked at is the result of a dry run, and else told before the question.

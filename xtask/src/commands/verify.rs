@@ -73,6 +73,10 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
     let started = Timestamp::now();
     let target = Target::open(&setup.paths.project, &setup.settings.deploy, Some(name)).await?;
     let kept = provisioning::kept(&setup.paths)?.and_then(|checked| checked.kept);
+    if kept.is_some() {
+        // With the wrong hub, a sound edge would be told to be broken. Somebody else may have the credentials.
+        provisioning::fit(kept.as_ref(), &setup.settings)?;
+    }
     // Our own hub may be up beside a cluster that is not ours.
     let own = match setup.settings.hub.kind {
         Hub::Local => setup.clone().attach().await.ok(),
