@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::credentials::Credentials;
 use crate::edge_config::{self, Filling};
 use crate::exit::Usage;
-use crate::provisioning::{self, SecretFiles};
+use crate::provisioning::{self, Delivery, SecretFiles};
 use crate::session::Setup;
 use crate::settings::Hub;
 
@@ -23,15 +23,16 @@ pub fn files(setup: &Setup) -> Result<SecretFiles> {
         )
     })?;
     let read = |path: &str| fs_err::read_to_string(paths.project.join(path));
-    let shape = settings.shape();
-    let filling = Filling { sensor: None, supply: settings.supply(), shape };
+    let filling = Filling { sensor: None, supply: settings.supply(), shape: settings.shape() };
     let deployment = edge_config::deployment(&read(&settings.device.deployment)?, &filling)?;
-    let config =
-        edge_config::with_agent(&read(&settings.device.config)?, &deployment, settings.supply(), shape)?;
-    if settings.hub.kind == Hub::Azure {
-        return kept.files(config.expose());
-    }
-    let local =
-        Credentials::load(&paths.state)?.context("the local hub is not up; run `cargo xtask hub` first")?;
-    kept.files_for_local_hub(config.expose(), shape.runtime, &local.hub_ca)
+    let config = read(&settings.device.config)?;
+    let local = match settings.hub.kind {
+        Hub::Azure => None,
+        Hub::Local => Some(
+            Credentials::load(&paths.state)?
+                .context("the local hub is not up; run `cargo xtask hub` first")?,
+        ),
+    };
+    let hub_ca = local.as_ref().map(|local| local.hub_ca.as_str());
+    Delivery { kept: &kept, settings, config: &config, deployment: &deployment, hub_ca }.files()
 }

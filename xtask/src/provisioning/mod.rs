@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod delivery;
 mod files;
 mod kept;
 mod redact;
@@ -20,6 +21,7 @@ pub use self::check::{
     Checked, DeviceDraft, Draft, Given, IdentityDraft, RegistrationDraft, UnusableCredentials,
     looks_like_a_secret,
 };
+pub use self::delivery::Delivery;
 pub use self::files::{
     CONFIG, DEVICE_KEY, HUB_CA, IDENTITY_CERTIFICATE, IDENTITY_KEY, SecretFiles, TRUST_BUNDLE,
 };

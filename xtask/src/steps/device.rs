@@ -11,7 +11,7 @@ use crate::edge_config::{self, Filled, Filling, SensorImage};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::plan::Condition;
-use crate::provisioning::{self, Draft, Given, Kept, Provisioning, SecretFiles};
+use crate::provisioning::{self, Delivery, Draft, Given, Kept, Provisioning, SecretFiles};
 use crate::settings::Hub;
 use crate::steps::{hub, registry};
 
@@ -80,20 +80,18 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
 pub async fn files(context: &Context) -> Result<SecretFiles> {
     let settings = &context.settings;
     provisioning::fit(context.device.as_deref(), settings)?;
-    let source = fs_err::read_to_string(context.paths.project.join(&settings.device.config))?;
-    let shape = settings.shape();
-    let config = edge_config::with_agent(&source, &manifest(context).await?, settings.supply(), shape)?;
+    let config = fs_err::read_to_string(context.paths.project.join(&settings.device.config))?;
+    let deployment = manifest(context).await?;
+    let made;
     let kept = match &context.device {
-        Some(kept) => Kept::clone(kept),
-        None => registered(context).await?,
-    };
-    match shape.hub {
-        Hub::Local => {
-            let authority = &context.credentials.hub_ca;
-            kept.files_for_local_hub(config.expose(), shape.runtime, authority)
+        Some(kept) => kept.as_ref(),
+        None => {
+            made = registered(context).await?;
+            &made
         }
-        Hub::Azure => kept.files(config.expose()),
-    }
+    };
+    let hub_ca = Some(context.credentials.hub_ca.as_str());
+    Delivery { kept, settings, config: &config, deployment: &deployment, hub_ca }.files()
 }
 
 /// The credentials that the local hub has made for the device.

@@ -217,7 +217,7 @@ fn check(setup: &Setup) -> Result<()> {
     tell("warning", &std::mem::take(&mut checked.warnings));
     let kept = checked.usable()?;
     // What they are put into can be wrong as well.
-    kept.files(&output::configuration(setup)?)?;
+    output::files(setup, &kept)?;
     let provisioning = &kept.provisioning;
     println!("the kept credentials can be used: {}, {}", provisioning.kind(), provisioning.device_id());
     Ok(())

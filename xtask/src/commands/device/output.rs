@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result};
 use crate::cluster::manifests::{self, Pull, Values};
 use crate::cluster::render;
 use crate::credentials::Credentials;
+use crate::edge_config::{self, Filling};
 use crate::paths::write_private;
 use crate::process::quote;
-use crate::provisioning::{self, CONFIG, HUB_CA, Kept, SecretFiles};
+use crate::provisioning::{self, CONFIG, Delivery, HUB_CA, Kept, SecretFiles};
 use crate::session::Setup;
 use crate::settings::Hub;
 
@@ -19,13 +20,13 @@ const SECRET: &str = "kedge-credentials.yaml";
 /// Keeps the credentials, or writes them into a folder of the user's, and tells what they are and what comes next.
 pub(super) fn deliver(setup: &Setup, kept: &Kept, out: Option<&Path>) -> Result<()> {
     // What they are put into can be wrong as well, which is better told now than when the edge is to start.
-    let files = kept.files(&configuration(setup)?)?;
+    let files = files(setup, kept)?;
     print(kept);
     match out {
         Some(folder) if setup.dry_run => {
             println!("would be written: config.toml and {SECRET} in {}", folder.display());
         }
-        Some(folder) => write(setup, kept, files, folder)?,
+        Some(folder) => write(setup, kept, &files, folder)?,
         None if setup.dry_run => {
             println!("would be kept in {}", provisioning::folder(&setup.paths).display());
         }
@@ -39,9 +40,20 @@ pub(super) fn deliver(setup: &Setup, kept: &Kept, out: Option<&Path>) -> Result<
     Ok(())
 }
 
-/// The runtime's configuration without its credentials.
-pub(super) fn configuration(setup: &Setup) -> Result<String> {
-    Ok(fs_err::read_to_string(setup.paths.project.join(&setup.settings.device.config))?)
+/// The Secret of these credentials, as it is delivered to the edge.
+pub(super) fn files(setup: &Setup, kept: &Kept) -> Result<SecretFiles> {
+    // Where they lead says which hub the edge is to use, whatever the settings say.
+    let mut settings = setup.settings.clone();
+    settings.hub.kind = if kept.are_for_local_hub(&settings) { Hub::Local } else { Hub::Azure };
+    let settings = &settings;
+    let read = |path: &str| fs_err::read_to_string(setup.paths.project.join(path));
+    // Of the deployment only the agent matters here.
+    let filling = Filling { sensor: None, supply: settings.supply(), shape: settings.shape() };
+    let deployment = edge_config::deployment(&read(&settings.device.deployment)?, &filling)?;
+    let config = read(&settings.device.config)?;
+    let hub = Credentials::load(&setup.paths.state)?;
+    let hub_ca = hub.as_ref().map(|hub| hub.hub_ca.as_str());
+    Delivery { kept, settings, config: &config, deployment: &deployment, hub_ca }.files()
 }
 
 /// Prints the facts, none of which is a secret.
@@ -79,11 +91,15 @@ pub(super) fn tell_where_they_lead(setup: &Setup, kept: &Kept) {
 }
 
 /// Writes what `kubectl` and `iotedge config apply` take.
-fn write(setup: &Setup, kept: &Kept, files: SecretFiles, folder: &Path) -> Result<()> {
-    let files = with_hub_ca(setup, kept, files)?;
+fn write(setup: &Setup, kept: &Kept, files: &SecretFiles, folder: &Path) -> Result<()> {
+    if kept.are_for_local_hub(&setup.settings) && !files.names().any(|name| name == HUB_CA) {
+        eprintln!(
+            "warning: the local hub is not up, so the authority of its certificate is not in the Secret"
+        );
+    }
     let namespace = &setup.settings.deploy.namespace;
     let source = fs_err::read_to_string(setup.paths.project.join("manifests/kedgedeployment.yaml"))?;
-    let values = Values { namespace, image: "", pull: Pull::Without, files: &files, tailoring: None };
+    let values = Values { namespace, image: "", pull: Pull::Without, files, tailoring: None };
     let objects = manifests::deployment(&source, &values)?;
     let secret =
         objects.into_iter().find(manifests::Object::is_secret).context("the manifest has no Secret")?;
@@ -101,20 +117,4 @@ fn write(setup: &Setup, kept: &Kept, files: SecretFiles, folder: &Path) -> Resul
         quote(manifest.as_os_str())
     );
     Ok(())
-}
-
-/// The local hub's certificate is from no public authority.
-fn with_hub_ca(setup: &Setup, kept: &Kept, files: SecretFiles) -> Result<SecretFiles> {
-    if !kept.are_for_local_hub(&setup.settings) {
-        return Ok(files);
-    }
-    match Credentials::load(&setup.paths.state)? {
-        Some(hub) => Ok(files.with(HUB_CA, hub.hub_ca)),
-        None => {
-            eprintln!(
-                "warning: the local hub is not up, so the authority of its certificate is not in the Secret"
-            );
-            Ok(files)
-        }
-    }
 }

@@ -53,8 +53,8 @@ pub(super) fn bundle(review: &mut Review, given: &Given) -> Option<String> {
     read(review, given).map(|_| super::with_newline(given))
 }
 
-/// Reads a private key. One of a kind that cannot be compared with a certificate here is good all the same.
-pub(super) fn read_key(review: &mut Review, given: &Given) -> Option<Option<FileKey>> {
+/// Reads a private key.
+pub(super) fn read_key(review: &mut Review, given: &Given) -> Option<FileKey> {
     let place = &given.place;
     let Some(text) = given.text() else {
         review
@@ -62,12 +62,10 @@ pub(super) fn read_key(review: &mut Review, given: &Given) -> Option<Option<File
         return None;
     };
     let problem = match FileKey::from_pem(&Secret::new(text)) {
-        Ok(key) => return Some(Some(key)),
+        Ok(key) => return Some(key),
         Err(KeyError::Unknown) => {
-            let what = "the private key is damaged, or of a kind that the services may not take; RSA of 2048 bits or \
-                        more and the curves P-256 and P-384 are sure";
-            review.warning(place, what);
-            return Some(None);
+            "the private key is damaged, or of a kind that the services do not take; make one of RSA with 2048 to 4096 \
+             bits, or on the curve P-256 or P-384"
         }
         Err(KeyError::Encrypted) => {
             "the private key is encrypted, and nobody can type its password when the edge starts; `openssl pkey -in \
@@ -98,12 +96,10 @@ pub(super) fn compare_with_key(
     review: &mut Review,
     draft: &IdentityDraft,
     chain: &[FileCertificate],
-    key: Option<&FileKey>,
+    key: &FileKey,
 ) {
     let place = &draft.certificate.place;
-    if let Some(key) = key
-        && !chain.first().is_some_and(|own| own.belongs_to(key))
-    {
+    if !chain.first().is_some_and(|own| own.belongs_to(key)) {
         let at = chain.iter().position(|certificate| certificate.belongs_to(key));
         return match at {
             Some(at) => review.problem(
@@ -260,8 +256,8 @@ mod tests {
         let both = format!("{good}{key}");
         let half = own.lines().take(3).collect::<Vec<_>>().join("\n");
         let section = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
-        let [request, public, encrypted] =
-            ["CERTIFICATE REQUEST", "PUBLIC KEY", "ENCRYPTED PRIVATE KEY"].map(section);
+        let [request, public, encrypted, damaged] =
+            ["CERTIFICATE REQUEST", "PUBLIC KEY", "ENCRYPTED PRIVATE KEY", "PRIVATE KEY"].map(section);
         for (certificate, key, expected) in [
             ("", key, "c.pem: it is empty"),
             ("nonsense", key, "c.pem: there is no certificate in it"),
@@ -273,6 +269,7 @@ mod tests {
             (good, "", "k.pem: it is empty"),
             (good, "nonsense", "k.pem: there is no private key"),
             (good, good, "k.pem: this is a certificate"),
+            (good, damaged.as_str(), "k.pem: the private key is damaged, or of a kind"),
             (good, encrypted.as_str(), "k.pem: the private key is encrypted"),
             (good, public.as_str(), "k.pem: this is a public key"),
             (

@@ -265,7 +265,7 @@ impl IdentityDraft {
         let chain = certificate::read(review, &self.certificate);
         let key = certificate::read_key(review, &self.key);
         let (chain, key) = (chain?, key?);
-        certificate::compare_with_key(review, self, &chain, key.as_ref());
+        certificate::compare_with_key(review, self, &chain, &key);
         certificate::check_times(review, &self.certificate.place, &chain, now);
         Some(Identity {
             chain_pem: with_newline(&self.certificate),
