@@ -12,6 +12,7 @@ mod harness;
 mod host;
 mod obstacles;
 mod packages;
+mod provisioning;
 mod sdk;
 #[path = "../arrival/stand_in.rs"]
 mod stand_in;
