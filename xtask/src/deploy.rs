@@ -190,7 +190,8 @@ pub async fn render(setup: &Setup, request: &Request) -> Result<Vec<Object>> {
     let target = Target::open(&setup.paths.project, settings, request.context.as_deref()).await?;
     let facts = Facts::look(&target, &settings.namespace).await?;
     let logins = Logins::read(setup, &target, request).await?;
-    let mut objects = prepare(setup, &target, request, &logins, None).await?.objects;
+    let Prepared { mut objects, image, .. } = prepare(setup, &target, request, &logins, None).await?;
+    facts.suit(&mut objects, &image.platforms);
     objects.retain(|object| !facts.namespace().is_foreign() || !matches!(object, Object::Namespace(_)));
     Ok(objects)
 }

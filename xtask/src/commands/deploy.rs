@@ -56,7 +56,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         return Ok(());
     }
     let _lock = if setup.dry_run { None } else { Some(setup.lock()?) };
-    let prepared = prepare(&setup, &target, request, &logins, pushed.as_deref()).await?;
+    let mut prepared = prepare(&setup, &target, request, &logins, pushed.as_deref()).await?;
+    facts.suit(&mut prepared.objects, &prepared.image.platforms);
     show_image(&setup, &prepared);
     suits(&facts, &setup, &prepared.image.platforms)?
         .iter()

@@ -2,6 +2,7 @@
 
 mod judgement;
 mod nodes;
+mod suiting;
 
 use std::fmt;
 

@@ -78,7 +78,7 @@ impl Judgement {
             self.obstacles.push(format!("the image is for {image}, and the nodes are {}", there.join(", ")));
         } else if let Some(other) = usable.iter().find(|node| linux(node) && !runs(node)) {
             self.warnings.push(format!(
-                "the image is for {image}, and the node `{}` is {}: if the pod comes to such a node, it cannot start",
+                "the image is for {image}, and the node `{}` is {}: the pod is kept from such nodes",
                 other.name, other.platform
             ));
         }
@@ -115,6 +115,7 @@ impl Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::manifests::Object;
     use k8s_openapi::api::core::v1::{Namespace, Node};
     use serde_json::json;
 
@@ -202,6 +203,37 @@ mod tests {
             judged(vec![node("a", "amd64", "False")], "linux/amd64").warnings,
             ["no node is ready and takes pods"]
         );
+    }
+
+    #[test]
+    fn the_pod_is_kept_to_nodes_on_which_the_image_runs() {
+        let architectures = |nodes, platforms: &[&str]| {
+            let platforms: Vec<_> = platforms.iter().map(|&platform| platform.to_owned()).collect();
+            let deployment =
+                json!({ "spec": { "selector": {}, "template": { "spec": { "containers": [] } } } });
+            let mut objects = [Object::Deployment(serde_json::from_value(deployment).unwrap())];
+            Facts { nodes: Ok(nodes), ..facts() }.suit(&mut objects, &platforms);
+            let path = "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/0/values";
+            serde_json::to_value(&objects[0]).unwrap().pointer(path).cloned()
+        };
+        let mixed = || vec![node("a", "amd64", "True"), node("b", "arm64", "True")];
+        assert_eq!(architectures(mixed(), &["linux/arm64"]), Some(json!(["arm64"])));
+        assert_eq!(architectures(mixed(), &["linux/arm64", "linux/amd64"]), None);
+        assert_eq!(architectures(mixed(), &[]), None, "it is not known what the image runs on");
+        assert_eq!(architectures(vec![node("a", "amd64", "True")], &["linux/amd64"]), None);
+    }
+
+    #[test]
+    fn a_claim_keeps_its_storage_class_where_the_settings_name_none() {
+        let suited = |wanted: Option<&str>| {
+            let claim =
+                json!({ "metadata": { "name": "kedge-state" }, "spec": { "storageClassName": wanted } });
+            let mut objects = [Object::PersistentVolumeClaim(serde_json::from_value(claim).unwrap())];
+            let claims = vec![("kedge-state".to_owned(), Some("old".to_owned()))];
+            Facts { claims, ..facts() }.suit(&mut objects, &[]);
+            serde_json::to_value(&objects[0]).unwrap()["spec"]["storageClassName"].clone()
+        };
+        assert_eq!((suited(None), suited(Some("new"))), (json!("old"), json!("new")));
     }
 
     #[test]
