@@ -22,7 +22,7 @@ use self::facts::Facts;
 use self::image::Pinned;
 use self::pull_secret::{Choice, LoginArgs};
 use self::target::Target;
-use crate::cluster::manifests::{self, DEPLOY, MADE_BY, Object, PULL_SECRET, Pull, Tailoring, Values};
+use crate::cluster::manifests::{self, MADE_BY, Object, PULL_SECRET, Pull, Tailoring, Values};
 use crate::cluster::rollout::{Rollout, Watcher};
 use crate::cluster::{self, plainly};
 use crate::engine::Login;
@@ -230,7 +230,8 @@ pub async fn deployed_image(client: &Client, namespace: &str) -> Result<Option<S
 
 /// Whether `deploy` has made the object with this metadata.
 pub(crate) fn is_made_by_deploy(metadata: &ObjectMeta) -> bool {
-    metadata.annotations.as_ref().and_then(|all| all.get(MADE_BY)).is_some_and(|by| by == DEPLOY)
+    let by = metadata.annotations.as_ref().and_then(|all| all.get(MADE_BY));
+    by.is_some_and(|by| *by == manifests::made_by_deploy(metadata.name.as_deref().unwrap_or_default()))
 }
 
 fn rollout(facts: &Facts) -> Rollout<'_> {

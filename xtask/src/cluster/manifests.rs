@@ -37,10 +37,14 @@ pub const STATE_CLAIM: &str = "kedge-state";
 pub const ENGINE_CLAIM: &str = "kedge-engine";
 /// On what `deploy` has made; what `up` makes in the tool's own cluster does not carry it.
 pub const MADE_BY: &str = "kedge.io/made-by";
-/// Its value.
-pub const DEPLOY: &str = "deploy";
 /// On the pod template: changes when the Secret does, so that a new credential rolls the pod.
 pub const CHECKSUM: &str = "kedge.io/credentials-checksum";
+
+/// The value of [`MADE_BY`] on the object of this name: a copy under another name carries it as well, and is not ours.
+#[must_use]
+pub fn made_by_deploy(name: &str) -> String {
+    format!("deploy/{name}")
+}
 
 /// An object that the tool applies.
 #[derive(Clone, PartialEq, Serialize)]
@@ -209,8 +213,9 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
             object.metadata_mut().namespace = Some(values.namespace.to_owned());
         }
         if values.tailoring.is_some() {
-            let annotations = object.metadata_mut().annotations.get_or_insert_default();
-            annotations.insert(MADE_BY.to_owned(), DEPLOY.to_owned());
+            let metadata = object.metadata_mut();
+            let by = made_by_deploy(metadata.name.as_deref().unwrap_or_default());
+            metadata.annotations.get_or_insert_default().insert(MADE_BY.to_owned(), by);
         }
         match (object, &values.tailoring) {
             (Object::Secret(secret), _) => fill_secret(secret, values),

@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_values_of_a_secret_are_not_shown() {
-        let (object, live) = secret(&json!({ "kedge.io/made-by": "deploy" }));
+        let (object, live) = secret(&json!({ "kedge.io/made-by": "deploy/kedge-credentials" }));
         let (row, is_foreign) = Row::of(&object, compared(&object, live));
         assert!(!is_foreign);
         let changes = Changes(vec![row, Row::of(&object, Compared::absent()).0]);

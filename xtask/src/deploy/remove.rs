@@ -13,7 +13,7 @@ use kube::discovery::{self, ApiGroup, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
 
 use super::is_made_by_deploy;
-use crate::cluster::{fine_when_gone, manifests, plainly};
+use crate::cluster::{fine_when_gone, plainly};
 use crate::wait::{Observation, wait_for};
 
 const GONE_LIMIT: Duration = Duration::from_secs(300);
@@ -263,7 +263,7 @@ impl fmt::Display for Removal {
             writeln!(f, "? {item}, only with the state")?;
         }
         for item in self.foreign() {
-            writeln!(f, "= {item}, which `{}` has not made, and stays", manifests::DEPLOY)?;
+            writeln!(f, "= {item}, which `deploy` has not made, and stays")?;
         }
         for kind in &self.unseen {
             writeln!(f, "= whether there are objects of the kind {kind} could not be seen")?;
@@ -302,8 +302,8 @@ mod tests {
         Item::of(&resource(kind), &object)
     }
 
-    fn ours() -> Value {
-        json!({ "annotations": { "kedge.io/made-by": "deploy" } })
+    fn ours(name: &str) -> Value {
+        json!({ "annotations": { "kedge.io/made-by": format!("deploy/{name}") } })
     }
 
     fn removal(items: Vec<Option<Item>>) -> Removal {
@@ -326,13 +326,15 @@ mod tests {
             assert!(item(kind, name, &metadata).is_none(), "{kind} {name}");
         }
         assert!(!item("ConfigMap", "somebodys", &json!({})).unwrap().is_ours);
-        assert!(item("Deployment", "kedge", &ours()).unwrap().is_ours);
+        assert!(item("Deployment", "kedge", &ours("kedge")).unwrap().is_ours);
+        let copy = item("PersistentVolumeClaim", "kedge-state-backup", &ours("kedge-state"));
+        assert!(!copy.unwrap().is_ours, "a copy that somebody has made");
     }
 
     #[test]
     fn the_namespace_goes_when_it_is_ours_and_nothing_is_left() {
-        let deployment = || item("Deployment", "kedge", &ours());
-        let claim = || item("PersistentVolumeClaim", "kedge-state", &ours());
+        let deployment = || item("Deployment", "kedge", &ours("kedge"));
+        let claim = || item("PersistentVolumeClaim", "kedge-state", &ours("kedge-state"));
         let foreign = || item("ConfigMap", "somebodys", &json!({}));
         assert!(removal(vec![deployment()]).takes_namespace(false));
         let with_state = removal(vec![deployment(), claim()]);
@@ -345,8 +347,8 @@ mod tests {
     #[test]
     fn what_stays_and_what_goes_is_told() {
         let all = removal(vec![
-            item("Deployment", "kedge", &ours()),
-            item("PersistentVolumeClaim", "kedge-state", &ours()),
+            item("Deployment", "kedge", &ours("kedge")),
+            item("PersistentVolumeClaim", "kedge-state", &ours("kedge-state")),
             item("ConfigMap", "somebodys", &json!({})),
         ]);
         assert_eq!(
@@ -355,7 +357,7 @@ mod tests {
              = ConfigMap `somebodys`, which `deploy` has not made, and stays\n= Namespace `edge`, in which something is left\n"
         );
         assert!(!all.is_nothing(false) && all.has_state());
-        let kept = removal(vec![item("PersistentVolumeClaim", "kedge-state", &ours())]);
+        let kept = removal(vec![item("PersistentVolumeClaim", "kedge-state", &ours("kedge-state"))]);
         assert!(kept.is_nothing(false) && !kept.is_nothing(true));
         assert!(!removal(vec![]).is_nothing(false), "the namespace is left");
         assert!(Removal { is_ours: None, ..removal(vec![]) }.is_nothing(true));

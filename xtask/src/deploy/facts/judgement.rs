@@ -132,9 +132,11 @@ mod tests {
 
     fn space(labels: &[(&str, &str)], is_ours: bool) -> NamespaceFacts {
         let labels: std::collections::BTreeMap<_, _> = labels.iter().copied().collect();
-        let made = if is_ours { json!({ "kedge.io/made-by": "deploy" }) } else { json!({}) };
-        let found: Namespace =
-            serde_json::from_value(json!({ "metadata": { "labels": labels, "annotations": made } })).unwrap();
+        let made = if is_ours { json!({ "kedge.io/made-by": "deploy/edge" }) } else { json!({}) };
+        let found: Namespace = serde_json::from_value(
+            json!({ "metadata": { "name": "edge", "labels": labels, "annotations": made } }),
+        )
+        .unwrap();
         super::super::namespace("edge", Some(&found))
     }
 
