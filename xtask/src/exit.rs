@@ -12,7 +12,6 @@ use crate::plan::Obstructed;
 use crate::preflight::Missing;
 use crate::provisioning::{Unfit, UnusableCredentials};
 use crate::room::NoRoom;
-use crate::secret_input::InputError;
 use crate::settings::SettingsError;
 use crate::sources::SourcesError;
 use crate::verify::Layer;
@@ -95,7 +94,6 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<TargetError>()
             || cause.is::<UnusableCredentials>()
             || cause.is::<Unfit>()
-            || cause.is::<InputError>()
             || cause.is::<ConnectionStringError>()
         {
             Some(SETTINGS)

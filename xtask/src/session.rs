@@ -1,5 +1,6 @@
 //! One invocation that changes something: opened with a preflight, run by plan, closed with a report.
 
+use std::ffi::OsStr;
 use std::fs::TryLockError;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,13 +85,12 @@ impl Setup {
     ///
     /// # Errors
     /// When there is none, or the hub is not the user's.
-    pub fn read_events(&mut self, from: Option<&Source>) -> Result<()> {
-        let Some(source) = from else { return Ok(()) };
+    pub async fn read_events(&mut self, from: Option<&OsStr>) -> Result<()> {
+        let Some(typed) = from else { return Ok(()) };
         if self.settings.hub.kind == Hub::Local {
             return Err(Usage("`--events` goes with `--hub azure`; the local hub needs none".into()).into());
         }
-        let text = source.read("the Event-Hub-compatible connection string")?;
-        self.events = Some(EventHub::parse(&text)?);
+        self.events = Some(EventHub::parse(&Source::of(typed)?.read_text().await?)?);
         Ok(())
     }
 

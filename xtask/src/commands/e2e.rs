@@ -1,5 +1,7 @@
 //! `cargo xtask e2e`: up, verify, down, and a report of all three.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use jiff::Timestamp;
 
@@ -13,7 +15,7 @@ use crate::plan::Action;
 use crate::process::find_on_path;
 use crate::progress::Mark;
 use crate::report::StepReport;
-use crate::secret_input::Source;
+use crate::secret_input;
 use crate::session::{Setup, carry_out, reach, write_report};
 use crate::settings::{Hub, word};
 
@@ -30,8 +32,8 @@ pub struct Args {
     #[arg(long)]
     keep: bool,
     /// Where the Event-Hub-compatible connection string of your IoT Hub is: a file, `-` for standard input, or `env:NAME`
-    #[arg(long, value_name = "SOURCE")]
-    events: Option<Source>,
+    #[arg(long, value_name = secret_input::VALUE)]
+    events: Option<OsString>,
 }
 
 /// Where the edge runs, as it is typed.
@@ -63,7 +65,7 @@ impl Args {
 /// all the same.
 pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     let place = args.place()?;
-    setup.read_events(args.events.as_ref())?;
+    setup.read_events(args.events.as_deref()).await?;
     let goals = [Action::Telemetry(place)];
     if setup.dry_run {
         carry_out(setup, "e2e", &goals).await?;

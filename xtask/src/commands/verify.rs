@@ -1,5 +1,6 @@
 //! `cargo xtask verify`: walk the layers of what is up, from the engine to the hub.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::plan::Action;
 use crate::progress::{Mark, Progress};
 use crate::provisioning::{self, Kept, Redaction};
 use crate::report::{CriticalPath, Environment, Report};
-use crate::secret_input::Source;
+use crate::secret_input;
 use crate::session::{Setup, result_word, write_report};
 use crate::settings::{Hub, word};
 use crate::verify::{self, Means, Proof, Scene};
@@ -26,8 +27,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// Where the Event-Hub-compatible connection string of your IoT Hub is: a file, `-` for standard input, or `env:NAME`
-    #[arg(long, value_name = "SOURCE")]
-    events: Option<Source>,
+    #[arg(long, value_name = secret_input::VALUE)]
+    events: Option<OsString>,
 }
 
 /// Proves that telemetry arrives, now.
@@ -36,7 +37,7 @@ pub struct Args {
 /// [`crate::exit::Unproved`] with the first broken layer; [`crate::exit::NotProved`] when none is and nobody could say
 /// whether telemetry arrives.
 pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
-    setup.read_events(args.events.as_ref())?;
+    setup.read_events(args.events.as_deref()).await?;
     if let Some(name) = &args.context {
         return elsewhere(setup, name).await;
     }

@@ -85,7 +85,7 @@ impl LoginArgs {
     /// When it cannot be read, or there is none for this registry.
     pub async fn choose(&self, registry: &str) -> Result<Choice> {
         if let Some(username) = &self.registry_user {
-            let password = Source::Stdin.read("the password of the registry")?;
+            let password = Source::Input.read_text().await?;
             return Ok(Choice::of(Login { username: username.clone(), password }));
         }
         Ok(match &self.registry_login {
@@ -95,7 +95,7 @@ impl LoginArgs {
                 Choice::of(docker_config::read(file.as_deref(), registry).await?)
             }
             Some(LoginSource::AcrToken) => {
-                Choice::of(acr_token(&Source::Stdin.read("the token of the registry")?, registry)?)
+                Choice::of(acr_token(&Source::Input.read_text().await?, registry)?)
             }
         })
     }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::source::{self, Source, refuse_stray};
 use super::{HEADING, Secret};
 use crate::problems::Problem;
 use crate::provisioning::{DeviceDraft, GLOBAL_ENDPOINT, Given, IdentityDraft, RegistrationDraft};
+use crate::secret_input::{self, Source, refuse_stray};
 
 /// A device in a hub.
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ impl Registration {
 #[command(next_help_heading = HEADING)]
 pub(super) struct Certificate {
     /// Where the device's certificate is read from: PEM, followed by those of its issuers
-    #[arg(long, value_name = source::VALUE)]
+    #[arg(long, value_name = secret_input::VALUE)]
     certificate: OsString,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Certificate {
 #[command(next_help_heading = HEADING)]
 pub(super) struct Extra {
     /// Where certificates are read from that modules are to trust besides the Edge CA: PEM
-    #[arg(long, value_name = source::VALUE)]
+    #[arg(long, value_name = secret_input::VALUE)]
     trust_bundle: Option<OsString>,
     /// Keep nothing, but write config.toml and the Secret into this folder, for `kubectl apply`
     #[arg(long, value_name = "DIR")]
@@ -115,7 +115,7 @@ impl Reader {
     async fn read(&mut self, typed: &OsString, is_secret: bool) -> Result<Option<Given>> {
         let source = Source::of(typed)?;
         if source == Source::Input && std::mem::replace(&mut self.has_read_input, true) {
-            return Err(source::only_one_input().into());
+            return Err(secret_input::only_one_input().into());
         }
         match source.read(is_secret).await? {
             Ok(given) => Ok(Some(given)),

@@ -2,7 +2,6 @@
 
 mod given;
 mod output;
-mod source;
 
 use std::ffi::OsString;
 
@@ -14,6 +13,7 @@ use crate::exit::Usage;
 use crate::paths::shown;
 use crate::problems::{Problem, did_you_mean};
 use crate::provisioning::{self, Checked, Draft, UnusableCredentials};
+use crate::secret_input;
 use crate::session::Setup;
 
 /// Flags of `device`.
@@ -128,7 +128,7 @@ enum Command {
 #[command(next_help_heading = HEADING)]
 struct Secret {
     /// Where the secret is read from: the connection string, the key or the private key
-    #[arg(long, value_name = source::VALUE)]
+    #[arg(long, value_name = secret_input::VALUE)]
     from: OsString,
     /// What stands behind the flags, which may be a secret: it is refused here, and not repeated.
     #[arg(hide = true)]
@@ -174,7 +174,7 @@ async fn make(setup: &Setup, command: Command) -> Result<()> {
             (identity.map(|identity| Draft::DpsX509(registration.draft(), identity)), extra)
         }
         Command::DpsTpm { registration, extra, stray } => {
-            source::refuse_stray(&stray)?;
+            secret_input::refuse_stray(&stray)?;
             (Some(Draft::DpsTpm(registration.draft())), extra)
         }
         Command::Show | Command::Check | Command::Remove | Command::Unknown(_) => return Ok(()),

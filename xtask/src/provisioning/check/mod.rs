@@ -32,7 +32,8 @@ impl Given {
     }
 
     /// The text without blanks at its ends, if it is one.
-    fn text(&self) -> Option<&str> {
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.bytes).ok().map(str::trim)
     }
 }
