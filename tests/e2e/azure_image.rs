@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::harness::{
     engine, engine_output, in_edge, newest_report, project, state_of, succeed, xtask_output,
 };
-use crate::packages::{Package, Repository, edge, identity_service};
+use crate::packages::{Package, Repository, edge, identity_service, moby_engine};
 
 const NAME: &str = "kedge-azure";
 /// A module's image that no registry has.
@@ -203,6 +203,8 @@ fn what_does_not_go_together_is_refused_in_the_build_and_what_is_missing_at_the_
     let expected = "the edge image cannot be built: aziot-identity-service: found 1.6.9-1 for";
     assert!(told.contains(expected) && told.contains("which aziot-edge 1.6.0-1 needs"), "{told}");
 
+    microsofts_engine_comes_before_the_runtime(&deployment);
+
     let packages = [
         identity_service("1.5.6-1"),
         edge("1.5.21-1", "aziot-identity-service (= 1.5.6-1)"),
@@ -210,7 +212,9 @@ fn what_does_not_go_together_is_refused_in_the_build_and_what_is_missing_at_the_
         edge("1.6.1-1", "aziot-identity-service (= 1.6.0-1)"),
     ];
     let Some(repository) = Repository::of(&packages) else {
-        return eprintln!("there is no gpg to sign a repository with, or no network to serve it on");
+        return eprintln!(
+            "not tested: packages from a repository, since this machine has no network to serve one on"
+        );
     };
     let source = format!("repository = {:?}\nrepository-key = {:?}", repository.url, repository.key());
     deployment.set(&format!("version = \"1.7\"\n{source}"));
@@ -223,6 +227,19 @@ fn what_does_not_go_together_is_refused_in_the_build_and_what_is_missing_at_the_
     assert_eq!(installed, "aziot-edge 1.6.1-1\naziot-identity-service 1.6.0-1\n", "the last one that fits");
 
     a_start_without_a_part_of_the_secret_says_which(&image);
+}
+
+/// The runtime's package gives up where the engine's group is not there yet.
+fn microsofts_engine_comes_before_the_runtime(deployment: &Deployment) {
+    deployment.package(identity_service("1.6.0-1"));
+    let packages = deployment.path("packages");
+    deployment.set(&format!("engine = \"moby-engine\"\npackages = {packages:?}"));
+    let (code, _, told) = deployment.run("image build --yes");
+    assert!(code == 3 && told.contains("moby-engine: found no such package"), "{told}");
+    deployment.package(moby_engine());
+    let image = deployment.image();
+    let newer = "cd /var/lib/dpkg/info && [ aziot-edge.list -nt moby-engine.list ] && dockerd --version";
+    engine(&["run", "--rm", "--entrypoint", "", &image, "sh", "-c", newer]);
 }
 
 /// Starts the image with these files in the place of the Secret, and gives back how it ended, and what it wrote.

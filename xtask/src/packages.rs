@@ -104,9 +104,13 @@ fn missing(packages: &[Package], name: &str, version: Option<&str>, architecture
             let found = |package: &&Package| format!("{} for {}", package.version, package.architecture);
             let found = named.iter().map(found).collect::<Vec<_>>().join(", ");
             let found = if found.is_empty() { "no such package" } else { found.as_str() };
+            let instead = if name == MOBY {
+                "runtime.engine to \"docker.io\""
+            } else {
+                "runtime.version to what is there"
+            };
             Some(format!(
-                "{name}: found {found}, wanted{wanted} for {architecture}; put `{name}_….deb` there, or set runtime.version \
-                 to what is there"
+                "{name}: found {found}, wanted{wanted} for {architecture}; put `{name}_….deb` there, or set {instead}"
             ))
         }
         // The identity service is chosen by what the runtime depends on.

@@ -68,6 +68,8 @@ pub const QPID: [Tool; 1] = [tool(
     "plays an Event Hub for a test",
     "python3-qpid-proton",
 )];
+/// What signs a package repository.
+pub const SIGNING: [Tool; 1] = [tool("gpg", "signs a package repository for a test", "gpg")];
 /// What the hub is measured next to.
 pub const LOAD: [Tool; 1] =
     [tool("/usr/sbin/mosquitto", "the MQTT broker that the hub is measured next to", "mosquitto")];

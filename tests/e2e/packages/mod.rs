@@ -46,6 +46,17 @@ pub(crate) fn identity_service(version: &str) -> Package<'_> {
     }
 }
 
+/// The engine that Microsoft packages, which is Debian's underneath.
+pub(crate) fn moby_engine() -> Package<'static> {
+    Package {
+        name: "moby-engine",
+        version: "20.10.24-1",
+        architecture: architecture(),
+        depends: "docker.io",
+        services: &[],
+    }
+}
+
 impl Package<'_> {
     /// The name of its file, as Debian has it.
     pub(crate) fn file_name(&self) -> String {
@@ -56,7 +67,11 @@ impl Package<'_> {
     pub(crate) fn build(&self, folder: &Path) -> PathBuf {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().join("package");
-        copy(&project().join("tests/e2e/packages").join(self.name), &root);
+        fs_err::create_dir_all(root.join("DEBIAN")).unwrap();
+        let contents = project().join("tests/e2e/packages").join(self.name);
+        if contents.exists() {
+            copy(&contents, &root);
+        }
         for service in self.services {
             let configuration = root.join("etc/aziot").join(service);
             fs_err::create_dir_all(configuration.join("config.d")).unwrap();

@@ -27,7 +27,9 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         drop(setup.engine(Action::demand(&[Action::Pod])).await?);
-        let more = [&preflight::FUZZING[..], &preflight::PYTHON_SDK, &preflight::QPID].concat();
+        let tools: [&[_]; 4] =
+            [&preflight::FUZZING, &preflight::PYTHON_SDK, &preflight::QPID, &preflight::SIGNING];
+        let more = tools.concat();
         preflight::ensure_tools(preflight::absent(&more), setup.yes).await?;
     }
     let shell = Shell::new()?;
