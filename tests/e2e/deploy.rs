@@ -1,16 +1,20 @@
 //! To a cluster of somebody else: the kind cluster, of which only the kubeconfig is known, as a user knows one's own.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret};
+use kedge_sim::service::ServiceClient;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use xtask::cluster;
 
-use crate::harness::{engine, nothing_is_left, state, succeed, wait_until_async, xtask_output, xtask_with};
+use crate::harness::{
+    engine, nothing_is_left, service, state, succeed, wait_until_async, xtask_output, xtask_with,
+};
 
 const CONTEXT: &str = "kind-kedge";
 const NAMESPACE: &str = "factory";
+const HUB: &str = "hub.kedge.test";
 const CERTIFICATE: &str = "/var/lib/aziot/certd/aziot-edged-ca.pem";
 
 /// A user with a kubeconfig and settings of one's own.
@@ -28,6 +32,7 @@ fn a_cluster_of_somebody_else_gets_the_edge_and_is_left_as_it_was() {
     nothing_happens_unasked(&user);
     the_edge_is_deployed(&user);
     a_change_is_shown_before_it_is_made(&user);
+    a_new_identity_is_in_use(&user);
     what_others_have_made_is_left_alone(&user);
     the_state_outlives_the_deployment(&user);
     a_policy_that_forbids_the_pod_is_named(&user);
@@ -68,6 +73,13 @@ fn the_edge_is_deployed(user: &User) {
     assert!(rendered.contains("/kedge/edge@sha256:"), "{rendered}");
     let (status, _) = user.run(0, &["status", "--context", CONTEXT]);
     assert!(status.contains("pod") && status.contains("ready"), "{status}");
+
+    // Built here, pushed there under a name of the user's, and deployed by the digest that this gives.
+    let repository = "localhost:5001/factory/edge";
+    let push = ["deploy", "--yes", "--push", "--image", repository, "--registry-login", &user.login()];
+    user.run(0, &push);
+    let (shown, _) = user.run(0, &["deploy", "--dry-run", "--image", repository]);
+    assert!(shown.contains("= Deployment `kedge`"), "{shown}");
 }
 
 fn a_change_is_shown_before_it_is_made(user: &User) {
@@ -85,6 +97,30 @@ fn a_change_is_shown_before_it_is_made(user: &User) {
     assert!(shown.contains("credentials-checksum"), "{shown}");
     user.run(0, &["deploy", "--yes"]);
     assert_ne!(pod_name(), before, "new credentials need a new pod");
+}
+
+/// Another device, with the deployment of the first one.
+fn a_new_identity_is_in_use(user: &User) {
+    let before = pod_name();
+    succeed(&["hub", "device", "line-2", "--edge"]);
+    let desired = async |service: &ServiceClient, module: &str| {
+        let mut twin = service.module_twin("kedge-device", module).await.unwrap();
+        let mut desired = twin.pointer_mut("/properties/desired").unwrap().take();
+        desired.as_object_mut().unwrap().retain(|name, _| !name.starts_with('$'));
+        json!({ "properties.desired": desired })
+    };
+    with_cluster(async |_| {
+        let service = service(&state(), HUB);
+        let (agent, hub) = (desired(&service, "$edgeAgent").await, desired(&service, "$edgeHub").await);
+        let content = json!({ "modulesContent": { "$edgeAgent": agent, "$edgeHub": hub } });
+        service.apply_configuration_content("line-2", &content).await.unwrap();
+    });
+    user.give_credentials_of("line-2");
+    user.run(0, &["deploy", "--yes"]);
+    assert_ne!(pod_name(), before, "a new identity needs a new pod");
+    assert!(in_pod(&["cat", "/etc/aziot/config.toml"]).contains("DeviceId=line-2;"));
+    let (layers, _) = user.run(0, &["verify", "--context", CONTEXT]);
+    assert!(layers.contains("connected: line-2/tempSensor"), "{layers}");
 }
 
 fn what_others_have_made_is_left_alone(user: &User) {
@@ -185,17 +221,20 @@ impl User {
         });
         succeed(&["env"]);
         succeed(&["hub"]);
-        let connections = fs_err::read_to_string(state().join("connections.json")).unwrap();
-        let connections: Value = serde_json::from_str(&connections).unwrap();
-        let connection = connections["devices"]["kedge-device"]["onTheNetwork"].as_str().unwrap();
-        let given = folder.path().join("connection");
-        fs_err::write(&given, connection).unwrap();
-        succeed(&["device", "connection-string", "--from", given.to_str().unwrap()]);
         let pushed = succeed(&["image", "push"]);
         let image = pushed.lines().find(|line| line.contains("/kedge/edge@")).unwrap().to_owned();
         let user = Self { folder, image };
+        user.give_credentials_of("kedge-device");
         user.write_settings(NAMESPACE, "", "");
         user
+    }
+
+    fn give_credentials_of(&self, device: &str) {
+        let connections = fs_err::read_to_string(state().join("connections.json")).unwrap();
+        let connections: Value = serde_json::from_str(&connections).unwrap();
+        let given = self.path("connection");
+        fs_err::write(&given, connections["devices"][device]["onTheNetwork"].as_str().unwrap()).unwrap();
+        succeed(&["device", "connection-string", "--from", &given]);
     }
 
     fn path(&self, name: &str) -> String {

@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use assert_cmd::Command;
+use kedge_sim::sas::SharedAccessKey;
+use kedge_sim::service::ServiceClient;
+use kedge_sim::tls::Endpoint;
 use serde_json::Value;
 use xtask::wait::{Observation, wait_for};
 
@@ -158,4 +161,14 @@ pub(crate) fn engine_cli(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).env("CONTAINERS_CONF", cache.join("kedge/engine/containers.conf"));
     command
+}
+
+/// The service side of the hub of the deployment with this state, after `hub` has written its connections.
+pub(crate) fn service(state: &Path, hub: &str) -> ServiceClient {
+    let read = |name: &str| fs_err::read_to_string(state.join(name)).unwrap();
+    let connections: Value = serde_json::from_str(&read("connections.json")).unwrap();
+    let owner = connections["owner"].as_str().unwrap();
+    let key = SharedAccessKey::from_base64(owner.split_once("SharedAccessKey=").unwrap().1).unwrap();
+    let address = connections["hub"]["https"].as_str().unwrap().parse().unwrap();
+    ServiceClient::new(Endpoint::at(hub, address), hub, key, Some(&read("hub-ca.pem"))).unwrap()
 }

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use assert_cmd::Command;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
-use kedge_sim::sas::SharedAccessKey;
 use kedge_sim::service::ServiceClient;
-use kedge_sim::tls::Endpoint;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -17,7 +15,7 @@ use tokio::runtime::Runtime;
 use xtask::cluster;
 
 use super::leaks::Marked;
-use crate::harness::{LIMIT, state_of, wait_until_async};
+use crate::harness::{LIMIT, service, state_of, wait_until_async};
 
 const NAME: &str = "kedge-device";
 const HUB: &str = "hub.device.test";
@@ -120,12 +118,7 @@ impl World {
     }
 
     fn service(&self) -> ServiceClient {
-        let read = |name: &str| fs_err::read_to_string(self.state().join(name)).unwrap();
-        let connections: Value = serde_json::from_str(&read("connections.json")).unwrap();
-        let owner = connections["owner"].as_str().unwrap();
-        let key = SharedAccessKey::from_base64(owner.split_once("SharedAccessKey=").unwrap().1).unwrap();
-        let address = connections["hub"]["https"].as_str().unwrap().parse().unwrap();
-        ServiceClient::new(Endpoint::at(HUB, address), HUB, key, Some(&read("hub-ca.pem"))).unwrap()
+        service(&self.state(), HUB)
     }
 
     pub(crate) fn create(&self, device: &str, authentication: &Value) {
