@@ -227,6 +227,8 @@ fn what_does_not_go_together_is_refused_in_the_build_and_what_is_missing_at_the_
     assert_eq!(installed, "aziot-edge 1.6.1-1\naziot-identity-service 1.6.0-1\n", "the last one that fits");
 
     a_start_without_a_part_of_the_secret_says_which(&image);
+    deployment.succeed("down");
+    assert!(!state_of(NAME).exists());
 }
 
 /// The runtime's package gives up where the engine's group is not there yet.
