@@ -1,7 +1,5 @@
 //! The exit codes, which are part of the interface, and how an error gets its code.
 
-use std::process::ExitCode;
-
 use crate::arrival::ConnectionStringError;
 use crate::confirm::NotAgreed;
 use crate::deploy::target::TargetError;
@@ -54,6 +52,8 @@ pub struct Unproved {
     pub layer: String,
     /// What is wrong with it.
     pub detail: String,
+    /// What to do about it.
+    pub next: String,
 }
 
 /// Nobody could say whether telemetry arrives; the text says what to give.
@@ -74,13 +74,17 @@ impl Unproved {
     /// The error for a broken layer.
     #[must_use]
     pub fn of(layer: &Layer) -> Self {
-        Self { layer: layer.name.to_string(), detail: layer.detail.clone() }
+        Self {
+            layer: layer.name.to_string(),
+            detail: layer.detail.clone(),
+            next: layer.name.next().to_owned(),
+        }
     }
 }
 
 /// The code of an error: that of the first cause that has one.
 #[must_use]
-pub fn code(error: &anyhow::Error) -> ExitCode {
+pub fn code(error: &anyhow::Error) -> u8 {
     let known = error.chain().find_map(|cause| {
         if cause.is::<Usage>()
             || matches!(
@@ -117,7 +121,7 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
             None
         }
     });
-    ExitCode::from(known.unwrap_or(FAILURE))
+    known.unwrap_or(FAILURE)
 }
 
 #[cfg(test)]
@@ -128,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_code_is_that_of_the_cause() {
-        let unproved = Unproved { layer: "pod".into(), detail: "none".into() };
+        let unproved = Unproved { layer: "pod".into(), detail: "none".into(), next: "look".into() };
         let cases: [(Error, u8); 17] = [
             (anyhow!("no space left"), FAILURE),
             (std::io::Error::from(ErrorKind::NotFound).into(), FAILURE),
@@ -150,7 +154,7 @@ mod tests {
         ];
         for (error, expected) in cases {
             let wrapped = error.context("failed to prove");
-            assert_eq!(code(&wrapped), ExitCode::from(expected), "{wrapped:#}");
+            assert_eq!(code(&wrapped), expected, "{wrapped:#}");
         }
     }
 }

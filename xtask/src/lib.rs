@@ -45,5 +45,6 @@ pub mod soak;
 pub mod sources;
 pub mod steps;
 pub mod text_file;
+pub mod verdict;
 pub mod verify;
 pub mod wait;

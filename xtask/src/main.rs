@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use xtask::verdict::Verdict;
 use xtask::{cli, commands, exit};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -11,7 +12,11 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(error) => {
             eprintln!("error: {error:#}");
-            exit::code(&error)
+            let verdict = Verdict::of(&error);
+            if verdict.layer.is_some() {
+                eprintln!("next:  {}", verdict.next);
+            }
+            ExitCode::from(verdict.exit_code)
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::execute::{Outcome, Record};
 use crate::preflight::Preflight;
+use crate::verdict::Verdict;
 use crate::verify::{Evidence, Layer};
 
 /// The name of the step before all others.
@@ -34,6 +35,9 @@ pub struct Report {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The same, taken apart: layer, cause, next action, exit code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// On what it ran.
     pub environment: Environment,
     /// Every step.

@@ -29,6 +29,7 @@ use crate::secret_input::Source;
 use crate::settings::{Hub, Origins, Resolved, Settings, word};
 use crate::sources::{self, SourcesError};
 use crate::steps;
+use crate::verdict::Verdict;
 
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
 #[derive(Debug, Clone)]
@@ -265,6 +266,7 @@ pub fn write_report(
         seconds: ended.duration_since(started).as_secs_f64(),
         result: result_word(error),
         error: error.map(|error| format!("{error:#}")),
+        verdict: error.map(Verdict::of),
         environment: Environment {
             engine: context.engine.description(),
             context: None,

@@ -135,7 +135,9 @@ impl Soak {
             self.say(&format!("proved: {}", judgement.sentence()));
             return Ok(());
         }
-        Err(Unproved { layer: "telemetry".into(), detail: judgement.sentence() }.into())
+        let next = "look into the logs that were kept for what happened at the fault that is named";
+        let (layer, detail) = ("telemetry".into(), judgement.sentence());
+        Err(Unproved { layer, detail, next: next.into() }.into())
     }
 
     async fn carry_out(&self, args: &Args) -> Result<(Vec<Happened>, Judgement)> {

@@ -17,6 +17,9 @@ pub struct Args {
     /// Leave out the end-to-end tests, which need a container engine
     #[arg(long)]
     quick: bool,
+    /// Cause every way to fail for real, and nothing else; this takes long and is no part of the other tests
+    #[arg(long, conflicts_with = "quick")]
+    faults: bool,
 }
 
 /// Runs the tests in this program's terminal.
@@ -35,10 +38,15 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut commands = vec![cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast")];
-    if !args.quick {
-        // One after the other: they share the machine's engine and the names of the deployment.
-        let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
+    // One after the other: they share the machine's engine and the names of the deployment.
+    let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
+    let mut commands = Vec::new();
+    if args.faults {
+        commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test faults -- {flags...}"));
+    } else {
+        commands.push(cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast"));
+    }
+    if !args.quick && !args.faults {
         let sdk = ["--package", "kedge-sim", "--test", "sdk"];
         commands.push(cmd!(shell, "{cargo} test --locked {sdk...} -- --include-ignored --nocapture"));
         let arrival = ["--package", "xtask", "--test", "arrival"];
@@ -52,7 +60,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
             command.run()?;
         }
     }
-    if !args.quick {
+    if !args.quick && !args.faults {
         fuzz::run(&setup, &fuzz::Args::everything(FUZZ_SECONDS)).await?;
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::report::{CriticalPath, Environment, Report};
 use crate::secret_input;
 use crate::session::{Setup, result_word, write_report};
 use crate::settings::{Hub, word};
+use crate::verdict::Verdict;
 use crate::verify::{self, Means, Proof, Scene};
 
 /// Flags of `verify`.
@@ -107,6 +108,7 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
         seconds: Timestamp::now().duration_since(started).as_secs_f64(),
         result: result_word(result.as_ref().err()),
         error: result.as_ref().err().map(|error| format!("{error:#}")),
+        verdict: result.as_ref().err().map(Verdict::of),
         environment: Environment {
             context: Some(target.context.clone()),
             on: Some(place.word()),

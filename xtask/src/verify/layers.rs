@@ -76,6 +76,27 @@ impl Name {
     }
 }
 
+impl Name {
+    /// What helps when this layer is broken and nothing more is known.
+    #[must_use]
+    pub fn next(self) -> &'static str {
+        match self {
+            Self::Engine => "start the container engine, and run `cargo xtask up`",
+            Self::Node => "run `cargo xtask up`: a node that does not recover is made anew",
+            Self::Pod | Self::Container => {
+                "run `cargo xtask logs edge` for its last words, then `cargo xtask up`"
+            }
+            Self::Systemd => "run `cargo xtask logs edge`; the units that failed are named there",
+            Self::InnerEngine => "run `cargo xtask logs edge` for why docker.service does not run",
+            Self::Runtime => "run `cargo xtask logs edge` for why the runtime's service does not run",
+            Self::Agent => "compare the device's credentials and the hub's name with what the hub knows",
+            Self::Module => "correct the module in the deployment manifest, and run `cargo xtask up`",
+            Self::Gateway => "run `cargo xtask logs edge` for why the module does not connect",
+            Self::Hub => "run `cargo xtask hub watch` to see what arrives, and from whom",
+        }
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
