@@ -1,7 +1,7 @@
 //! A package repository with a signature, served to the builds of this machine.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::{Package, architecture};
+use crate::harness::{engine, is_podman};
 
 /// The files of the repository, and who serves them for as long as the test runs.
 pub(crate) struct Repository {
@@ -18,23 +19,21 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    /// A repository with these packages; none where this machine has no address that its containers reach.
-    pub(crate) fn of(packages: &[Package<'_>]) -> Option<Self> {
+    /// A repository with these packages.
+    pub(crate) fn of(packages: &[Package<'_>]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         index(folder.path(), packages);
         sign(folder.path());
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        let url = format!(
-            "http://{}/debian/12/prod",
-            SocketAddr::new(own_address()?, listener.local_addr().unwrap().port())
-        );
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("http://{}:{port}/debian/12/prod", own_address());
         let root = folder.path().to_owned();
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 serve(connection.unwrap(), &root);
             }
         });
-        Some(Self { folder, url })
+        Self { folder, url }
     }
 
     /// The key of its signature.
@@ -43,12 +42,14 @@ impl Repository {
     }
 }
 
-/// An address of this machine that its containers reach.
-fn own_address() -> Option<std::net::IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Nothing is sent; the kernel only chooses the way.
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+/// The address of this machine on the network in which the engine runs builds.
+fn own_address() -> String {
+    let (network, gateway) = if is_podman() {
+        ("podman", "{{range .Subnets}}{{.Gateway}}{{end}}")
+    } else {
+        ("bridge", "{{range .IPAM.Config}}{{.Gateway}}{{end}}")
+    };
+    engine(&["network", "inspect", "--format", gateway, network]).trim().to_owned()
 }
 
 fn index(folder: &Path, packages: &[Package<'_>]) {

@@ -13,6 +13,8 @@ use crate::settings::DeploySettings;
 /// An API server that says nothing for so long hangs; one that is far away may take its time.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// A login may ask a person to type a code into a browser.
+const LOGIN_LIMIT: Duration = Duration::from_secs(180);
 
 /// A connection to the cluster that was named.
 #[derive(Clone)]
@@ -82,11 +84,29 @@ impl Target {
         config.read_timeout = Some(READ_LIMIT);
         config.connect_timeout = Some(CONNECT_LIMIT);
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config)
-            .map_err(plainly)
+        let client = connect(config, LOGIN_LIMIT)
+            .await
             .with_context(|| format!("failed to make a client for the context `{context}`"))?;
         Ok(Self { client, context, server: server.trim_end_matches('/').to_owned() })
     }
+}
+
+/// Makes the client, for which kube runs the kubeconfig's login program and waits for it. That is done in a thread of its
+/// own, so that a program which never ends holds neither the limit nor Ctrl-C up.
+async fn connect(config: Config, limit: Duration) -> Result<Client> {
+    let (sender, made) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        let _runtime = runtime.enter();
+        // Nobody listens any longer when the limit has passed.
+        let _ = sender.send(Client::try_from(config).map_err(plainly));
+    });
+    let made = tokio::time::timeout(limit, made).await;
+    let made = made.with_context(|| {
+        let seconds = limit.as_secs();
+        format!("the program of the kubeconfig that logs in did not end within {seconds} s; log in by hand first")
+    })?;
+    made.context("the kubeconfig's login ended unexpectedly")?
 }
 
 fn choose(kubeconfig: &Kubeconfig, named: &str) -> Result<String, TargetError> {
@@ -120,5 +140,32 @@ mod tests {
         assert!(error.starts_with("the kubeconfig has no context `lba`") && error.contains("lab"), "{error}");
         let error = choose(&kubeconfig(&[]), "").unwrap_err().to_string();
         assert!(error.contains("az aks get-credentials"), "{error}");
+    }
+    #[tokio::test]
+    async fn a_login_program_that_never_ends_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("never");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let exec = serde_json::json!({ "apiVersion": "client.authentication.k8s.io/v1", "command": "cat",
+            "args": [fifo.to_str().unwrap()], "interactiveMode": "Never" });
+        let kubeconfig = serde_json::json!({
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+            "clusters": [{ "name": "lab", "cluster": { "server": "https://127.0.0.1:9" } }],
+            "users": [{ "name": "lab", "user": { "exec": exec } }],
+            "current-context": "lab",
+        });
+        let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let error = connect(config, Duration::from_millis(200)).await.map(drop).unwrap_err();
+        assert!(format!("{error:#}").contains("did not end within"), "{error:#}");
+        // Whoever opens the other end lets the program go.
+        fs_err::write(&fifo, "").unwrap();
     }
 }

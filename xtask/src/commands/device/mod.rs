@@ -220,6 +220,7 @@ fn check(setup: &Setup) -> Result<()> {
     output::files(setup, &kept)?;
     let provisioning = &kept.provisioning;
     println!("the kept credentials can be used: {}, {}", provisioning.kind(), provisioning.device_id());
+    output::tell_where_they_lead(setup, &kept);
     Ok(())
 }
 

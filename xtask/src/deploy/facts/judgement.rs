@@ -75,7 +75,11 @@ impl Judgement {
             let mut there: Vec<_> = nodes.iter().map(|node| node.platform.as_str()).collect();
             there.sort_unstable();
             there.dedup();
-            self.obstacles.push(format!("the image is for {image}, and the nodes are {}", there.join(", ")));
+            // A pool of other nodes may be scaled to zero, and grow for the pod.
+            self.warnings.push(format!(
+                "the image is for {image}, and the nodes are {}: the pod waits until there is a node on which it runs",
+                there.join(", ")
+            ));
         } else if let Some(other) = usable.iter().find(|node| linux(node) && !runs(node)) {
             self.warnings.push(format!(
                 "the image is for {image}, and the node `{}` is {}: the pod is kept from such nodes",
@@ -197,10 +201,9 @@ mod tests {
         };
         let mixed = || vec![node("a", "amd64", "True"), node("b", "arm64", "True")];
         assert!(judged(mixed(), "linux/amd64").warnings[0].contains("node `b` is linux/arm64"));
-        assert_eq!(
-            judged(mixed(), "linux/s390x").obstacles,
-            ["the image is for linux/s390x, and the nodes are linux/amd64, linux/arm64"]
-        );
+        let other = judged(mixed(), "linux/s390x");
+        let expected = "the image is for linux/s390x, and the nodes are linux/amd64, linux/arm64: the pod waits";
+        assert!(other.obstacles.is_empty() && other.warnings[0].starts_with(expected), "{other:?}");
         assert_eq!(
             judged(vec![node("a", "amd64", "False")], "linux/amd64").warnings,
             ["no node is ready and takes pods"]
