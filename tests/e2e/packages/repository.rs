@@ -42,14 +42,13 @@ impl Repository {
     }
 }
 
-/// The address of this machine on the network in which the engine runs builds.
+/// An address of this machine that builds reach: Podman runs them in the machine's own network, Docker beside its bridge.
 fn own_address() -> String {
-    let (network, gateway) = if is_podman() {
-        ("podman", "{{range .Subnets}}{{.Gateway}}{{end}}")
-    } else {
-        ("bridge", "{{range .IPAM.Config}}{{.Gateway}}{{end}}")
-    };
-    engine(&["network", "inspect", "--format", gateway, network]).trim().to_owned()
+    if is_podman() {
+        return "127.0.0.1".into();
+    }
+    let gateway = "{{range .IPAM.Config}}{{.Gateway}}{{end}}";
+    engine(&["network", "inspect", "--format", gateway, "bridge"]).trim().to_owned()
 }
 
 fn index(folder: &Path, packages: &[Package<'_>]) {
