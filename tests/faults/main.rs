@@ -6,3 +6,6 @@
 #[allow(dead_code, reason = "the end-to-end tests use all of it")]
 #[path = "../e2e/harness.rs"]
 mod harness;
+mod messages;
+mod verdicts;
+mod world;

@@ -235,7 +235,7 @@ pub(crate) fn is_made_by_deploy(metadata: &ObjectMeta) -> bool {
 }
 
 fn rollout(facts: &Facts) -> Rollout<'_> {
-    Rollout { namespace: facts.namespace().name.as_str(), limit: READY_LIMIT }
+    Rollout { namespace: facts.namespace().name.as_str(), limit: READY_LIMIT, may_grow: true }
 }
 
 /// Whether the pod is as it is deployed, and ready.

@@ -1,6 +1,6 @@
 //! Faults that are switched on and off.
 
-use kedge_sim::http::{Method, StatusCode};
+use kedge_sim::http::{HttpClient, Method, Request, StatusCode, header};
 use kedge_sim::hub::FaultSettings;
 use kedge_sim::topics::{ClientTopic, HubTopic, Subscription};
 use serde_json::{Value, json};
@@ -90,6 +90,13 @@ async fn a_clock_that_is_wrong_makes_tokens_expire() {
         assert_eq!(status(&hub, &key).await, Some(expected), "{secs}");
         assert_eq!(hub.connect(DEVICE, &key).await.is_ok(), expected == 200, "{secs}");
     }
+    // Who wonders why, can compare the clocks.
+    let (endpoint, tls) = hub.https();
+    let request = Request::builder().uri("/").body(Default::default()).unwrap();
+    let answer = HttpClient::new(endpoint, tls).send(request).await.unwrap();
+    let date = answer.headers().get(header::DATE).unwrap().to_str().unwrap().to_owned();
+    let date = jiff::fmt::rfc2822::parse(&date).unwrap().timestamp();
+    assert!(jiff::Timestamp::now().duration_since(date).as_secs() > 800, "{date}");
 }
 
 #[tokio::test]

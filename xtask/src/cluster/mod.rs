@@ -63,6 +63,14 @@ pub fn is_pod_running(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
 }
 
+/// Whether the edge's container in the pod runs: between two starts the pod itself is called running as well.
+#[must_use]
+pub fn is_container_running(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut states = containers.filter(|it| it.name == manifests::CONTAINER).map(|it| it.state.as_ref());
+    states.any(|state| state.is_some_and(|state| state.running.is_some()))
+}
+
 /// A pod in a few words: its phase, and why its container does not run.
 #[must_use]
 pub fn describe(pod: &Pod) -> String {
@@ -92,7 +100,12 @@ pub fn describe(pod: &Pod) -> String {
         Some(ContainerState { running: Some(_), .. }) => format!("running, ready: {}", container.ready),
         _ => String::new(),
     };
-    format!("{name}: {phase}, restarts {}, {state}", container.restart_count)
+    let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()).map(|ended| {
+        let reason = ended.reason.as_deref().unwrap_or("ended");
+        format!("; before that it ended with code {} ({reason})", ended.exit_code)
+    });
+    let before = before.unwrap_or_default();
+    format!("{name}: {phase}, restarts {}, {state}{before}", container.restart_count)
 }
 
 /// All pods in a few words.

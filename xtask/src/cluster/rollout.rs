@@ -22,6 +22,8 @@ pub struct Rollout<'a> {
     pub namespace: &'a str,
     /// How long it may take.
     pub limit: Duration,
+    /// Whether nodes may be added for it.
+    pub may_grow: bool,
 }
 
 /// Who waits for the pod.
@@ -72,7 +74,7 @@ impl Rollout<'_> {
             if let Some(reason) = watcher.hopeless(&seen.pods).await {
                 return Observation::Failed(reason);
             }
-            if lasting.is_over(trouble.map(|trouble| trouble.kind)) {
+            if lasting.is_over(trouble.map(|trouble| trouble.kind), self.may_grow) {
                 return Observation::Failed(status);
             }
             Observation::NotYet(status)
@@ -112,14 +114,14 @@ struct Lasting(Mutex<Option<(Kind, Instant)>>);
 
 impl Lasting {
     /// Whether the trouble has lasted for longer than its kind is believed to pass.
-    fn is_over(&self, kind: Option<Kind>) -> bool {
+    fn is_over(&self, kind: Option<Kind>, may_grow: bool) -> bool {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = match (kind, *since) {
             (Some(kind), Some((before, start))) if kind == before => start,
             _ => Instant::now(),
         };
         *since = kind.map(|kind| (kind, start));
-        kind.and_then(Kind::patience).is_some_and(|patience| start.elapsed() >= patience)
+        kind.and_then(|kind| kind.patience(may_grow)).is_some_and(|patience| start.elapsed() >= patience)
     }
 }
 
@@ -190,9 +192,10 @@ mod tests {
     #[test]
     fn trouble_is_over_when_its_kind_has_lasted() {
         let lasting = Lasting::default();
-        assert!(!lasting.is_over(Some(Kind::Stuck)) && !lasting.is_over(None));
-        assert!(!lasting.is_over(Some(Kind::Refused)), "it may be of before");
-        assert!(!lasting.is_over(Some(Kind::Scaling)));
-        assert!(lasting.is_over(Some(Kind::Unusable)));
+        let is_over = |kind| lasting.is_over(kind, false);
+        assert!(!is_over(Some(Kind::Stuck)) && !is_over(None));
+        assert!(!is_over(Some(Kind::Refused)), "it may be of before");
+        assert!(!is_over(Some(Kind::Scaling)));
+        assert!(is_over(Some(Kind::Unusable)));
     }
 }

@@ -104,7 +104,9 @@ async fn connect(config: Config, limit: Duration) -> Result<Client> {
     let made = tokio::time::timeout(limit, made).await;
     let made = made.with_context(|| {
         let seconds = limit.as_secs();
-        format!("the program of the kubeconfig that logs in did not end within {seconds} s; log in by hand first")
+        format!(
+            "the program of the kubeconfig that logs in did not end within {seconds} s; log in by hand first"
+        )
     })?;
     made.context("the kubeconfig's login ended unexpectedly")?
 }

@@ -13,7 +13,7 @@ use crate::images::Image;
 use crate::place::Place;
 use crate::plan::Condition;
 use crate::steps::{device, registry};
-use crate::verify::{self, Refusal};
+use crate::verify::{self, Lookout};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
 /// The objects of this deployment, exactly as they are applied.
@@ -81,7 +81,7 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
 }
 
 fn rollout(context: &Context) -> Rollout<'_> {
-    Rollout { namespace: &context.settings.deploy.namespace, limit: READY_LIMIT }
+    Rollout { namespace: &context.settings.deploy.namespace, limit: READY_LIMIT, may_grow: false }
 }
 
 /// Whether the pod is ready.
@@ -106,17 +106,18 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
         return Ok(Effect::unchanged(note));
     }
     let client = cluster::client(&context.paths.kubeconfig()).await?;
-    let watcher = RuntimeWatcher { context, refusal: Refusal::default() };
+    let watcher = RuntimeWatcher { context, lookout: Lookout::default() };
     if let Err(error) = rollout(context).wait(&client, &watcher).await {
-        return Err(verify::diagnose(context, Place::Cluster, error.into()).await);
+        let known = watcher.lookout.found();
+        return Err(verify::diagnose(context, Place::Cluster, error.into(), known).await);
     }
     Ok(Effect::changed("ready"))
 }
 
-/// Gives up as well when the runtime refuses its deployment.
+/// Gives up as well when what is seen inside the edge will not pass.
 struct RuntimeWatcher<'a> {
     context: &'a Context,
-    refusal: Refusal,
+    lookout: Lookout,
 }
 
 impl Watcher for RuntimeWatcher<'_> {
@@ -125,8 +126,10 @@ impl Watcher for RuntimeWatcher<'_> {
     }
 
     async fn hopeless(&self, pods: &[Pod]) -> Option<String> {
-        let lasting = pods.iter().any(cluster::is_pod_running)
-            && self.refusal.is_lasting(self.context, Place::Cluster).await;
-        lasting.then(|| "the runtime refuses its deployment".to_owned())
+        if !pods.iter().any(|pod| cluster::is_pod_running(pod) && cluster::is_container_running(pod)) {
+            return None;
+        }
+        let stuck = self.lookout.stuck(self.context, Place::Cluster).await;
+        stuck.map(|layer| layer.detail)
     }
 }

@@ -15,7 +15,7 @@ use crate::place::{Place, Privilege};
 use crate::plan::Condition;
 use crate::provisioning::{Kept, Provisioning};
 use crate::steps::device;
-use crate::verify::{self, Name, Proof, Refusal};
+use crate::verify::{self, Lookout, Name, Proof};
 use crate::wait::{Observation, WaitError, wait_for};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
@@ -77,7 +77,8 @@ pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
     let place = Place::Host(privilege);
     let mut found = context.engine.ensure_container(&spec).await?;
     let limit = if found == Fit::Runs { HUNG_LIMIT } else { READY_LIMIT };
-    let mut waited = wait_until_ready(context, place, limit).await;
+    let lookout = Lookout::default();
+    let mut waited = wait_until_ready(context, place, limit, &lookout).await;
     if let (Fit::Runs, Err(error @ WaitError::TimedOut { .. })) = (found, &waited) {
         if verify::stuck_at(context, place).await.is_some_and(|layer| is_hung(layer.name)) {
             context.progress.say(&format!("{error}; its container hangs and is replaced"));
@@ -86,10 +87,11 @@ pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
             context.findings().proof = Proof::default();
             found = Fit::Other;
         }
-        waited = wait_until_ready(context, place, READY_LIMIT.saturating_sub(HUNG_LIMIT)).await;
+        let limit = READY_LIMIT.saturating_sub(HUNG_LIMIT);
+        waited = wait_until_ready(context, place, limit, &lookout).await;
     }
     if let Err(error) = waited {
-        return Err(verify::diagnose(context, place, error.into()).await);
+        return Err(verify::diagnose(context, place, error.into(), lookout.found()).await);
     }
     Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
 }
@@ -100,8 +102,12 @@ fn is_hung(layer: Name) -> bool {
     matches!(layer, Name::Systemd | Name::InnerEngine | Name::Runtime)
 }
 
-async fn wait_until_ready(context: &Context, place: Place, limit: Duration) -> Result<(), WaitError> {
-    let refusal = Refusal::default();
+async fn wait_until_ready(
+    context: &Context,
+    place: Place,
+    limit: Duration,
+    lookout: &Lookout,
+) -> Result<(), WaitError> {
     wait_for("the edge", limit, || async {
         let status = match edge::run(context, place, &READY).await {
             Ok(output) if output.success => return Observation::Ready(()),
@@ -112,8 +118,8 @@ async fn wait_until_ready(context: &Context, place: Place, limit: Duration) -> R
             },
         };
         context.progress.detail("edge-container", &status);
-        if refusal.is_lasting(context, place).await {
-            return Observation::Failed(status);
+        if let Some(stuck) = lookout.stuck(context, place).await {
+            return Observation::Failed(stuck.detail);
         }
         Observation::NotYet(status)
     })

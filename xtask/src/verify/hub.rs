@@ -11,7 +11,10 @@ use kedge_sim::tls::{Trust, client_config};
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 
+use super::cause::{Cause, Kind, Lasting};
+use super::layers::Name;
 use super::scene::Scene;
+use super::silence::{self, Quiet};
 use super::telemetry::{Evidence, Expectation, Verdict, judge};
 use crate::arrival::{EventHub, ReadError, Reader, Sender, az};
 use crate::edge_config::SENSOR_MODULE;
@@ -29,12 +32,18 @@ const HOST: &str = "IOTEDGE_IOTHUBHOSTNAME=";
 const GIVE: &str = "give the hub's Event-Hub-compatible connection string with `--events FILE` (or `-` for standard input, \
                     or `env:NAME`), or log in with `az`";
 
+const LOST: &str =
+    "see `cargo xtask logs hub` and `cargo xtask logs edge` for what happened to the messages in between";
+const START: &str = "start the hub: `cargo xtask up`";
+
 /// Whether telemetry has arrived.
 pub(super) enum Arrival {
     /// It has.
     Proved(Vec<Evidence>),
     /// Nobody could say; the text says what to give.
     NotProved(String),
+    /// What arrives, or does not, is wrong.
+    Broken(Cause),
 }
 
 /// Waits until the hub proves what is wanted.
@@ -46,7 +55,7 @@ pub(super) async fn arrival(scene: &Scene<'_>, limit: Duration) -> Result<Arriva
                 module_id: Some(SENSOR_MODULE.to_owned()),
             };
             let feed = Feed::Local { service: hub::service(context).await?, filter, after: 0 };
-            collect(scene, scene.device, feed, limit).await.map(Arrival::Proved)
+            collect(scene, scene.device, feed, limit).await
         }
         (Hub::Local, None) => {
             Ok(Arrival::NotProved("arrival was not proved: the local hub is not up on this machine".into()))
@@ -80,7 +89,7 @@ async fn at_the_users(scene: &Scene<'_>, limit: Duration) -> Result<Arrival> {
         trust: client_config(Trust::SystemAnd(None))?,
         reader: None,
     };
-    collect(scene, device, feed, limit).await.map(Arrival::Proved)
+    collect(scene, device, feed, limit).await
 }
 
 fn not_proved(why: &str) -> Arrival {
@@ -105,6 +114,10 @@ enum Feed<'a> {
 }
 
 impl Feed<'_> {
+    fn is_local(&self) -> bool {
+        matches!(self, Self::Local { .. })
+    }
+
     /// Adds what has arrived to what is known. A reader that is opened anew begins at the beginning.
     async fn next(&mut self, scene: &Scene<'_>, known: &mut Vec<TelemetryMessage>) -> Result<(), ReadError> {
         match self {
@@ -140,35 +153,49 @@ impl Feed<'_> {
     }
 }
 
-/// Reads telemetry from the hub until it proves what is wanted.
-async fn collect(scene: &Scene<'_>, device: &str, feed: Feed<'_>, limit: Duration) -> Result<Vec<Evidence>> {
+/// Reads telemetry from the hub until it proves what is wanted, or is known not to.
+async fn collect(scene: &Scene<'_>, device: &str, feed: Feed<'_>, limit: Duration) -> Result<Arrival> {
     let expected = Expectation {
         device,
         module: SENSOR_MODULE,
         count: scene.settings.verify.messages,
         since: scene.started,
     };
-    let state = Mutex::new((feed, Vec::new()));
+    let quiet = Quiet::begin(silence::allowed(scene).await);
+    let (state, lasting) = (Mutex::new((feed, Vec::new(), quiet)), Lasting::default());
     let proved = wait_for("telemetry at the hub", limit, || async {
-        let (feed, known) = &mut *state.lock().await;
-        match feed.next(scene, known).await {
-            Ok(()) => {}
-            Err(ReadError::Passing(why)) => return Observation::NotYet(why),
-            Err(ReadError::Refused(why)) => return Observation::Failed(why),
-        }
-        match judge(known, &expected) {
-            Verdict::Proved(messages) => Observation::Ready(messages),
-            Verdict::NotEnough(count) => {
-                let status = format!("{count} of {} messages of {device}/{SENSOR_MODULE}", expected.count);
-                scene.progress.detail("telemetry", &status);
-                match scene.death().await {
-                    Some(death) => Observation::Failed(death),
-                    None => Observation::NotYet(status),
+        let (feed, known, quiet) = &mut *state.lock().await;
+        let cause = match feed.next(scene, known).await {
+            Ok(()) => match judge(known, &expected) {
+                Verdict::Proved(messages) => return Observation::Ready(messages),
+                Verdict::Refuted(reason) => Cause::new(Kind::Telemetry, reason, LOST),
+                Verdict::NotEnough(count) => {
+                    let status =
+                        format!("{count} of {} messages of {device}/{SENSOR_MODULE}", expected.count);
+                    scene.progress.detail("telemetry", &status);
+                    match (scene.death().await, quiet.is_over(count)) {
+                        (Some(death), _) => Cause { kind: Kind::Ended, text: death, next: None },
+                        (None, true) if feed.is_local() => silence::cause(scene, &expected, quiet).await,
+                        (None, _) => Cause::passing(status),
+                    }
                 }
+            },
+            Err(ReadError::Refused(why)) => Cause { kind: Kind::Telemetry, text: why, next: None },
+            // Our own hub is at hand: it answers, or is gone.
+            Err(ReadError::Passing(why)) if feed.is_local() => {
+                Cause::new(Kind::Hub, format!("the hub does not answer: {why}"), START)
             }
-            Verdict::Refuted(reason) => Observation::Failed(reason),
+            Err(ReadError::Passing(why)) => Cause::passing(why),
+        };
+        match lasting.is_over(Name::Hub, &cause) {
+            true => Observation::Failed(cause.text),
+            false => Observation::NotYet(cause.text),
         }
     })
-    .await?;
-    Ok(proved)
+    .await;
+    match (proved, lasting.last()) {
+        (Ok(proved), _) => Ok(Arrival::Proved(proved)),
+        (Err(_), Some(cause)) => Ok(Arrival::Broken(cause)),
+        (Err(error), None) => Err(error.into()),
+    }
 }

@@ -1,18 +1,23 @@
 //! One look at each layer, from the machine to the gateway in the edge.
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde::Serialize;
 
+use super::cause::{Cause, Kind, Lasting};
 use super::runtime::Found;
 use super::scene::{Means, Scene};
-use super::{real, simulated};
+use super::{Layer, diagnosis, real, simulated, units};
 use crate::cluster;
 use crate::place::Place;
 use crate::wait::Observation;
+
+/// How long the API server may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The layers between the machine and the hub, in the order in which each rests on the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -77,6 +82,17 @@ impl Name {
 }
 
 impl Name {
+    /// The layers of an edge in this place, of which one was found broken while the edge was waited for.
+    pub(super) fn up_to(place: Place, broken: Layer) -> Vec<Layer> {
+        let mut found = Some(broken);
+        let layer = |&name: &Self| match found.take_if(|layer| layer.name == name) {
+            Some(layer) => layer,
+            None if found.is_some() => Layer { name, result: "ok", detail: String::new(), next: None },
+            None => Layer { name, result: "not reached", detail: String::new(), next: None },
+        };
+        Self::all(place).iter().map(layer).collect()
+    }
+
     /// What helps when this layer is broken and nothing more is known.
     #[must_use]
     pub fn next(self) -> &'static str {
@@ -115,12 +131,12 @@ impl fmt::Display for Name {
     }
 }
 
-/// One look at a layer below the hub.
-pub(super) async fn observe(scene: &Scene<'_>, name: Name) -> Observation<String> {
+/// One look at a layer below the hub: what is fine about it, or why it is not.
+pub(super) async fn look(scene: &Scene<'_>, name: Name) -> std::result::Result<String, Cause> {
     let seen = match name {
         Name::Engine => engine(scene).await,
-        Name::Node => node(scene).await,
-        Name::Pod => pod(scene).await,
+        Name::Node => answered(node(scene)).await,
+        Name::Pod => answered(pod(scene)).await,
         Name::Container => container(scene).await,
         Name::Systemd => systemd(scene).await,
         Name::InnerEngine => {
@@ -129,19 +145,31 @@ pub(super) async fn observe(scene: &Scene<'_>, name: Name) -> Observation<String
         Name::Runtime | Name::Agent | Name::Module | Name::Gateway => runtime(scene, name).await,
         Name::Hub => Ok(Err("the hub is judged by its telemetry".into())),
     };
-    match seen {
-        Ok(Ok(fine)) => Observation::Ready(fine),
-        Ok(Err(status)) => dead_or(scene, status).await,
-        Err(error) => dead_or(scene, format!("{error:#}")).await,
+    let status = match seen {
+        Ok(Ok(fine)) => return Ok(fine),
+        Ok(Err(status)) => status,
+        Err(error) => format!("{error:#}"),
+    };
+    // Waiting makes no sense for what has died.
+    Err(match scene.death().await {
+        Some(death) => Cause { kind: Kind::Ended, text: death, next: None },
+        None => diagnosis::of(scene, name, status).await,
+    })
+}
+
+/// The same while one waits for the layer: what lasts for too long will not come.
+pub(super) async fn observe(scene: &Scene<'_>, name: Name, lasting: &Lasting) -> Observation<String> {
+    match look(scene, name).await {
+        Ok(fine) => Observation::Ready(fine),
+        Err(cause) if lasting.is_over(name, &cause) => Observation::Failed(cause.text),
+        Err(cause) => Observation::NotYet(cause.text),
     }
 }
 
-/// Waiting makes no sense for what has died.
-async fn dead_or(scene: &Scene<'_>, status: String) -> Observation<String> {
-    match scene.death().await {
-        Some(death) => Observation::Failed(death),
-        None => Observation::NotYet(status),
-    }
+/// An API server that is paused, or whose machine is, would let one wait.
+async fn answered(look: impl Future<Output = Result<Seen>>) -> Result<Seen> {
+    let silent = || Ok(Err(format!("the API server does not answer within {} s", ANSWER_LIMIT.as_secs())));
+    tokio::time::timeout(ANSWER_LIMIT, look).await.unwrap_or_else(|_| silent())
 }
 
 /// What a look found: fine, or not fine, in words. An error means that one could not look.
@@ -195,7 +223,7 @@ fn described(name: &str, node: &Node) -> String {
 async fn pod(scene: &Scene<'_>) -> Result<Seen> {
     let client = scene.client().await?;
     let pods = cluster::pods(&client, &scene.settings.deploy.namespace).await?;
-    match pods.iter().find(|pod| cluster::is_pod_running(pod)) {
+    match pods.iter().find(|pod| cluster::is_pod_running(pod) && cluster::is_container_running(pod)) {
         Some(pod) => Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
         None => Ok(Err(cluster::describe_all(&pods))),
     }
@@ -214,15 +242,16 @@ async fn container(scene: &Scene<'_>) -> Result<Seen> {
     })
 }
 
-/// As the pod's own probes see it: `degraded` is fine as long as nothing that the runtime stands on has failed, and
-/// that is for the next layers to tell.
+/// A service that has failed is told here, unless a later layer stands on it.
 async fn systemd(scene: &Scene<'_>) -> Result<Seen> {
     let output = scene.run(&["systemctl", "is-system-running"]).await?;
-    let state = output.text();
-    Ok(if ["running", "degraded"].contains(&state) {
-        Ok(state.to_owned())
-    } else {
-        Err(format!("systemd is {state}"))
+    Ok(match output.text() {
+        "running" => Ok("running".to_owned()),
+        "degraded" => match units::obstacle(scene, Name::Systemd).await {
+            Some(unit) => Err(format!("systemd is degraded: {}", unit.text)),
+            None => Ok("degraded".to_owned()),
+        },
+        state => Err(format!("systemd is {state}")),
     })
 }
 
@@ -242,14 +271,5 @@ async fn runtime(scene: &Scene<'_>, name: Name) -> Result<Seen> {
         }
         (Found::Simulated { daemon }, _) => simulated::look(scene, daemon, name).await,
         (Found::Azure, _) => real::look(scene, name).await,
-    }
-}
-
-/// Whether the runtime says that it cannot carry out its deployment.
-pub(super) async fn is_refused(scene: &Scene<'_>) -> bool {
-    match scene.runtime().await {
-        Ok(Found::Simulated { daemon }) => simulated::is_refused(scene, daemon).await,
-        Ok(Found::Azure) => real::is_refused(scene).await,
-        Err(_) => false,
     }
 }

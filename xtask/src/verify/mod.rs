@@ -1,24 +1,31 @@
 //! The proof: walk the layers in order, say which one is broken and why, and count telemetry only when it has
 //! arrived at the hub.
 
+mod cause;
+mod certificate;
+mod diagnosis;
 mod hub;
+mod hub_path;
 mod journal;
 pub mod layers;
+mod lookout;
 #[cfg(test)]
 mod played;
 mod real;
-mod refusal;
 mod runtime;
 mod scene;
+mod silence;
 mod simulated;
 mod telemetry;
+mod units;
 
 use std::time::Duration;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Error, Result};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use self::cause::{Cause, Lasting};
 use crate::context::Context;
 use crate::execute::Effect;
 use crate::exit::{NotProved, Unproved};
@@ -26,7 +33,7 @@ use crate::place::Place;
 use crate::wait::{WaitError, wait_for};
 
 pub use self::layers::Name;
-pub use self::refusal::Refusal;
+pub use self::lookout::Lookout;
 pub use self::scene::{Means, Scene};
 pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
 
@@ -39,7 +46,30 @@ pub struct Layer {
     pub result: &'static str,
     /// What was seen, or what is wrong.
     pub detail: String,
+    /// What to do about it, when it is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<&'static str>,
 }
+
+impl Layer {
+    /// One that is broken.
+    fn broken(name: Name, cause: Cause) -> Self {
+        let next = Some(cause.next.unwrap_or_else(|| name.next()));
+        Self { name, result: BROKEN, detail: cause.text, next }
+    }
+
+    fn of(name: Name, outcome: Outcome) -> Self {
+        let (result, detail) = match outcome {
+            Outcome::Fine(detail) => ("ok", detail),
+            Outcome::NotProved(why) => (NOT_PROVED, why),
+            Outcome::NotReached => ("not reached", String::new()),
+            Outcome::Broken(cause) => return Self::broken(name, cause),
+        };
+        Self { name, result, detail, next: None }
+    }
+}
+
+const BROKEN: &str = "broken";
 
 /// Nothing is broken as far as can be seen, and one could not look further.
 const NOT_PROVED: &str = "not proved";
@@ -57,7 +87,7 @@ impl Proof {
     /// The layer that is broken.
     #[must_use]
     pub fn broken(&self) -> Option<&Layer> {
-        self.layers.iter().find(|layer| layer.result == "broken")
+        self.layers.iter().find(|layer| layer.result == BROKEN)
     }
 
     /// The layer of which nobody could say whether it is well.
@@ -89,10 +119,12 @@ impl Limit {
     }
 }
 
-/// What became of a layer that is not broken.
+/// What became of a layer.
 enum Outcome {
     Fine(String),
     NotProved(String),
+    NotReached,
+    Broken(Cause),
 }
 
 /// Walks all layers, within `limit`; the last one, the hub, only if it is wanted. Only telemetry that was enqueued after
@@ -100,41 +132,39 @@ enum Outcome {
 async fn walk(scene: &Scene<'_>, limit: Limit, with_hub: bool) -> Proof {
     let mut proof = Proof::default();
     for &name in scene.layers() {
-        let (result, detail) = if proof.broken().is_some() || (name == Name::Hub && !with_hub) {
-            ("not reached", String::new())
+        let outcome = if proof.broken().is_some() || (name == Name::Hub && !with_hub) {
+            Outcome::NotReached
         } else {
-            match look(scene, name, limit.left(), &mut proof.messages).await {
-                Ok(Outcome::Fine(detail)) => ("ok", detail),
-                Ok(Outcome::NotProved(why)) => (NOT_PROVED, why),
-                Err(error) => ("broken", format!("{error:#}")),
-            }
+            look(scene, name, limit.left(), &mut proof.messages).await
         };
-        scene.progress.detail("telemetry", &format!("{name}: {result}"));
-        proof.layers.push(Layer { name, result, detail });
+        let layer = Layer::of(name, outcome);
+        scene.progress.detail("telemetry", &format!("{name}: {}", layer.result));
+        proof.layers.push(layer);
         scene.record(&proof);
     }
     proof
 }
 
-async fn look(
-    scene: &Scene<'_>,
-    name: Name,
-    limit: Duration,
-    messages: &mut Vec<Evidence>,
-) -> Result<Outcome> {
+async fn look(scene: &Scene<'_>, name: Name, limit: Duration, messages: &mut Vec<Evidence>) -> Outcome {
     if name == Name::Hub {
-        return Ok(match hub::arrival(scene, limit).await? {
-            hub::Arrival::Proved(proved) => {
+        return match hub::arrival(scene, limit).await {
+            Ok(hub::Arrival::Proved(proved)) => {
                 *messages = proved;
                 Outcome::Fine(format!("{} messages with continuous sequence numbers", messages.len()))
             }
-            hub::Arrival::NotProved(why) => Outcome::NotProved(why),
-        });
+            Ok(hub::Arrival::NotProved(why)) => Outcome::NotProved(why),
+            Ok(hub::Arrival::Broken(cause)) => Outcome::Broken(cause),
+            Err(error) => Outcome::Broken(Cause::passing(format!("{error:#}"))),
+        };
     }
-    match wait_for(&name.to_string(), limit, || layers::observe(scene, name)).await {
-        Ok(detail) => Ok(Outcome::Fine(detail)),
+    let lasting = Lasting::default();
+    match wait_for(&name.to_string(), limit, || layers::observe(scene, name, &lasting)).await {
+        Ok(detail) => Outcome::Fine(detail),
         // The layer is named where the error is shown; what was seen last is what matters.
-        Err(WaitError::TimedOut { last: seen, .. } | WaitError::Died { reason: seen, .. }) => bail!(seen),
+        Err(WaitError::TimedOut { last: seen, .. } | WaitError::Died { reason: seen, .. }) => {
+            let next = lasting.last().and_then(|cause| cause.next);
+            Outcome::Broken(Cause { next, ..Cause::passing(seen) })
+        }
     }
 }
 
@@ -170,8 +200,12 @@ pub async fn stuck_at(context: &Context, place: Place) -> Option<Layer> {
     proof.broken().cloned()
 }
 
-/// Why an edge did not get ready: at which layer it is stuck, and what was waited for in vain.
-pub async fn diagnose(context: &Context, place: Place, error: Error) -> Error {
+/// Why an edge did not get ready: at which layer it is stuck, unless that is known, and what was waited for in vain.
+pub async fn diagnose(context: &Context, place: Place, error: Error, known: Option<Layer>) -> Error {
+    if let Some(layer) = known {
+        context.findings().proof.layers = Name::up_to(place, layer);
+        return context.findings().proof.broken().map_or(error, |layer| Unproved::of(layer).into());
+    }
     match stuck_at(context, place).await {
         None => error,
         Some(layer) => Unproved::of(&with_cause(layer, &format!("{error:#}"))).into(),
@@ -192,7 +226,7 @@ mod tests {
     #[test]
     fn the_cause_is_told_once() {
         let told = |detail: &str, error: &str| {
-            let layer = Layer { name: Name::Pod, result: "broken", detail: detail.into() };
+            let layer = Layer::broken(Name::Pod, Cause::passing(detail));
             with_cause(layer, error).detail
         };
         let error = "the pod will not come: p: Pending, ImagePullBackOff: no such image";

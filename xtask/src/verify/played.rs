@@ -8,6 +8,7 @@ use anyhow::Result;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::cause::Lasting;
 use super::layers::{Name, Seen, observe};
 use super::scene::{Means, Scene};
 use crate::engine::Output;
@@ -165,7 +166,7 @@ async fn a_gateway_that_nobody_can_reach_is_told() {
 #[tokio::test]
 async fn an_edge_without_any_runtime_says_so() {
     let played = Played::well();
-    match played.on(async |scene| observe(scene, Name::Agent).await).await {
+    match played.on(async |scene| observe(scene, Name::Agent, &Lasting::default()).await).await {
         Observation::NotYet(told) => assert!(told.contains("neither KEdge's nor Microsoft's"), "{told}"),
         other => panic!("{other:?}"),
     }

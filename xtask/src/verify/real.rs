@@ -32,14 +32,6 @@ pub(super) async fn look(scene: &Scene<'_>, name: Name) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Whether the hub was told that the agent cannot carry out its deployment. Only our own hub can be asked.
-pub(super) async fn is_refused(scene: &Scene<'_>) -> bool {
-    match reported(scene).await {
-        Ok(Some(reported)) => reported.code.is_some_and(|code| code >= 400),
-        Ok(None) | Err(_) => false,
-    }
-}
-
 /// The daemon's service, with the version of the packages. It may be active and get nowhere; that is for the agent to tell.
 async fn service(scene: &Scene<'_>) -> Result<Seen> {
     let state = scene.run(&["systemctl", "is-active", "aziot-edged.service"]).await?;

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use hyper::header::RETRY_AFTER;
+use hyper::header::{DATE, HeaderValue, RETRY_AFTER};
 use jiff::Timestamp;
 
 use super::SharedHub;
@@ -55,7 +55,7 @@ pub(super) async fn meet(State(hub): State<SharedHub>, request: Request, next: N
     if request.uri().path().starts_with("/kedge/") {
         return next.run(request).await;
     }
-    let FaultSettings { offline, throttle, reject_status, .. } = hub.faults.settings();
+    let FaultSettings { offline, throttle, reject_status, clock_skew_secs, .. } = hub.faults.settings();
     if offline {
         return CloseConnection::response();
     }
@@ -65,6 +65,16 @@ pub(super) async fn meet(State(hub): State<SharedHub>, request: Request, next: N
     match reject_status.map(StatusCode::from_u16) {
         Some(Ok(StatusCode::SERVICE_UNAVAILABLE)) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Some(Ok(status)) => ApiError::with_status(status).into_response(),
+        _ if clock_skew_secs != 0 => dated(next.run(request).await, hub.now()),
         _ => next.run(request).await,
     }
+}
+
+/// Dates an answer by a clock that is wrong, as a server does.
+fn dated(mut response: Response, now: Timestamp) -> Response {
+    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        response.headers_mut().insert(DATE, date);
+    }
+    response
 }

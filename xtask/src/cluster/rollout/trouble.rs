@@ -9,13 +9,28 @@ use super::super::describe;
 use super::super::refusal::Refusal;
 
 /// Reasons for waiting that seldom go away by themselves.
-const STUCK: [&str; 5] = [
+const STUCK: [&str; 6] = [
+    "ErrImagePull",
     "ImagePullBackOff",
     "InvalidImageName",
     "CreateContainerConfigError",
     "CreateContainerError",
     "CrashLoopBackOff",
 ];
+/// The reason, among these, that a container has ended again and again.
+const CRASH_LOOP: &str = "CrashLoopBackOff";
+/// Why an image cannot be pulled, the next time as little as this time.
+const UNPULLABLE: [&str; 8] = [
+    "not found",
+    "manifest unknown",
+    "unauthorized",
+    "authorization failed",
+    "no basic auth",
+    "denied",
+    "connection refused",
+    "no such host",
+];
+const OUT_OF_MEMORY: &str = "OOMKilled";
 /// With this code the entrypoint says that it cannot start with what it was given, and the next time is the same.
 const UNUSABLE_CONFIGURATION: i32 = 78;
 /// What the autoscaler says when it makes room, and that it cannot.
@@ -38,6 +53,8 @@ pub(super) enum Kind {
     NotMade,
     /// The container does not start.
     Stuck,
+    /// Its image cannot be pulled, or it ends again and again.
+    Hopeless,
     /// The entrypoint cannot start with what it was given.
     Unusable,
     /// No node takes the pod.
@@ -48,13 +65,16 @@ pub(super) enum Kind {
 
 impl Kind {
     /// How long it is believed to pass all the same; none where it may take as long as it likes.
-    pub(super) fn patience(self) -> Option<Duration> {
+    pub(super) fn patience(self, may_grow: bool) -> Option<Duration> {
         match self {
             // The Deployment may still tell what was so before the last change.
             Self::Refused => Some(Duration::from_secs(3)),
             Self::Unusable => Some(Duration::ZERO),
             Self::NotMade | Self::Stuck => Some(Duration::from_secs(20)),
-            Self::Unscheduled => Some(Duration::from_secs(60)),
+            // Kubernetes says that it backs off, and means the same trouble.
+            Self::Hopeless => Some(Duration::from_secs(3)),
+            // An autoscaler takes a while before it says something; a volume is made within moments.
+            Self::Unscheduled => Some(Duration::from_secs(if may_grow { 60 } else { 4 })),
             Self::Scaling => None,
         }
     }
@@ -77,6 +97,8 @@ pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
         let containers = || pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         let kind = if containers().any(ended_unusable) {
             Kind::Unusable
+        } else if containers().any(is_hopeless) {
+            Kind::Hopeless
         } else if containers().any(is_stuck) {
             Kind::Stuck
         } else if is_unscheduled(pod) {
@@ -89,8 +111,23 @@ pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
 }
 
 fn is_stuck(container: &ContainerStatus) -> bool {
+    waiting(container).0.is_some_and(|reason| STUCK.contains(&reason))
+}
+
+fn is_hopeless(container: &ContainerStatus) -> bool {
+    let (reason, message) = waiting(container);
+    let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let is_out_of_memory = ended.and_then(|ended| ended.reason.as_deref()) == Some(OUT_OF_MEMORY);
+    reason == Some(CRASH_LOOP)
+        || (is_out_of_memory && !container.ready)
+        || (is_stuck(container) && UNPULLABLE.iter().any(|mark| message.to_lowercase().contains(mark)))
+}
+
+/// For what the container waits, and what is said about that.
+fn waiting(container: &ContainerStatus) -> (Option<&str>, &str) {
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-    waiting.and_then(|waiting| waiting.reason.as_deref()).is_some_and(|reason| STUCK.contains(&reason))
+    let message = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
+    (waiting.and_then(|waiting| waiting.reason.as_deref()), message)
 }
 
 fn ended_unusable(container: &ContainerStatus) -> bool {
@@ -194,7 +231,7 @@ mod tests {
         };
         let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
         assert_eq!(of_pods(&[container(waiting.clone(), 78)]).unwrap().kind, Kind::Unusable);
-        assert_eq!(of_pods(&[container(waiting, 1)]).unwrap().kind, Kind::Stuck);
+        assert_eq!(of_pods(&[container(waiting, 1)]).unwrap().kind, Kind::Hopeless);
         assert_eq!(of_pods(&[container(json!({ "running": {} }), 78)]), None, "it is tried again");
     }
 

@@ -202,7 +202,8 @@ mod tests {
         let mixed = || vec![node("a", "amd64", "True"), node("b", "arm64", "True")];
         assert!(judged(mixed(), "linux/amd64").warnings[0].contains("node `b` is linux/arm64"));
         let other = judged(mixed(), "linux/s390x");
-        let expected = "the image is for linux/s390x, and the nodes are linux/amd64, linux/arm64: the pod waits";
+        let expected =
+            "the image is for linux/s390x, and the nodes are linux/amd64, linux/arm64: the pod waits";
         assert!(other.obstacles.is_empty() && other.warnings[0].starts_with(expected), "{other:?}");
         assert_eq!(
             judged(vec![node("a", "amd64", "False")], "linux/amd64").warnings,

@@ -1,0 +1,219 @@
+//! The running system, broken in each layer: `verify` names the layer, the cause and what to do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kedge_sim::hub::FaultSettings;
+use serde_json::{Value, json};
+
+use crate::messages;
+use crate::world::{DEVICE, HUB, NAME, World};
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_the_edge() {
+    let world = World::well();
+    world.sh("systemd-run --unit=kedge-broken --quiet sh -c 'echo out of order; exit 3'");
+    world.verdict("systemd", "kedge-broken.service has failed; it said: out of order");
+    world.sh("systemctl reset-failed");
+
+    world.sh("systemctl stop docker.socket docker.service");
+    world.verdict("inner-engine", "docker.service is stopped");
+    world.sh("systemctl start docker.service");
+
+    world.sh("systemctl stop aziot-edged.service");
+    world.verdict("runtime", "inactive");
+    world.sh("systemctl start aziot-edged.service");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn b_the_hub_refuses() {
+    let world = World::well();
+    let service = world.service();
+    let disconnect = || world.block_on(service.close_connections()).unwrap();
+    world.block_on(service.set_device_enabled(DEVICE, false)).unwrap();
+    disconnect();
+    world.verdict("agent", "the device `kedge-device` is disabled in the hub");
+    world.block_on(service.set_device_enabled(DEVICE, true)).unwrap();
+
+    let skew = FaultSettings { clock_skew_secs: 7200, ..FaultSettings::default() };
+    world.block_on(service.set_faults(&skew)).unwrap();
+    disconnect();
+    world.verdict("agent", "the clock of the edge is 7200 s behind that of the hub");
+    world.block_on(service.clear_faults()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn c_the_way_to_the_hub() {
+    let world = World::well();
+    let disconnect = || world.block_on(world.service().close_connections()).unwrap();
+    world.sh("cp /etc/resolv.conf /tmp/resolv.conf; echo nameserver 127.0.0.9 > /etc/resolv.conf");
+    disconnect();
+    world.verdict("agent", &format!("the name of the hub, {HUB}, is not known in the edge"));
+    world.sh("cat /tmp/resolv.conf > /etc/resolv.conf");
+
+    world.heal();
+    world.sh("iptables -I OUTPUT -p tcp --dport 8883 -j DROP");
+    disconnect();
+    world.verdict("agent", &format!("port 8883 of the hub {HUB} does not answer the edge: it is blocked"));
+    world.sh("iptables -D OUTPUT -p tcp --dport 8883 -j DROP");
+
+    world.heal();
+    // The hub's authority is the one that the entrypoint has added last.
+    world.sh(
+        "rm -f /usr/local/share/ca-certificates/kedge-hub.crt; update-ca-certificates --fresh >/dev/null 2>&1; \
+         systemctl restart aziot-edged.service",
+    );
+    world.verdict("agent", &format!("the edge does not trust the certificate of the hub {HUB}"));
+    world.kubectl(&["delete", "pod", "--all", "--wait=true", "--grace-period=5"]);
+
+    world.heal();
+    world.engine(&["stop", "--time", "1", &format!("{NAME}-hub")]);
+    world.verdict("agent", &format!("the container `{NAME}-hub` of the local hub does not run"));
+}
+
+/// The deployment manifest of the device in the hub, changed.
+fn deploy(world: &World, change: impl FnOnce(&mut Value)) {
+    let service = world.service();
+    let twin = world.block_on(service.module_twin(DEVICE, "$edgeAgent")).unwrap();
+    let mut desired = twin["properties"]["desired"].clone();
+    for hidden in ["$version", "$metadata"] {
+        desired.as_object_mut().unwrap().remove(hidden);
+    }
+    change(&mut desired["modules"]["tempSensor"]["settings"]);
+    let content = json!({ "modulesContent": { "$edgeAgent": { "properties.desired": desired } } });
+    world.block_on(service.apply_configuration_content(DEVICE, &content)).unwrap();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn d_the_module() {
+    let world = World::well();
+    deploy(world, |settings| {
+        let image = settings["image"].as_str().unwrap().split('@').next().unwrap().to_owned();
+        settings["image"] = format!("{image}:missing").into();
+    });
+    world.verdict("module", "tempSensor");
+    world.heal();
+
+    deploy(world, |settings| settings["createOptions"] = r#"{"Cmd":["--no-such-flag"]}"#.into());
+    world.verdict("module", "tempSensor is backoff");
+    world.heal();
+
+    // No new image finds room.
+    world.sh("mount -t tmpfs -o size=16k full /var/lib/docker/tmp");
+    world.sh("docker rm --force tempSensor; docker image prune --all --force");
+    world.verdict("module", "no space left on device");
+    world.sh("umount /var/lib/docker/tmp");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn e_the_gateway() {
+    let world = World::well();
+    world.sh(
+        "cd /tmp && openssl req -x509 -newkey rsa:2048 -nodes -keyout other.key -out other.pem -days 1 -subj /CN=other 2>/dev/null; \
+         systemd-run --quiet --unit=kedge-other openssl s_server -accept 9999 -cert /tmp/other.pem -key /tmp/other.key; \
+         iptables -t nat -I PREROUTING -p tcp --dport 8883 -j REDIRECT --to-ports 9999; \
+         iptables -t nat -I OUTPUT -p tcp -d 127.0.0.1 --dport 8883 -j REDIRECT --to-ports 9999; \
+         docker restart tempSensor",
+    );
+    world.verdict("gateway", "modules refuse the certificate of the gateway");
+    world.sh("iptables -t nat -D PREROUTING -p tcp --dport 8883 -j REDIRECT --to-ports 9999; \
+         iptables -t nat -D OUTPUT -p tcp -d 127.0.0.1 --dport 8883 -j REDIRECT --to-ports 9999; \
+         systemctl stop kedge-other.service; systemctl reset-failed");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn f_the_telemetry() {
+    let world = World::well();
+    let service = world.service();
+    let send = |on: bool| {
+        let desired = json!({ "properties": { "desired": { "SendData": on } } });
+        world.block_on(service.patch_module_desired(DEVICE, "tempSensor", &desired)).unwrap();
+    };
+    send(false);
+    world.verdict("hub", "kedge-device/tempSensor is connected, and has sent nothing");
+
+    let other = world.block_on(messages::Sender::device(&service, "somebody-else"));
+    while_sending(
+        world,
+        || world.block_on(other.send(1)),
+        || {
+            world.verdict("hub", "nothing has come of kedge-device/tempSensor, but of somebody-else");
+        },
+    );
+    let sensor = world.block_on(messages::Sender::module(DEVICE, "tempSensor"));
+    let number = std::sync::atomic::AtomicU64::new(0);
+    // Every other message is lost.
+    let next = || world.block_on(sensor.send(number.fetch_add(2, Ordering::Relaxed) + 1));
+    while_sending(world, next, || world.verdict("hub", "messages were lost"));
+    send(true);
+}
+
+/// Sends messages for as long as `check` takes.
+fn while_sending(world: &World, send: impl Fn() + Sync, check: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                send();
+                world.block_on(tokio::time::sleep(std::time::Duration::from_millis(300)));
+            }
+        });
+        check();
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn g_the_pod() {
+    let world = World::well();
+    let edge = |what: &str| world.patch_pod(&format!(r#"{{"containers":[{{"name":"edge",{what}}}]}}"#));
+    edge(r#""image":"localhost:5019/kedge/edge:missing""#);
+    world.verdict("pod", "ErrImagePull");
+    world.heal();
+
+    world.patch_pod(r#"{"nodeSelector":{"kubernetes.io/os":"plan9"}}"#);
+    world.verdict("pod", "nodes are available");
+    world.patch_pod(r#"{"nodeSelector":{"kubernetes.io/os":"linux"}}"#);
+
+    edge(r#""command":["sh","-c","echo broken; exit 9"]"#);
+    world.verdict("pod", "ended with code 9");
+    world.heal();
+
+    edge(r#""resources":{"limits":{"memory":"20Mi"},"requests":{"memory":"20Mi"}}"#);
+    world.verdict("pod", "OOMKilled");
+    world.heal();
+
+    world.engine(&["pause", &format!("{NAME}-control-plane")]);
+    let told = world.fails("verify");
+    world.engine(&["unpause", &format!("{NAME}-control-plane")]);
+    assert_eq!((told.code, told.layer.as_str()), (5, "node"), "{told:?}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn h_while_the_edge_comes_up() {
+    let world = World::well();
+    let connection =
+        format!("HostName={HUB};DeviceId={DEVICE};SharedAccessKey=d3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXk=");
+    let file = world.write("wrong.txt", &connection);
+    let (code, text) = world.xtask(&format!("device connection-string --from {}", file.display()));
+    assert_eq!(code, 0, "{text}");
+    let told = world.fails("up --yes");
+    let (_, text) = world.xtask("device remove");
+    assert_eq!((told.code, told.layer.as_str()), (5, "agent"), "{told:?} {text}");
+    assert!(told.cause.contains("the hub refuses the credentials of the device"), "{told:?}");
+    assert!(!told.text.contains("d3Jvbmcga2V5"), "the key is told");
+    world.heal();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn z_everything_is_removed() {
+    World::well().end();
+}
