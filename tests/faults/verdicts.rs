@@ -13,16 +13,19 @@ use crate::world::{DEVICE, HUB, NAME, World};
 fn a_the_edge() {
     let world = World::well();
     world.sh("systemd-run --unit=kedge-broken --quiet sh -c 'echo out of order; exit 3'");
-    world.verdict("systemd", "kedge-broken.service has failed; it said: out of order");
-    world.sh("systemctl reset-failed");
+    world.verdict("systemd", "kedge-broken.service has failed; it said: out of order", || {
+        world.sh("systemctl reset-failed");
+    });
 
     world.sh("systemctl stop docker.socket docker.service");
-    world.verdict("inner-engine", "docker.service is stopped");
-    world.sh("systemctl start docker.service");
+    world.verdict("inner-engine", "docker.service is stopped", || {
+        world.sh("systemctl start docker.service");
+    });
 
     world.sh("systemctl stop aziot-edged.service");
-    world.verdict("runtime", "inactive");
-    world.sh("systemctl start aziot-edged.service");
+    world.verdict("runtime", "aziot-edged.service is stopped", || {
+        world.sh("systemctl start aziot-edged.service");
+    });
 }
 
 #[test]
@@ -33,14 +36,16 @@ fn b_the_hub_refuses() {
     let disconnect = || world.block_on(service.close_connections()).unwrap();
     world.block_on(service.set_device_enabled(DEVICE, false)).unwrap();
     disconnect();
-    world.verdict("agent", "the device `kedge-device` is disabled in the hub");
-    world.block_on(service.set_device_enabled(DEVICE, true)).unwrap();
+    world.verdict("agent", "the device `kedge-device` is disabled in the hub", || {
+        world.block_on(service.set_device_enabled(DEVICE, true)).unwrap();
+    });
 
     let skew = FaultSettings { clock_skew_secs: 7200, ..FaultSettings::default() };
     world.block_on(service.set_faults(&skew)).unwrap();
     disconnect();
-    world.verdict("agent", "the clock of the edge is 7200 s behind that of the hub");
-    world.block_on(service.clear_faults()).unwrap();
+    world.verdict("agent", "the clock of the edge is 7200 s behind that of the hub", || {
+        world.block_on(service.clear_faults()).unwrap();
+    });
 }
 
 #[test]
@@ -50,14 +55,20 @@ fn c_the_way_to_the_hub() {
     let disconnect = || world.block_on(world.service().close_connections()).unwrap();
     world.sh("cp /etc/resolv.conf /tmp/resolv.conf; echo nameserver 127.0.0.9 > /etc/resolv.conf");
     disconnect();
-    world.verdict("agent", &format!("the name of the hub, {HUB}, is not known in the edge"));
-    world.sh("cat /tmp/resolv.conf > /etc/resolv.conf");
+    world.verdict("agent", &format!("the name of the hub, {HUB}, is not known in the edge"), || {
+        world.sh("cat /tmp/resolv.conf > /etc/resolv.conf");
+    });
 
     world.heal();
     world.sh("iptables -I OUTPUT -p tcp --dport 8883 -j DROP");
     disconnect();
-    world.verdict("agent", &format!("port 8883 of the hub {HUB} does not answer the edge: it is blocked"));
-    world.sh("iptables -D OUTPUT -p tcp --dport 8883 -j DROP");
+    world.verdict(
+        "agent",
+        &format!("port 8883 of the hub {HUB} does not answer the edge: it is blocked"),
+        || {
+            world.sh("iptables -D OUTPUT -p tcp --dport 8883 -j DROP");
+        },
+    );
 
     world.heal();
     // The hub's authority is the one that the entrypoint has added last.
@@ -65,25 +76,23 @@ fn c_the_way_to_the_hub() {
         "rm -f /usr/local/share/ca-certificates/kedge-hub.crt; update-ca-certificates --fresh >/dev/null 2>&1; \
          systemctl restart aziot-edged.service",
     );
-    world.verdict("agent", &format!("the edge does not trust the certificate of the hub {HUB}"));
-    world.kubectl(&["delete", "pod", "--all", "--wait=true", "--grace-period=5"]);
+    world.verdict("agent", &format!("the edge does not trust the certificate of the hub {HUB}"), || {
+        world.kubectl(&["delete", "pod", "--all", "--wait=true", "--grace-period=5"]);
+    });
 
     world.heal();
     world.engine(&["stop", "--time", "1", &format!("{NAME}-hub")]);
-    world.verdict("agent", &format!("the container `{NAME}-hub` of the local hub does not run"));
+    world.verdict("agent", &format!("the container `{NAME}-hub` of the local hub does not run"), || {});
 }
 
-/// The deployment manifest of the device in the hub, changed.
+/// Changes the sensor in the deployment of the device in the hub.
 fn deploy(world: &World, change: impl FnOnce(&mut Value)) {
     let service = world.service();
     let twin = world.block_on(service.module_twin(DEVICE, "$edgeAgent")).unwrap();
-    let mut desired = twin["properties"]["desired"].clone();
-    for hidden in ["$version", "$metadata"] {
-        desired.as_object_mut().unwrap().remove(hidden);
-    }
-    change(&mut desired["modules"]["tempSensor"]["settings"]);
-    let content = json!({ "modulesContent": { "$edgeAgent": { "properties.desired": desired } } });
-    world.block_on(service.apply_configuration_content(DEVICE, &content)).unwrap();
+    let mut settings = twin["properties"]["desired"]["modules"]["tempSensor"]["settings"].clone();
+    change(&mut settings);
+    let patch = json!({ "modules": { "tempSensor": { "settings": settings } } });
+    world.block_on(service.patch_module_desired(DEVICE, "$edgeAgent", &patch)).unwrap();
 }
 
 #[test]
@@ -94,18 +103,19 @@ fn d_the_module() {
         let image = settings["image"].as_str().unwrap().split('@').next().unwrap().to_owned();
         settings["image"] = format!("{image}:missing").into();
     });
-    world.verdict("module", "tempSensor");
+    world.verdict("module", "tempSensor is", || {});
     world.heal();
 
     deploy(world, |settings| settings["createOptions"] = r#"{"Cmd":["--no-such-flag"]}"#.into());
-    world.verdict("module", "tempSensor is backoff");
+    world.verdict("module", "tempSensor is backoff", || {});
     world.heal();
 
     // No new image finds room.
     world.sh("mount -t tmpfs -o size=16k full /var/lib/docker/tmp");
     world.sh("docker rm --force tempSensor; docker image prune --all --force");
-    world.verdict("module", "no space left on device");
-    world.sh("umount /var/lib/docker/tmp");
+    world.verdict("module", "no space left on device", || {
+        world.sh("umount /var/lib/docker/tmp");
+    });
 }
 
 #[test]
@@ -119,10 +129,11 @@ fn e_the_gateway() {
          iptables -t nat -I OUTPUT -p tcp -d 127.0.0.1 --dport 8883 -j REDIRECT --to-ports 9999; \
          docker restart tempSensor",
     );
-    world.verdict("gateway", "modules refuse the certificate of the gateway");
-    world.sh("iptables -t nat -D PREROUTING -p tcp --dport 8883 -j REDIRECT --to-ports 9999; \
-         iptables -t nat -D OUTPUT -p tcp -d 127.0.0.1 --dport 8883 -j REDIRECT --to-ports 9999; \
-         systemctl stop kedge-other.service; systemctl reset-failed");
+    world.verdict("gateway", "modules refuse the certificate of the gateway", || {
+        world.sh("iptables -t nat -D PREROUTING -p tcp --dport 8883 -j REDIRECT --to-ports 9999; \
+             iptables -t nat -D OUTPUT -p tcp -d 127.0.0.1 --dport 8883 -j REDIRECT --to-ports 9999; \
+             systemctl stop kedge-other.service; systemctl reset-failed");
+    });
 }
 
 #[test]
@@ -131,25 +142,25 @@ fn f_the_telemetry() {
     let world = World::well();
     let service = world.service();
     let send = |on: bool| {
-        let desired = json!({ "properties": { "desired": { "SendData": on } } });
+        let desired = json!({ "SendData": on });
         world.block_on(service.patch_module_desired(DEVICE, "tempSensor", &desired)).unwrap();
     };
     send(false);
-    world.verdict("hub", "kedge-device/tempSensor is connected, and has sent nothing");
+    world.verdict("hub", "kedge-device/tempSensor is connected, and has sent nothing", || {});
 
     let other = world.block_on(messages::Sender::device(&service, "somebody-else"));
     while_sending(
         world,
         || world.block_on(other.send(1)),
         || {
-            world.verdict("hub", "nothing has come of kedge-device/tempSensor, but of somebody-else");
+            world.verdict("hub", "nothing has come of kedge-device/tempSensor, but of somebody-else", || {});
         },
     );
     let sensor = world.block_on(messages::Sender::module(DEVICE, "tempSensor"));
     let number = std::sync::atomic::AtomicU64::new(0);
     // Every other message is lost.
     let next = || world.block_on(sensor.send(number.fetch_add(2, Ordering::Relaxed) + 1));
-    while_sending(world, next, || world.verdict("hub", "messages were lost"));
+    while_sending(world, next, || world.verdict("hub", "messages were lost", || {}));
     send(true);
 }
 
@@ -174,19 +185,20 @@ fn g_the_pod() {
     let world = World::well();
     let edge = |what: &str| world.patch_pod(&format!(r#"{{"containers":[{{"name":"edge",{what}}}]}}"#));
     edge(r#""image":"localhost:5019/kedge/edge:missing""#);
-    world.verdict("pod", "ErrImagePull");
+    world.verdict("pod", "missing", || {});
     world.heal();
 
     world.patch_pod(r#"{"nodeSelector":{"kubernetes.io/os":"plan9"}}"#);
-    world.verdict("pod", "nodes are available");
-    world.patch_pod(r#"{"nodeSelector":{"kubernetes.io/os":"linux"}}"#);
+    world.verdict("pod", "nodes are available", || {
+        world.patch_pod(r#"{"nodeSelector":{"kubernetes.io/os":"linux"}}"#);
+    });
 
     edge(r#""command":["sh","-c","echo broken; exit 9"]"#);
-    world.verdict("pod", "ended with code 9");
+    world.verdict("pod", "ended with code 9", || {});
     world.heal();
 
     edge(r#""resources":{"limits":{"memory":"20Mi"},"requests":{"memory":"20Mi"}}"#);
-    world.verdict("pod", "OOMKilled");
+    world.verdict("pod", "OOMKilled", || {});
     world.heal();
 
     world.engine(&["pause", &format!("{NAME}-control-plane")]);

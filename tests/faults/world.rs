@@ -113,9 +113,10 @@ impl World {
         told
     }
 
-    /// `verify` has to name this layer and a cause with these words.
-    pub(crate) fn verdict(&self, layer: &str, words: &str) {
+    /// `verify` has to name this layer and a cause with these words; what was broken is mended before that is judged.
+    pub(crate) fn verdict(&self, layer: &str, words: &str, mend: impl FnOnce()) {
         let told = self.fails("verify");
+        mend();
         assert_eq!((told.code, told.layer.as_str()), (5, layer), "{told:?}");
         assert!(told.cause.contains(words), "`{words}` is not in: {}", told.cause);
     }

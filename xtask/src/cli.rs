@@ -123,6 +123,8 @@ pub enum Command {
     Bench(commands::bench::Args),
     /// Send telemetry for minutes while the hub, the edge and the pod fail, and prove that none is lost
     Soak(commands::soak::Args),
+    /// Let faults happen to what is up, one after the other, and measure how soon it is well again
+    Chaos(commands::chaos::Args),
     /// Try bytes that a client may send, guided by what code they reach
     Fuzz(commands::fuzz::Args),
     /// Run every test: unit and golden tests, tests of the command line, end-to-end tests

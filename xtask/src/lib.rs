@@ -4,6 +4,7 @@
 pub mod arrival;
 pub mod azure_hub;
 pub mod bench;
+pub mod chaos;
 pub mod cli;
 pub mod cluster;
 pub mod commands;

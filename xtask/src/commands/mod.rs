@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod config;
 pub mod deploy;
@@ -50,6 +51,8 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Hub(args) => Box::pin(hub::run(setup, &args)).await,
         Command::Bench(args) => Box::pin(bench::run(setup, cli.global.selection(), &args)).await,
         Command::Soak(args) => Box::pin(soak::run(setup, &args)).await,
+        // What a fault has done, the edge mends by itself.
+        Command::Chaos(args) => until(&stopped, chaos::run(setup, &args)).await,
         Command::Fuzz(args) => fuzz::run(&setup, &args).await,
         Command::Test(args) => test::run(setup, &args).await,
         // What they have begun in the cluster, the next invocation goes on with.

@@ -10,21 +10,22 @@ use k8s_openapi::api::core::v1::Pod;
 use kedge_sim::load::{ledger, producer};
 use kedge_sim::retry::pause;
 use kedge_sim::service::TelemetryFilter;
-use kube::Api;
-use kube::api::DeleteParams;
 use serde_json::json;
 
+use crate::chaos::strike::{delete_pod, strike};
 use crate::commands::down;
 use crate::context::Context;
 use crate::execute::Interrupted;
 use crate::exit::{Unproved, Usage};
+use crate::place::Place;
 use crate::plan::{Action, Shape};
 use crate::session::{Setup, reach, write_report};
 use crate::soak::judge::{Arrival, Happened, Judgement, judge};
 use crate::soak::{Fault, LEDGERS, PRODUCER, deployment, schedule};
 use crate::steps::hub;
+use crate::verify::Scene;
 use crate::wait::{Observation, wait_for};
-use crate::{cluster, edge, evidence};
+use crate::{chaos, cluster, edge, evidence};
 
 /// How long the hub is away.
 const AWAY: Duration = Duration::from_secs(15);
@@ -34,8 +35,6 @@ const RECOVERY: Duration = Duration::from_secs(240);
 const SILENCE: SignedDuration = SignedDuration::from_secs(60);
 const POLL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
-/// What a pod is given to end: less than its modules need, as when a node is drained in haste.
-const GRACE_SECONDS: u32 = 5;
 
 /// Flags of `soak`.
 #[derive(Debug, clap::Args)]
@@ -196,12 +195,7 @@ impl Soak {
                 .await?;
             }
             Fault::EdgeKilled => {
-                let kill = ["systemctl", "kill", "--kill-who=main", "--signal=KILL", "aziot-edged.service"];
-                let place = edge::place(context).await?;
-                let killed = edge::run(context, place, &kill).await?;
-                if !killed.success {
-                    bail!("systemctl: {}", killed.text());
-                }
+                strike(&Scene::own(context, edge::place(context).await?), chaos::Fault::EdgeKilled).await?;
             }
             Fault::PodDeleted => self.delete_pod().await?,
         }
@@ -218,13 +212,9 @@ impl Soak {
     }
 
     async fn delete_pod(&self) -> Result<()> {
-        let client = cluster::client(&self.context.paths.kubeconfig()).await?;
-        let namespace = &self.context.settings.deploy.namespace;
-        let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let pods = cluster::pods(&client, namespace).await?;
-        let old = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
-        let old = old.context("no pod runs")?;
-        api.delete(&old, &DeleteParams::default().grace_period(GRACE_SECONDS)).await?;
+        let scene = Scene::own(&self.context, Place::Cluster);
+        let old = delete_pod(&scene).await?;
+        let (client, namespace) = (scene.client().await?, &self.context.settings.deploy.namespace);
         self.wait("a new pod", RECOVERY, async || {
             let pods = cluster::pods(&client, namespace).await.map_err(|error| format!("{error:#}"))?;
             let is_new = |pod: &Pod| pod.metadata.name.as_ref() != Some(&old) && cluster::is_pod_ready(pod);

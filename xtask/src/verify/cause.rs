@@ -122,7 +122,7 @@ const WORDS: [Words; 9] = [
     ),
     (
         &[Name::Node],
-        &["does not answer"],
+        &["does not answer", "connection refused", "no route to host"],
         Kind::Pod,
         "look at the node's container; `cargo xtask up` makes a cluster anew that does not recover",
     ),

@@ -24,8 +24,10 @@ pub(super) async fn of(scene: &Scene<'_>, layer: Name, status: String) -> Cause 
         _ => None,
     };
     match found {
+        Some(cause) if status.contains(&cause.text) => Cause { text: status, ..cause },
+        // A program that does not reach a service which has ended has nothing to add.
+        Some(cause) if cause.kind == Kind::Unit || cause.text.contains(&status) => cause,
         // What the layer says itself is kept: it may know more.
-        Some(cause) if cause.text.contains(&status) => cause,
         Some(cause) => Cause { text: format!("{} ({status})", cause.text), ..cause },
         None => Cause::of_words(layer, status),
     }
@@ -68,12 +70,12 @@ async fn asked_of_hub(scene: &Scene<'_>) -> Option<Cause> {
     let service: ServiceClient = hub::service(context).await.ok()?;
     match service.device(scene.device).await {
         Ok(device) if device.status == "disabled" => Some(Cause::new(
-            Kind::Refused,
+            Kind::Hub,
             format!("the device `{}` is disabled in the hub", scene.device),
             "enable the device in the hub",
         )),
         Err(error) if error.status() == Some(kedge_sim::http::StatusCode::NOT_FOUND) => Some(Cause::new(
-            Kind::Refused,
+            Kind::Hub,
             format!("the hub does not know the device `{}`", scene.device),
             "register it: `cargo xtask up` does that in the local hub",
         )),

@@ -20,10 +20,15 @@ echo "host $host"
 name=${host%%:*}
 case $host in *:*) https=${host##*:} ;; *) https=443 ;; esac
 timeout 3 getent ahosts "$name" >/dev/null || { echo unresolved; exit 0; }
+connect() {
+    timeout 3 openssl s_client -connect "$name:$1" -servername "$name" -verify_return_error -verify_hostname "$name" $2 2>&1
+}
 try() {
-    said=$(printf 'GET / HTTP/1.0\r\nHost: %s\r\n\r\n' "$name" |
-        timeout 3 openssl s_client -connect "$name:$1" -servername "$name" -verify_return_error \
-            -verify_hostname "$name" -quiet -ign_eof 2>&1)
+    if [ "$1" = 8883 ]; then
+        said=$(connect "$1" </dev/null)
+    else
+        said=$(printf 'GET / HTTP/1.0\r\nHost: %s\r\n\r\n' "$name" | connect "$1" -quiet)
+    fi
     code=$?
     date=$(echo "$said" | tr -d '\r' | sed -n 's/^[Dd]ate: //p' | head -n 1)
     [ -z "$date" ] || echo "now $(date +%s)

@@ -84,6 +84,12 @@ impl<'a> Scene<'a> {
         Self { means, settings, device, progress, cancel, started, events, found }
     }
 
+    /// The same edge, of which only what comes from now on proves something.
+    #[must_use]
+    pub fn from_now(&self) -> Self {
+        Self { started: Timestamp::now(), found: OnceCell::new(), ..self.clone() }
+    }
+
     /// The layers that it has.
     #[must_use]
     pub fn layers(&self) -> &'static [Name] {
@@ -97,7 +103,10 @@ impl<'a> Scene<'a> {
     }
 
     /// A connection to the cluster.
-    pub(super) async fn client(&self) -> Result<Client> {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn client(&self) -> Result<Client> {
         match self.means {
             Means::Own(context, _) => cluster::client(&context.paths.kubeconfig()).await,
             Means::Foreign(target, _) => Ok(target.client.clone()),
@@ -107,7 +116,10 @@ impl<'a> Scene<'a> {
     }
 
     /// Runs a command in the edge.
-    pub(super) async fn run(&self, command: &[&str]) -> Result<Output> {
+    ///
+    /// # Errors
+    /// When the edge is not up, or the command could not be run.
+    pub async fn run(&self, command: &[&str]) -> Result<Output> {
         match self.means {
             Means::Own(context, place) => edge::run(context, place, command).await,
             Means::Foreign(target, _) => {
@@ -138,7 +150,8 @@ impl<'a> Scene<'a> {
     }
 
     /// The context through which our own hub can be asked.
-    pub(super) fn local_hub(&self) -> Option<&'a Context> {
+    #[must_use]
+    pub fn local_hub(&self) -> Option<&'a Context> {
         match self.means {
             Means::Own(context, _) => Some(context),
             Means::Foreign(_, context) => context,

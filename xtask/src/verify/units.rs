@@ -4,15 +4,15 @@ use super::cause::{Cause, Kind};
 use super::layers::Name;
 use super::scene::Scene;
 
-/// Each unit that does not run in a line of `NAME STATE RESULT`, followed by its last words behind a tab. A unit that is
+/// Each unit that does not run in a line of `NAME STATE`, followed by its last words behind a tab. A unit that is
 /// wanted and inactive has been stopped.
 const SCRIPT: &str = r"
 tell() {
-    echo $1 $(systemctl show --property=ActiveState --property=Result --value $1)
+    echo $1 $(systemctl is-active $1)
     journalctl --unit $1 --lines 3 --output cat --no-pager 2>/dev/null | tr -cd '[:print:]\n' | cut -c -300 | sed 's/^/\t/'
 }
 for unit in $(systemctl list-units --state=failed --plain --no-legend --type=service | cut -d ' ' -f 1); do tell $unit; done
-for unit in containerd.service docker.service; do
+for unit in containerd.service docker.service aziot-edged.service; do
     [ $(systemctl is-active $unit) != inactive ] || tell $unit
 done";
 
@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn units_are_told_with_their_last_words_by_the_layer_that_rests_on_them() {
         let units = read(
-            "aziot-edged.service failed exit-code\n\tno such file\n\tMain process exited\ndocker.service inactive success\n\
-             foo.service failed signal\n\t\n",
+            "aziot-edged.service failed\n\tno such file\n\tMain process exited\ndocker.service inactive\n\
+             foo.service failed\n\t\n",
         );
         let layers: Vec<_> = units.iter().map(Unit::layer).collect();
         assert_eq!(layers, [Name::Runtime, Name::InnerEngine, Name::Systemd]);
