@@ -103,7 +103,7 @@ fn d_the_module() {
         let image = settings["image"].as_str().unwrap().split('@').next().unwrap().to_owned();
         settings["image"] = format!("{image}:missing").into();
     });
-    world.verdict("module", "tempSensor is", || {});
+    world.verdict("module", "tempSensor: cannot pull", || {});
     world.heal();
 
     deploy(world, |settings| settings["createOptions"] = r#"{"Cmd":["--no-such-flag"]}"#.into());
@@ -124,7 +124,7 @@ fn e_the_gateway() {
     let world = World::well();
     world.sh(
         "cd /tmp && openssl req -x509 -newkey rsa:2048 -nodes -keyout other.key -out other.pem -days 1 -subj /CN=other 2>/dev/null; \
-         systemd-run --quiet --unit=kedge-other openssl s_server -accept 9999 -cert /tmp/other.pem -key /tmp/other.key; \
+         systemd-run --quiet --unit=kedge-other openssl s_server -www -accept 9999 -cert /tmp/other.pem -key /tmp/other.key; \
          iptables -t nat -I PREROUTING -p tcp --dport 8883 -j REDIRECT --to-ports 9999; \
          iptables -t nat -I OUTPUT -p tcp -d 127.0.0.1 --dport 8883 -j REDIRECT --to-ports 9999; \
          docker restart tempSensor",
@@ -171,7 +171,7 @@ fn while_sending(world: &World, send: impl Fn() + Sync, check: impl FnOnce()) {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 send();
-                world.block_on(tokio::time::sleep(std::time::Duration::from_millis(300)));
+                world.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(300)).await });
             }
         });
         check();

@@ -77,7 +77,7 @@ impl Unproved {
         Self {
             layer: layer.name.to_string(),
             detail: layer.detail.clone(),
-            next: layer.next.unwrap_or_else(|| layer.name.next()).to_owned(),
+            next: layer.next.clone().unwrap_or_else(|| layer.name.next().to_owned()),
         }
     }
 }

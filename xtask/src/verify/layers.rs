@@ -111,6 +111,25 @@ impl Name {
             Self::Hub => "run `cargo xtask hub watch` to see what arrives, and from whom",
         }
     }
+
+    /// The same for an edge in the cluster of somebody else.
+    #[must_use]
+    pub fn next_elsewhere(self) -> &'static str {
+        match self {
+            Self::Engine | Self::Node => {
+                "see that the context leads to a cluster which you can reach: login, VPN, proxy"
+            }
+            Self::Pod | Self::Container => {
+                "see `kubectl describe pod` in its namespace, then run `cargo xtask deploy`"
+            }
+            Self::Systemd | Self::InnerEngine | Self::Runtime | Self::Gateway => {
+                "see `kubectl logs` of the pod, which has the journal of its services"
+            }
+            Self::Agent => self.next(),
+            Self::Module => "correct the module in the deployment that the hub has for the device",
+            Self::Hub => "see what arrives at the hub, and from whom: `az iot hub monitor-events`",
+        }
+    }
 }
 
 impl fmt::Display for Name {
@@ -222,7 +241,9 @@ fn described(name: &str, node: &Node) -> String {
 /// the walk is there to tell which of these is not.
 async fn pod(scene: &Scene<'_>) -> Result<Seen> {
     let client = scene.client().await?;
-    let pods = cluster::pods(&client, &scene.settings.deploy.namespace).await?;
+    let mut pods = cluster::pods(&client, &scene.settings.deploy.namespace).await?;
+    // One that is about to end says nothing of the one to come.
+    pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
     match pods.iter().find(|pod| cluster::is_pod_running(pod) && cluster::is_container_running(pod)) {
         Some(pod) => Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
         None => Ok(Err(cluster::describe_all(&pods))),

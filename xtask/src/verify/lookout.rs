@@ -47,7 +47,7 @@ impl Lookout {
             }
             if let Err(cause) = layers::look(scene, name).await {
                 let is_over = self.lasting.is_over(name, &cause);
-                return is_over.then(|| Layer::broken(name, cause));
+                return is_over.then(|| Layer::broken(scene, name, cause));
             }
         }
         self.lasting.clear();

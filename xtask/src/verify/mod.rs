@@ -48,22 +48,27 @@ pub struct Layer {
     pub detail: String,
     /// What to do about it, when it is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<&'static str>,
+    pub next: Option<String>,
 }
 
 impl Layer {
     /// One that is broken.
-    fn broken(name: Name, cause: Cause) -> Self {
-        let next = Some(cause.next.unwrap_or_else(|| name.next()));
-        Self { name, result: BROKEN, detail: cause.text, next }
+    fn broken(scene: &Scene<'_>, name: Name, cause: Cause) -> Self {
+        let next = match (cause.next, scene.is_elsewhere()) {
+            (Some(next), false) => next.to_owned(),
+            (Some(next), true) => next.replace("`cargo xtask up`", "`cargo xtask deploy`"),
+            (None, false) => name.next().to_owned(),
+            (None, true) => name.next_elsewhere().to_owned(),
+        };
+        Self { name, result: BROKEN, detail: cause.text, next: Some(next) }
     }
 
-    fn of(name: Name, outcome: Outcome) -> Self {
+    fn of(scene: &Scene<'_>, name: Name, outcome: Outcome) -> Self {
         let (result, detail) = match outcome {
             Outcome::Fine(detail) => ("ok", detail),
             Outcome::NotProved(why) => (NOT_PROVED, why),
             Outcome::NotReached => ("not reached", String::new()),
-            Outcome::Broken(cause) => return Self::broken(name, cause),
+            Outcome::Broken(cause) => return Self::broken(scene, name, cause),
         };
         Self { name, result, detail, next: None }
     }
@@ -137,7 +142,7 @@ async fn walk(scene: &Scene<'_>, limit: Limit, with_hub: bool) -> Proof {
         } else {
             look(scene, name, limit.left(), &mut proof.messages).await
         };
-        let layer = Layer::of(name, outcome);
+        let layer = Layer::of(scene, name, outcome);
         scene.progress.detail("telemetry", &format!("{name}: {}", layer.result));
         proof.layers.push(layer);
         scene.record(&proof);
@@ -226,7 +231,7 @@ mod tests {
     #[test]
     fn the_cause_is_told_once() {
         let told = |detail: &str, error: &str| {
-            let layer = Layer::broken(Name::Pod, Cause::passing(detail));
+            let layer = Layer { name: Name::Pod, result: BROKEN, detail: detail.into(), next: None };
             with_cause(layer, error).detail
         };
         let error = "the pod will not come: p: Pending, ImagePullBackOff: no such image";

@@ -84,6 +84,12 @@ impl<'a> Scene<'a> {
         Self { means, settings, device, progress, cancel, started, events, found }
     }
 
+    /// Whether it is in the cluster of somebody else.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self.means, Means::Foreign(..))
+    }
+
     /// The same edge, of which only what comes from now on proves something.
     #[must_use]
     pub fn from_now(&self) -> Self {

@@ -7,6 +7,9 @@ use super::layers::{Name, Seen};
 use super::scene::Scene;
 use crate::edge_config::SENSOR_MODULE;
 
+/// How the daemon begins what it says of a deployment that fails at a module.
+const OF_A_MODULE: &str = "module ";
+
 /// One look at a layer above the daemon's service.
 pub(super) async fn look(scene: &Scene<'_>, daemon: &str, name: Name) -> Result<Seen> {
     let health = health(scene, daemon).await?;
@@ -36,8 +39,8 @@ fn agent(health: &Value) -> Seen {
     let description = text("/deployment/description");
     match status {
         Some(200) => Ok(format!("deployment {} applied", health["deployment"]["version"])),
-        // Where it is the module that does not come, its own layer says why.
-        Some(code) if module(health).is_err_and(|words| !words.ends_with("is not there")) => {
+        // Where it is a module that does not come, the next layer says why.
+        Some(code) if description.starts_with(OF_A_MODULE) => {
             Ok(format!("deployment {} has status {code}", health["deployment"]["version"]))
         }
         Some(code) => Err(format!("the deployment has status {code}: {description}")),
@@ -46,6 +49,13 @@ fn agent(health: &Value) -> Seen {
 }
 
 fn module(health: &Value) -> Seen {
+    let description = health.pointer("/deployment/description").and_then(Value::as_str).unwrap_or_default();
+    if health.pointer("/deployment/status").and_then(Value::as_i64) != Some(200)
+        && let Some(trouble) = description.strip_prefix(OF_A_MODULE)
+    {
+        // The one of before may go on running until the new one is there.
+        return Err(trouble.to_owned());
+    }
     let modules = health["modules"].as_array().map(Vec::as_slice).unwrap_or_default();
     match modules.iter().find(|module| module["name"] == SENSOR_MODULE) {
         Some(module) if module["status"] == "running" => Ok(format!("{SENSOR_MODULE} is running")),
@@ -103,10 +113,12 @@ mod tests {
         health["deployment"] =
             json!({ "version": 2, "status": 406, "description": "tempSensor: no such image" });
         assert_eq!(agent(&health).unwrap_err(), "the deployment has status 406: tempSensor: no such image");
-        health["modules"] =
-            json!([{ "name": "tempSensor", "status": "backoff", "description": "no such image" }]);
+        health["deployment"]["description"] = "module tempSensor: cannot pull x".into();
         assert_eq!(agent(&health).unwrap(), "deployment 2 has status 406");
-        assert_eq!(module(&health).unwrap_err(), "tempSensor is backoff: no such image");
+        assert_eq!(module(&health).unwrap_err(), "tempSensor: cannot pull x");
+        health["deployment"]["status"] = 200.into();
+        health["modules"] = json!([{ "name": "tempSensor", "status": "backoff", "description": "exited" }]);
+        assert_eq!(module(&health).unwrap_err(), "tempSensor is backoff: exited");
         health["modules"] = json!([]);
         assert_eq!(module(&health).unwrap_err(), "tempSensor is not there");
         health["gateway"]["clients"] = json!(["kedge-device/other"]);
