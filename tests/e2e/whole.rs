@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::harness::{
     engine, impatient_settings, newest_report, nothing_is_left, project, state, step, succeed, wait_until,
-    xtask,
+    xtask, xtask_output,
 };
 
 #[test]
@@ -85,6 +85,10 @@ fn a_killed_run_leaves_no_process_and_does_not_hinder_the_next() {
     wait_until("a run that makes the cluster", || {
         children(killed.id()).iter().any(|child| command_line(*child).contains("kind create cluster"))
     });
+    // Meanwhile nobody else changes anything, and hears who does.
+    let (code, _, told) = xtask_output(&["down"]);
+    assert_eq!(code, 6, "{told}");
+    assert!(told.contains(&format!("process {}, `cargo xtask up --yes`", killed.id())), "{told}");
     let children = children(killed.id());
     killed.kill().unwrap();
     killed.wait().unwrap();

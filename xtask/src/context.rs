@@ -15,6 +15,7 @@ use crate::credentials::Credentials;
 use crate::engine::{ContainerSpec, Engine, Fit};
 use crate::images::{Image, Ingredients, Recipe};
 use crate::inputs::Fingerprint;
+use crate::lock::Lock;
 use crate::paths::Paths;
 use crate::place::Place;
 use crate::preflight::Preflight;
@@ -71,7 +72,7 @@ pub struct Context {
     /// How the machine was made ready, when this run has seen to that.
     pub preflight: Option<Preflight>,
     /// Held until the end of the run.
-    _lock: Option<Arc<std::fs::File>>,
+    _lock: Option<Arc<Lock>>,
     /// When the run began; older telemetry proves nothing about it.
     pub started: Timestamp,
     /// What the run has found out, for the report.
@@ -82,7 +83,7 @@ pub struct Context {
 impl Context {
     /// A context for one run.
     #[must_use]
-    pub fn new(setup: Setup, engine: Engine, credentials: Credentials, lock: Option<std::fs::File>) -> Self {
+    pub fn new(setup: Setup, engine: Engine, credentials: Credentials, lock: Option<Lock>) -> Self {
         let started = Timestamp::now();
         let run_folder = setup.paths.runs().join(started.strftime("%Y%m%dT%H%M%S%.3fZ").to_string());
         Self {

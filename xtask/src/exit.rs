@@ -39,9 +39,9 @@ pub const INTERRUPTED: u8 = 130;
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Another invocation is changing the deployment of this name.
+/// Another invocation is changing the deployment of this name; who it is stands after the name, where that is known.
 #[derive(Debug, thiserror::Error)]
-#[error("another `cargo xtask` is at work on `{0}`; wait for its end")]
+#[error("another `cargo xtask` is at work on {0}; wait for its end")]
 pub struct Busy(pub String);
 
 /// A layer between the machine and the hub is broken.

@@ -24,6 +24,7 @@ pub mod image_reference;
 pub mod images;
 pub mod inputs;
 pub mod load;
+pub mod lock;
 pub mod observe;
 pub mod packages;
 pub mod paths;

@@ -1,7 +1,6 @@
 //! One invocation that changes something: opened with a preflight, run by plan, closed with a report.
 
 use std::ffi::OsStr;
-use std::fs::TryLockError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,9 +15,10 @@ use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::Connector;
 use crate::execute::{conclude, execute};
-use crate::exit::{Busy, NotProved, Usage};
+use crate::exit::{NotProved, Usage};
+use crate::lock::Lock;
 use crate::observe::observe;
-use crate::paths::{self, Paths, private_folder};
+use crate::paths::{self, Paths};
 use crate::place::Place;
 use crate::plan::{Action, Plan};
 use crate::preview::Preview;
@@ -98,18 +98,9 @@ impl Setup {
     /// Makes this the only invocation that changes the deployment, until the lock is dropped.
     ///
     /// # Errors
-    /// [`Busy`] when another one is at work; else when the lock cannot be made.
-    pub fn lock(&self) -> Result<std::fs::File> {
-        let path = self.paths.state.with_extension("lock");
-        private_folder(path.parent().unwrap_or(&path))?;
-        let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?.into_file();
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Busy(self.settings.cluster.name.clone()).into()),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("failed to lock `{}`", path.display()))
-            }
-        }
+    /// [`crate::exit::Busy`] when another one is at work; else when the lock cannot be made.
+    pub fn lock(&self) -> Result<Lock> {
+        Lock::take(&self.paths.state.with_extension("lock"), &self.settings.cluster.name)
     }
 
     /// How to connect to an engine.
