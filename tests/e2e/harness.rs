@@ -172,3 +172,13 @@ pub(crate) fn service(state: &Path, hub: &str) -> ServiceClient {
     let address = connections["hub"]["https"].as_str().unwrap().parse().unwrap();
     ServiceClient::new(Endpoint::at(hub, address), hub, key, Some(&read("hub-ca.pem"))).unwrap()
 }
+
+/// All files in a folder and below.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all
+}

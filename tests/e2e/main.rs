@@ -5,6 +5,7 @@
 
 mod arrival;
 mod azure_image;
+mod bundle;
 mod converge;
 mod deploy;
 mod dockerd;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use self::leaks::Marked;
 use self::world::World;
+use crate::bundle::{Bundle, secrets_of};
 use crate::harness::newest_run;
 
 const SCOPE: &str = "0neKEDGE";
@@ -154,10 +155,34 @@ fn a_missing_part(world: &World) {
 fn a_run_that_proves_nothing(world: &World, marked: &Marked) {
     let command = format!("sas --host-name {} --device-id press-sas --from -", world.hub());
     world.device(&command, &STANDARD.encode(MARKED));
+    let mut secrets = secrets_of(&world.state());
+    secrets.extend([STANDARD.encode(MARKED), String::from_utf8(MARKED.to_vec()).unwrap()]);
     let told = world.fail_to_prove();
     marked.is_not_in("what `e2e` prints", told.as_bytes());
     let run = newest_run();
-    assert!(run.join("edge.container.log").exists(), "the failed run has no evidence");
     marked.is_not_in_folder("the evidence", &run);
+    let bundle = Bundle::of(&run);
+    bundle.has(&[
+        "report.json",
+        "evidence/machine.json",
+        "evidence/cluster/events.yaml",
+        "evidence/cluster/pods.yaml",
+        "evidence/cluster/deployments.yaml",
+        "evidence/cluster/nodes.yaml",
+        "evidence/cluster/claims.yaml",
+        "evidence/nodes/kedge-device-control-plane/kubelet.log",
+        "evidence/nodes/kedge-device-control-plane/containerd.log",
+        "evidence/edge/console.log",
+        "evidence/edge/journal.log",
+        "evidence/edge/docker-ps.txt",
+        "evidence/edge/docker-inspect.json",
+        "evidence/edge/modules/tempSensor.log",
+        "evidence/engine/containers.json",
+        "evidence/hub/hub.log",
+        "evidence/hub/messages.jsonl",
+        "evidence/registry/registry.log",
+    ]);
+    assert!(bundle.text("evidence/cluster/secrets.yaml").contains("config.toml: "), "their names are told");
+    bundle.has_none_of(&secrets);
     world.nothing_is_left_but_what_was_given();
 }

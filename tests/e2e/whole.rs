@@ -4,8 +4,8 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::harness::{
-    engine, impatient_settings, newest_report, nothing_is_left, project, state, step, succeed, wait_until,
-    xtask, xtask_output,
+    engine, files, impatient_settings, newest_report, nothing_is_left, project, state, step, succeed,
+    wait_until, xtask, xtask_output,
 };
 
 #[test]
@@ -134,13 +134,14 @@ fn no_secret_in_any_log() {
     let mut texts: Vec<String> =
         ["pod", "hub", "registry"].iter().map(|part| succeed(&["logs", part, "--tail", "1000"])).collect();
     for run in fs_err::read_dir(project().join("target/kedge/runs")).unwrap() {
-        for file in fs_err::read_dir(run.unwrap().path()).unwrap() {
-            texts.push(String::from_utf8_lossy(&fs_err::read(file.unwrap().path()).unwrap()).into_owned());
+        for file in files(&run.unwrap().path()) {
+            texts.push(String::from_utf8_lossy(&fs_err::read(file).unwrap()).into_owned());
         }
     }
     assert!(texts.len() > 3);
     for text in &texts {
-        assert!(!text.contains("SharedAccessKey="), "a connection string is in a log");
+        let is_key = |part: &str| !part.starts_with("[redacted]");
+        assert!(!text.split("SharedAccessKey=").skip(1).any(is_key), "a connection string is in a log");
         assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())), "a secret is in a log");
     }
 }

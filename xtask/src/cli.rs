@@ -94,6 +94,8 @@ pub enum Command {
     Status(commands::status::Args),
     /// Show what the edge, the hub or the registry has written
     Logs(commands::logs::Args),
+    /// Collect logs and facts of what is up, without secrets, in one file to be handed on
+    Bundle(commands::bundle::Args),
     /// Print what points kubectl, Skaffold and Tilt at the cluster and the registry: eval "$(cargo xtask env)"
     Env,
     /// Walk the layers of what is up, and prove that telemetry arrives at the hub

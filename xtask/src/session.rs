@@ -14,6 +14,7 @@ use crate::cli::Global;
 use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::Connector;
+use crate::evidence;
 use crate::execute::{conclude, execute};
 use crate::exit::{NotProved, Usage};
 use crate::lock::Lock;
@@ -194,10 +195,14 @@ pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<
     }
     let context = setup.open(goals).await?;
     let (steps, result) = reach(&context, goals).await?;
-    if result.is_ok() {
-        context.progress.say(&summary(&steps));
+    match &result {
+        Ok(()) => context.progress.say(&summary(&steps)),
+        Err(_) => evidence::collect(&context).await,
     }
     write_report(&context, command, steps, result.as_ref().err());
+    if result.is_err() {
+        evidence::pack(&context).await;
+    }
     result.map(|()| Some(context))
 }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use xtask::wait::{Observation, wait_for};
 
-use crate::harness::{LIMIT, engine};
+use crate::harness::{LIMIT, engine, files};
 
 /// A key that is found wherever it is.
 pub(crate) struct Marked {
@@ -116,13 +116,4 @@ fn processes() -> impl Iterator<Item = PathBuf> {
     let folders = fs_err::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
     let others = folders.filter(move |path| path.file_name().is_some_and(|name| *name != *own));
     others.flat_map(|path| ["environ", "cmdline"].map(|name| path.join(name)))
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in fs_err::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
-    }
-    all
 }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod diff;
 pub mod exec;
+pub mod listing;
 pub mod manifests;
 pub mod refusal;
 pub mod render;

@@ -46,6 +46,18 @@ pub async fn remove_everything(engine: &Engine, paths: &Paths) -> Result<Invento
     Ok(inventory)
 }
 
+/// What has come of a run and of the clean-up after it. Both are told when both went wrong: what was to be proved, and what
+/// is left behind.
+///
+/// # Errors
+/// When either went wrong.
+pub fn both(run: Result<()>, removed: Result<()>) -> Result<()> {
+    match (run, removed) {
+        (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
+        (run, removed) => run.and(removed),
+    }
+}
+
 /// Removes the secrets that the tool has made, and the kubeconfig. What the user has given for the device stays: the tool
 /// could not make it again.
 fn remove_state(paths: &Paths) -> std::io::Result<()> {

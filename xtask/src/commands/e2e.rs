@@ -83,8 +83,9 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     }
     let (mut steps, result) = reach(&context, &goals).await?;
     verify::print(&context.findings().proof);
-    if result.is_err() {
-        evidence::keep(&context).await;
+    let failed = result.is_err();
+    if failed {
+        evidence::collect(&context).await;
     }
     let removed = if args.keep {
         context.progress.say(
@@ -94,12 +95,11 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     } else {
         clean_up(&context, &mut steps).await
     };
-    // Both are told when both went wrong: what was to be proved, and what is left behind.
-    let result = match (result, removed) {
-        (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
-        (result, removed) => result.and(removed),
-    };
+    let result = down::both(result, removed);
     write_report(&context, "e2e", steps, result.as_ref().err());
+    if failed {
+        evidence::pack(&context).await;
+    }
     if result.is_ok() {
         context.progress.say(&proved(&context, place));
     }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod bench;
+pub mod bundle;
 pub mod chaos;
 pub mod cluster;
 pub mod config;
@@ -86,6 +87,7 @@ async fn look(setup: Setup, command: Command) -> Result<()> {
         Command::Config(args) => config::run(&setup, &args),
         Command::Status(args) => status::run(setup, &args).await,
         Command::Logs(args) => logs::run(setup, &args).await,
+        Command::Bundle(args) => bundle::run(setup, &args).await,
         Command::Verify(args) => verify::run(setup, &args).await,
         Command::Plan(args) => plan::run(setup, &args).await,
         Command::Env => env::run(setup).await,

@@ -94,17 +94,21 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
             ledger: format!("{LEDGERS}/{name}"),
             arrivals: Arc::default(),
         };
-        let proof = soak.prove(args, &folder.join(format!("{name}.json"))).await;
-        if proof.is_err() {
-            evidence::keep(&context).await;
-        }
-        result = proof;
+        result = soak.prove(args, &folder.join(format!("{name}.json"))).await;
+    }
+    let failed = result.is_err();
+    if failed {
+        evidence::collect(&context).await;
     }
     if !args.keep {
         let removed = down::remove_everything(&context.engine, &context.paths).await;
-        removed.map(|all| context.progress.say(&format!("removed: {all}")))?;
+        let removed = removed.map(|all| context.progress.say(&format!("removed: {all}")));
+        result = down::both(result, removed);
     }
     write_report(&context, "soak", steps, result.as_ref().err());
+    if failed {
+        evidence::pack(&context).await;
+    }
     result
 }
 

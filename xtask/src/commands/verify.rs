@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use crate::context::Context;
 use crate::deploy::target::Target;
 use crate::edge;
+use crate::evidence;
+use crate::exit::{UNPROVED, code};
 use crate::place::Place;
 use crate::plan::Action;
 use crate::progress::{Mark, Progress};
@@ -49,7 +51,14 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     });
     let result = result.await;
     print(&context.findings().proof);
+    let broken = result.as_ref().is_err_and(|error| code(error) == UNPROVED);
+    if broken {
+        evidence::collect(&context).await;
+    }
     write_report(&context, "verify", Vec::new(), result.as_ref().err());
+    if broken {
+        evidence::pack(&context).await;
+    }
     result
 }
 

@@ -7,6 +7,7 @@ mod answer;
 mod capabilities;
 mod containers;
 mod detect;
+mod evidence;
 mod exec;
 mod images;
 mod inventory;

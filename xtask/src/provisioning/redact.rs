@@ -31,15 +31,22 @@ impl Redaction {
             forms.extend(forms_of(text.expose().as_bytes()));
         }
         if let Some(identity) = provisioning.identity() {
-            let pem = identity.key_pem.expose();
-            let lines: Vec<_> =
-                pem.lines().filter(|line| !line.contains("-----")).map(str::to_owned).collect();
-            forms.extend([pem.trim().to_owned(), STANDARD_NO_PAD.encode(pem), lines.concat()]);
-            forms.extend(lines);
+            forms.extend(forms_of_pem(identity.key_pem.expose()));
         }
+        Self::taking_out(forms)
+    }
+
+    /// All forms of keys, passwords and connection strings, and of private keys in PEM.
+    #[must_use]
+    pub fn of_secrets(secrets: &[Vec<u8>], keys: &[&str]) -> Self {
+        let forms = secrets.iter().flat_map(|secret| forms_of(secret));
+        Self::taking_out(forms.chain(keys.iter().flat_map(|pem| forms_of_pem(pem))).collect())
+    }
+
+    fn taking_out(mut forms: Vec<String>) -> Self {
         forms.retain(|form| form.len() >= SHORTEST);
         // What is a part of another text comes after it.
-        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        forms.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         forms.dedup();
         Self(forms)
     }
@@ -49,6 +56,14 @@ impl Redaction {
     pub fn apply(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, form| text.replace(form, "[redacted]"))
     }
+}
+
+/// A private key as a whole and line by line, for it is wrapped otherwise elsewhere.
+fn forms_of_pem(pem: &str) -> Vec<String> {
+    let lines: Vec<_> = pem.lines().filter(|line| !line.contains("-----")).map(str::to_owned).collect();
+    let mut forms = vec![pem.trim().to_owned(), STANDARD_NO_PAD.encode(pem), lines.concat()];
+    forms.extend(lines);
+    forms
 }
 
 /// The bytes themselves, and how they are written.

@@ -1,0 +1,90 @@
+//! What is kept of a failed run, without secrets, before anything is cleaned up: what its parts have written, and how engine,
+//! cluster and machine are. When the report is there as well, all of it is packed into one file to be handed on.
+
+mod edge;
+mod folder;
+mod hub;
+mod machine;
+mod objects;
+mod pack;
+pub mod redact;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use self::folder::Folder;
+use self::redact::redact;
+use crate::context::Context;
+use crate::paths::shown;
+use crate::progress::Mark;
+
+/// The folder of evidence within that of the run.
+const FOLDER: &str = "evidence";
+/// What could not be read, and why.
+const MISSING: &str = "MISSING.txt";
+/// The packed run.
+const BUNDLE: &str = "bundle.tar.zst";
+/// How long collecting may take as a whole.
+const LIMIT: Duration = Duration::from_secs(20);
+/// How many lines of each log are kept.
+const LINES: u16 = 2000;
+
+/// Collects the evidence into the run's folder. What cannot be read is noted there: the failure itself matters more.
+pub async fn collect(context: &Context) {
+    let (step, started) = ("evidence", Instant::now());
+    context.progress.begin(step, "keep what the parts have written, before anything is cleaned up");
+    let (mark, note) = match tokio::time::timeout(LIMIT, gather(context)).await {
+        Ok(Ok(())) => (Mark::Done, String::new()),
+        Ok(Err(error)) => (Mark::Failed, context.redact(&format!("{error:#}"))),
+        Err(_) => (Mark::Failed, format!("stopped after {} s; some of it is missing", LIMIT.as_secs())),
+    };
+    context.progress.end(step, mark, started.elapsed(), &note);
+}
+
+async fn gather(context: &Context) -> Result<()> {
+    let folder = Folder::make(context, hub::secrets(context).await)?;
+    tokio::join!(
+        machine::keep(&folder, context),
+        machine::keep_engine(&folder, context),
+        machine::keep_nodes(&folder, context),
+        objects::keep(&folder, context),
+        hub::keep(&folder, context),
+        edge::keep(&folder, context),
+    );
+    folder.close()
+}
+
+/// Packs the run's folder, and says where the bundle is. That it cannot be made is told, and does not hide how the run went.
+pub async fn pack(context: &Context) {
+    let bundle = context.run_folder.join(BUNDLE);
+    if let Err(error) = pack_to(context, &bundle).await {
+        context.progress.say(&format!("the bundle could not be made: {error:#}"));
+    }
+}
+
+/// Packs the run's folder into the file `bundle`, and says where it is.
+///
+/// # Errors
+/// When the file cannot be written.
+pub async fn pack_to(context: &Context, bundle: &Path) -> Result<()> {
+    let (packing, to) = (context.clone(), bundle.to_owned());
+    let packed = move || {
+        let redact = |text: &str| redact(text, &|text: &str| packing.redact(text));
+        pack::pack(&packing.run_folder, &to, redact)
+    };
+    let size = tokio::task::spawn_blocking(packed).await.context("the bundle was not finished")??;
+    let name = shown(bundle, &context.paths.project);
+    context.progress.say(&format!(
+        "bundle: {name} ({} kB, without what is known or looks like a secret)",
+        size.div_ceil(1000)
+    ));
+    Ok(())
+}
+
+/// Where the bundle of a run is, unless it is wanted elsewhere.
+#[must_use]
+pub fn bundle(context: &Context) -> PathBuf {
+    context.run_folder.join(BUNDLE)
+}
