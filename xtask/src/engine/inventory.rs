@@ -168,11 +168,8 @@ impl Engine {
             .context("failed to list the networks")?;
         let networks: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();
         // With Docker, kind's volumes are anonymous and go with the node; with Podman they carry the node's name.
-        let volumes = if networks.contains(&self.owner) {
-            self.volumes(label_filter(&format!("{}-control-plane", self.owner), "true")).await?
-        } else {
-            Vec::new()
-        };
+        let volumes =
+            if networks.contains(&self.owner) { self.volumes_of_nodes(&nodes).await? } else { Vec::new() };
         Ok(Inventory {
             containers: containers.iter().filter_map(name_of).filter(|name| !nodes.contains(name)).collect(),
             nodes,
@@ -180,6 +177,18 @@ impl Engine {
             container_volumes: self.volumes(self.own()).await?,
             networks,
         })
+    }
+
+    /// Volumes of nodes of a cluster of this name, but for those that somebody else's container has.
+    async fn volumes_of_nodes(&self, nodes: &[String]) -> Result<Vec<String>> {
+        let mut ours = Vec::new();
+        for volume in self.volumes(label_filter(&format!("{}-control-plane", self.owner), "true")).await? {
+            let users = self.list(&HashMap::from([("volume".to_owned(), vec![volume.clone()])])).await?;
+            if users.iter().filter_map(name_of).all(|user| nodes.contains(&user)) {
+                ours.push(volume);
+            }
+        }
+        Ok(ours)
     }
 
     /// Removes what is listed, and goes on when something cannot be removed.
