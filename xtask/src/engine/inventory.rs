@@ -12,7 +12,7 @@ use bollard::query_parameters::{
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 
-use super::{Engine, Foreign, KIND_LABEL, OWNER_LABEL, is_missing, label_filter};
+use super::{Engine, EngineKind, Foreign, KIND_LABEL, OWNER_LABEL, is_missing, label_filter, podman};
 use crate::wait::{Observation, wait_for};
 
 /// How long an engine may take to put away a container that has ended.
@@ -84,6 +84,7 @@ impl Engine {
         if self.has_network().await? {
             return Ok(false);
         }
+        self.forget_names(name)?;
         let request = NetworkCreateRequest {
             name: name.clone(),
             driver: Some("bridge".into()),
@@ -205,13 +206,10 @@ impl Engine {
         }
         // Last, because by the network the rest is found when this is stopped halfway.
         for name in &inventory.networks {
-            let removed = fine_when_gone(self.docker.remove_network(name).await);
-            problems.extend(
-                removed
-                    .map_err(|error| self.told(error))
-                    .with_context(|| format!("failed to remove the network `{name}`"))
-                    .err(),
-            );
+            let removed = fine_when_gone(self.docker.remove_network(name).await)
+                .map_err(|error| self.told(error))
+                .with_context(|| format!("failed to remove the network `{name}`"));
+            problems.extend(removed.and_then(|()| self.forget_names(name)).err());
         }
         if problems.is_empty() {
             return Ok(());
@@ -233,6 +231,14 @@ impl Engine {
         fine_when_going(self.docker.remove_container(name, Some(options)).await)
             .map_err(|error| self.told(error))
             .with_context(|| format!("failed to remove the container `{name}`"))
+    }
+
+    /// Puts away what the engine remembers of a network that is not there.
+    fn forget_names(&self, network: &str) -> Result<()> {
+        match self.kind {
+            EngineKind::Podman => podman::forget_names(network),
+            EngineKind::Docker => Ok(()),
+        }
     }
 
     /// Removes a volume; one that does not exist is as good.

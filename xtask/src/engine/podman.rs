@@ -145,6 +145,34 @@ fn containers_conf(proc_limits: &str, systemd: bool) -> String {
     )
 }
 
+/// Forgets which names a network has had that is not there any longer. A container that was killed while it was made leaves
+/// its name with Podman's name server, and with it the network's old address, at which that server would go on to listen: in
+/// the next network of that name, nothing would be found.
+///
+/// # Errors
+/// When what is left cannot be removed.
+pub(super) fn forget_names(network: &str) -> Result<()> {
+    let Some(folder) = runtime_folder() else { return Ok(()) };
+    forget_names_in(&folder.join("containers/networks/aardvark-dns"), network)
+}
+
+fn forget_names_in(folder: &Path, network: &str) -> Result<()> {
+    let path = folder.join(network);
+    match fs_err::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
+            .with_context(|| format!("failed to make Podman's name server forget the network `{network}`")),
+        _ => Ok(()),
+    }
+}
+
+/// Where Podman keeps what ends with the machine.
+fn runtime_folder() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/run".into());
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
+}
+
 /// Our registry listens on the loopback interface without TLS.
 fn registries_conf(port: u16) -> String {
     format!(
@@ -179,6 +207,19 @@ Max locked memory         unlimited            unlimited            bytes
             conf.contains(r#""nproc=999:999""#) && conf.contains("cgroup_manager = \"systemd\""),
             "{conf}"
         );
+    }
+
+    #[test]
+    fn of_a_network_that_is_gone_no_name_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs_err::write(folder.path().join(name), "10.89.0.1\n").unwrap();
+        write("lab");
+        write("lab2");
+        for _ in 0..2 {
+            forget_names_in(folder.path(), "lab").unwrap();
+        }
+        assert!(!folder.path().join("lab").exists() && folder.path().join("lab2").exists());
+        forget_names_in(&folder.path().join("none"), "lab").unwrap();
     }
 
     #[test]
