@@ -160,6 +160,13 @@ fn a_second_invocation_waits_its_turn() {
 }
 
 #[test]
+fn of_nothing_there_is_no_bundle() {
+    let machine = Machine::bare();
+    let error = stderr(&mut machine.xtask(&["bundle", "--out", "b.tar.zst"]), 1);
+    assert!(error.contains("nothing is up; run `cargo xtask up` first"), "{error}");
+}
+
+#[test]
 fn damaged_secrets_hinder_what_needs_them_but_not_their_removal() {
     let machine = Machine::bare();
     let state = machine.home.path().join(".local/state/kedge/kedge");

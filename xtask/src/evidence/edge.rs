@@ -15,10 +15,7 @@ use crate::place::Place;
 const MOST_MODULES: usize = 30;
 
 pub(super) async fn keep(folder: &Folder<'_>, context: &Context) {
-    let place = match edge::place(context).await {
-        Ok(place) => place,
-        Err(error) => return folder.miss("edge", &format!("{error:#}")),
-    };
+    let Some(place) = folder.ask("edge", edge::place(context)).await else { return };
     if !is_there(context, place).await {
         return folder.miss("edge", "there is no edge");
     }

@@ -40,17 +40,24 @@ impl<'a> Folder<'a> {
         name: &str,
         source: impl Future<Output = Result<String>>,
     ) -> Option<String> {
-        let read = match tokio::time::timeout(LIMIT, source).await {
-            Ok(read) => read,
-            Err(_) => Err(anyhow::anyhow!("did not answer within {} s", LIMIT.as_secs())),
-        };
-        match read.and_then(|text| self.write(name, &text).map(|()| text)) {
-            Ok(text) => Some(text),
+        let text = self.ask(name, source).await?;
+        match self.write(name, &text) {
+            Ok(()) => Some(text),
             Err(error) => {
                 self.miss(name, &format!("{error:#}"));
                 None
             }
         }
+    }
+
+    /// What a source gives, within its time; what cannot be read is noted as the lack of `name`.
+    pub(super) async fn ask<T>(&self, name: &str, source: impl Future<Output = Result<T>>) -> Option<T> {
+        match tokio::time::timeout(LIMIT, source).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => self.miss(name, &format!("{error:#}")),
+            Err(_) => self.miss(name, &format!("did not answer within {} s", LIMIT.as_secs())),
+        }
+        None
     }
 
     /// Notes why something is not there.

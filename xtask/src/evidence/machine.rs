@@ -27,7 +27,7 @@ const TELLING: [&str; 8] =
     ["MemTotal", "MemAvailable", "SwapTotal", "SwapFree", "CapEff", "CapBnd", "Seccomp", "Cpus_allowed_list"];
 
 pub(super) async fn keep(folder: &Folder<'_>, context: &Context) {
-    let storage = context.engine.storage().await.unwrap_or_default();
+    let storage = folder.ask("disk of the engine", context.engine.storage()).await.unwrap_or_default();
     folder.keep("machine.json", async { Ok(format!("{:#}\n", facts(context, &storage))) }).await;
 }
 
@@ -101,10 +101,7 @@ async fn keep_log(folder: &Folder<'_>, context: &Context, name: &str, container:
 /// What the nodes have written: the services that run pods, and the pods themselves, for an API server that is gone tells
 /// nothing of them.
 pub(super) async fn keep_nodes(folder: &Folder<'_>, context: &Context) {
-    let nodes = match context.engine.nodes().await {
-        Ok(nodes) => nodes,
-        Err(error) => return folder.miss("nodes", &format!("{error:#}")),
-    };
+    let Some(nodes) = folder.ask("nodes", context.engine.nodes()).await else { return };
     if nodes.is_empty() {
         return folder.miss("nodes", "there is no node");
     }
