@@ -4,8 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "the end-to-end tests use all of it")]
+#[path = "../e2e/bundle.rs"]
+mod bundle;
+mod deployment;
+#[allow(dead_code, reason = "the end-to-end tests use all of it")]
 #[path = "../e2e/harness.rs"]
 mod harness;
+mod interruption;
 mod messages;
 mod verdicts;
 mod world;
