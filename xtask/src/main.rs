@@ -8,7 +8,8 @@ use xtask::{cli, commands, exit};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    match commands::run(cli::Cli::parse()).await {
+    // Boxed, for the compiler looks only so far into futures within futures.
+    match Box::pin(commands::run(cli::Cli::parse())).await {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(error) => {
             eprintln!("error: {error:#}");

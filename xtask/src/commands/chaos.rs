@@ -143,7 +143,7 @@ impl Chaos<'_> {
     /// Waits until all layers are well, and messages that are newer than the look at them have arrived.
     async fn recover(&self) -> Result<()> {
         let waiting = wait_for("the edge", RECOVERY, || async {
-            match prove(&self.scene.from_now()).await.1 {
+            match Box::pin(prove(&self.scene.from_now())).await.1 {
                 Ok(()) => Observation::Ready(()),
                 Err(error) => Observation::NotYet(format!("{error:#}")),
             }

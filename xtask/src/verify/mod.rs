@@ -194,7 +194,7 @@ pub async fn prove(scene: &Scene<'_>) -> (Proof, Result<()>) {
 /// As [`prove`].
 pub async fn telemetry_step(context: &Context, place: Place) -> Result<Effect> {
     context.findings().place = Some(place);
-    let (proof, result) = prove(&Scene::own(context, place)).await;
+    let (proof, result) = Box::pin(prove(&Scene::own(context, place))).await;
     result.map(|()| Effect::changed(format!("{} messages", proof.messages.len())))
 }
 
