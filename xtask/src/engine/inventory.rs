@@ -227,10 +227,18 @@ impl Engine {
         // One that has ended already cannot be killed, which engines put in different words: the removal tells
         // whether it is gone.
         let _ = self.docker.kill_container(name, Some(kill)).await;
+        let id = match self.kind {
+            EngineKind::Podman => self.docker.inspect_container(name, None).await.ok().and_then(|it| it.id),
+            EngineKind::Docker => None,
+        };
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         fine_when_going(self.docker.remove_container(name, Some(options)).await)
             .map_err(|error| self.told(error))
-            .with_context(|| format!("failed to remove the container `{name}`"))
+            .with_context(|| format!("failed to remove the container `{name}`"))?;
+        match id {
+            Some(id) => podman::end_orphan(name, &id).await,
+            None => Ok(()),
+        }
     }
 
     /// Puts away what the engine remembers of a network that is not there.

@@ -165,6 +165,20 @@ fn forget_names_in(folder: &Path, network: &str) -> Result<()> {
     }
 }
 
+/// Ends what the runtime still has of a container that Podman has removed. Where Podman is killed while it starts a container,
+/// it does not know that the runtime has made it already: a process waits for the start for ever, and holds the ports.
+///
+/// # Errors
+/// When it cannot be ended.
+pub(super) async fn end_orphan(name: &str, id: &str) -> Result<()> {
+    let Some(folder) = runtime_folder().filter(|_| !id.is_empty()) else { return Ok(()) };
+    if !folder.join("runc").join(id).exists() {
+        return Ok(());
+    }
+    let purpose = format!("end what is left of the container `{name}`");
+    Ok(Process::new(purpose, "runc").args(["delete", "--force", id]).run().await?)
+}
+
 /// Where Podman keeps what ends with the machine.
 fn runtime_folder() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
