@@ -170,4 +170,7 @@ fn a_run_that_loses_its_engine_is_removed_by_down_once_there_is_one() {
         deployment.succeed("down");
         deployment.nothing_is_left();
     }
+    // Podman remembers nothing of it either.
+    deployment.succeed("e2e --yes");
+    deployment.nothing_is_left();
 }
