@@ -280,7 +280,7 @@ pub fn write_report(
         messages: findings.proof.messages,
     };
     match report.write(&context.run_folder, |text| context.redact(text)) {
-        Ok(path) => {
+        Ok((path, _)) => {
             let path = path.strip_prefix(&context.paths.project).unwrap_or(&path);
             context.progress.say(&format!("report: {}", path.display()));
         }

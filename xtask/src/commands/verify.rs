@@ -154,7 +154,7 @@ fn write(
     };
     let folder = setup.paths.runs().join(started.strftime("%Y%m%dT%H%M%S%.3fZ").to_string());
     match report.write(&folder, redact) {
-        Ok(path) => {
+        Ok((path, _)) => {
             let path = path.strip_prefix(&setup.paths.project).unwrap_or(&path);
             progress.say(&format!("report: {}", path.display()));
         }

@@ -59,6 +59,14 @@ pub struct Body {
     time_created: Timestamp,
 }
 
+impl Body {
+    /// What the machine's temperature is, in degrees Celsius.
+    #[must_use]
+    pub fn temperature(&self) -> f64 {
+        self.machine.temperature
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Machine {

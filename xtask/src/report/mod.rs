@@ -1,5 +1,16 @@
-//! `report.json`: what a run did, how long each step took, on what it ran, and what arrived at the hub.
+//! What a run did, how long each step took, on what it ran, and what arrived at the hub: one value, `report.json`, of which a
+//! page, JUnit's XML and a summary are views.
 
+mod html;
+mod junit;
+mod markdown;
+mod plot;
+#[cfg(test)]
+mod tests;
+mod text;
+mod timeline;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -215,53 +226,46 @@ impl CriticalPath {
     }
 }
 
-impl Report {
-    /// Writes `report.json` into the run's folder, after `redact` has taken the secrets out.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, folder: &Path, redact: impl Fn(&str) -> String) -> Result<PathBuf> {
-        fs_err::create_dir_all(folder)?;
-        let path = folder.join("report.json");
-        let text = serde_json::to_string_pretty(self).context("failed to write the report as JSON")?;
-        fs_err::write(&path, redact(&text) + "\n")?;
-        Ok(path)
+/// The variable that names the file which GitHub Actions shows as the summary of a job.
+const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
+/// What has come of the run, in one line that does not claim more than it was.
+fn headline(report: &Report) -> String {
+    let Environment { hub, runtime, .. } = &report.environment;
+    let with = format!("{hub} hub, {runtime} runtime");
+    match (report.result, &report.verdict) {
+        ("passed", _) if !report.messages.is_empty() => {
+            format!("passed: {} messages arrived ({with})", report.messages.len())
+        }
+        ("passed", _) => format!("passed ({with})"),
+        (result, Some(verdict)) => match &verdict.layer {
+            Some(layer) => format!("{result}: the layer {layer} is broken ({with})"),
+            None => format!("{result} ({with})"),
+        },
+        (result, None) => format!("{result} ({with})"),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(id: &str, needs: &[&str], from: i64, to: i64) -> StepReport {
-        StepReport {
-            id: id.into(),
-            purpose: String::new(),
-            needs: needs.iter().map(ToString::to_string).collect(),
-            started: Timestamp::from_second(from).unwrap(),
-            ended: Timestamp::from_second(to).unwrap(),
-            seconds: (to - from) as f64,
-            result: "done",
-            changed: true,
-            note: String::new(),
+impl Report {
+    /// Writes `report.json`, `report.html` and `junit.xml` into the run's folder, and the summary where CI asks for one, after
+    /// `redact` has taken the secrets out. Gives the path of `report.json`, and what is in it.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path, redact: impl Fn(&str) -> String) -> Result<(PathBuf, String)> {
+        fs_err::create_dir_all(folder)?;
+        let json = serde_json::to_string_pretty(self).context("failed to write the report as JSON")?;
+        let json = redact(&json) + "\n";
+        fs_err::write(folder.join("report.json"), &json)?;
+        fs_err::write(folder.join("junit.xml"), redact(&junit::render(self)))?;
+        let page = folder.join("report.html");
+        fs_err::write(&page, redact(&html::render(self)))?;
+        if let Some(summary) = std::env::var_os(SUMMARY).filter(|path| !path.is_empty()) {
+            let text = redact(&markdown::render(self, &folder.display().to_string()));
+            let mut file =
+                fs_err::OpenOptions::new().create(true).append(true).open(PathBuf::from(summary))?;
+            file.write_all(text.as_bytes())?;
         }
-    }
-
-    #[test]
-    fn the_critical_path_is_the_chain_that_ended_last() {
-        let steps = [
-            step("base", &[], 0, 10),
-            step("cluster", &["base"], 10, 50),
-            step("hub", &[], 0, 20),
-            step("deploy", &["cluster", "hub"], 50, 60),
-        ];
-        let path = CriticalPath::of(&steps);
-        assert_eq!(path.steps, ["base", "cluster", "deploy"]);
-        assert!((path.seconds - 60.0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn a_run_that_did_nothing_has_no_critical_path() {
-        assert_eq!(CriticalPath::of(&[]), CriticalPath::default());
+        Ok((folder.join("report.json"), json))
     }
 }
