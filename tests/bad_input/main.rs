@@ -8,6 +8,7 @@ mod deployment;
 mod device;
 mod engine;
 mod events;
+mod kubeconfig;
 mod machine;
 mod packages;
 mod settings;

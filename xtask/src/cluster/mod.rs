@@ -9,6 +9,7 @@ pub mod refusal;
 pub mod render;
 pub mod rollout;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -126,7 +127,8 @@ pub fn describe_all(pods: &[Pod]) -> String {
 pub async fn pods(client: &Client, namespace: &str) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let selector = kube::api::ListParams::default().labels(manifests::SELECTOR);
-    Ok(pods.list(&selector).await.with_context(|| format!("failed to list the pods in `{namespace}`"))?.items)
+    let found = pods.list(&selector).await.map_err(plainly);
+    Ok(found.with_context(|| format!("failed to list the pods in `{namespace}`"))?.items)
 }
 
 /// Names of KEdge's pods that run and are not ready.
@@ -173,7 +175,36 @@ pub(crate) fn plainly(error: kube::Error) -> anyhow::Error {
             out.status,
             String::from_utf8_lossy(&out.stderr).trim()
         ),
+        kube::Error::Auth(AuthError::AuthExecStart(error)) => no_login_program(None, &error),
+        kube::Error::Service(error) => match error.downcast::<AuthError>() {
+            // A login that was renewed.
+            Ok(error) => plainly(kube::Error::Auth(*error)),
+            Err(error) => anyhow::anyhow!("{}", innermost(&*error)),
+        },
+        kube::Error::HyperError(error) => anyhow::anyhow!("{}", innermost(&error)),
         other => other.into(),
+    }
+}
+
+/// The kubeconfig's login program, of which the name may be known, cannot be started.
+pub(crate) fn no_login_program(name: Option<&str>, error: &std::io::Error) -> anyhow::Error {
+    let name = name.map(|name| format!(", `{name}`,")).unwrap_or_default();
+    let why = match error.kind() {
+        ErrorKind::NotFound => "is not here".to_owned(),
+        _ => format!("cannot be started: {error}"),
+    };
+    anyhow::anyhow!(
+        "the program{name} by which the kubeconfig logs in {why}; install it (for AKS: `az aks install-cli`)"
+    )
+}
+
+/// What is at the bottom of an error whose upper layers say it again: what the system has said, where that is there.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = || std::iter::successors(Some(error), |error| error.source());
+    let refused = chain().find_map(|error| error.downcast_ref::<std::io::Error>());
+    match refused.map(std::io::Error::kind) {
+        Some(ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+        _ => chain().last().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -229,5 +260,27 @@ mod tests {
         };
         assert!(fine_when_gone(refused("NotFound")).is_ok() && fine_when_gone(Ok(())).is_ok());
         assert!(fine_when_gone(refused("Forbidden")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_told_once_and_plainly() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("client error (Connect)")]
+        struct Outer(#[source] std::io::Error);
+        let told = |kind| plainly(kube::Error::Service(Box::new(Outer(std::io::Error::from(kind)))));
+        assert_eq!(format!("{:#}", told(ErrorKind::ConnectionRefused)), "connection refused");
+        assert_eq!(format!("{:#}", told(ErrorKind::TimedOut)), "timed out");
+    }
+
+    #[test]
+    fn a_login_program_that_is_not_there_is_told_with_where_to_get_it() {
+        let error = std::io::Error::from(ErrorKind::NotFound);
+        let told = format!("{:#}", no_login_program(Some("kubelogin"), &error));
+        assert!(
+            told.contains("the program, `kubelogin`, by which the kubeconfig logs in is not here"),
+            "{told}"
+        );
+        let told = format!("{:#}", plainly(kube::Error::Auth(AuthError::AuthExecStart(error))));
+        assert!(told.contains("is not here") && told.contains("az aks install-cli"), "{told}");
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask status`: what is up, as the engine and the cluster tell it, or what `deploy` has brought to a context.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::cluster;
@@ -63,8 +63,8 @@ fn print(parts: &[Part], json: bool) -> Result<()> {
 async fn observe_context(setup: &Setup, context: &str) -> Result<Vec<Part>> {
     let settings = &setup.settings.deploy;
     let target = Target::open(&setup.paths.project, settings, Some(context)).await?;
-    let version = target.client.apiserver_version().await.context("the API server does not answer")?;
-    let cluster = format!("{}, {}, context {context}", version.git_version, target.server);
+    let version = target.version().await?;
+    let cluster = format!("{version}, {}, context {context}", target.server);
     let mut parts = vec![Part { name: "cluster", state: "up", detail: cluster }];
     let image = crate::deploy::deployed_image(&target.client, &settings.namespace).await?;
     parts.push(match image {

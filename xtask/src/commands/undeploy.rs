@@ -33,6 +33,8 @@ pub struct Args {
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let settings = &setup.settings.deploy;
     let target = Target::open(&setup.paths.project, settings, args.context.as_deref()).await?;
+    // What is wrong with the connection or the login is told once, with the cluster.
+    target.version().await?;
     let _lock = if setup.dry_run { None } else { Some(setup.lock()?) };
     let found = Removal::look(&target.client, &settings.namespace).await?;
     show(&setup, &format!("context        {} ({})\n{found}", target.context, target.server));

@@ -67,9 +67,7 @@ impl Facts {
     pub async fn look(target: &Target, namespace: &str) -> Result<Self> {
         let client = &target.client;
         // First of all and alone: what is wrong with the connection or the login is told once.
-        let version = client.apiserver_version().await.map_err(plainly).with_context(|| {
-            format!("the API server of the context `{}`, {}, does not answer", target.context, target.server)
-        })?;
+        let version = target.version().await?;
         let (nodes, classes): (Api<Node>, Api<StorageClass>) =
             (Api::all(client.clone()), Api::all(client.clone()));
         let all = ListParams::default();
@@ -82,7 +80,7 @@ impl Facts {
         Ok(Self {
             context: target.context.clone(),
             server: target.server.clone(),
-            version: version.git_version,
+            version,
             nodes: nodes.map(|list| list.iter().map(NodeFacts::of).collect()).map_err(|error| told(&error)),
             namespace: space?,
             classes: classes.map(|list| list.iter().map(class).collect()).map_err(|error| told(&error)),

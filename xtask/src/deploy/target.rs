@@ -1,13 +1,15 @@
 //! The cluster of somebody else: named by a context of the user's kubeconfig, which is only read.
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::client::AuthError;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
-use crate::cluster::plainly;
+use crate::cluster::{no_login_program, plainly};
 use crate::settings::DeploySettings;
 
 /// An API server that says nothing for so long hangs; one that is far away may take its time.
@@ -52,9 +54,25 @@ pub enum TargetError {
         /// Those that there are.
         contexts: Vec<String>,
     },
+    /// There is no kubeconfig.
+    #[error(
+        "there is no kubeconfig at `{}`, so no context is known; for AKS, `az aks get-credentials` makes it. Another one is \
+         named by `KUBECONFIG`, or by `kubeconfig` in [deploy] of the settings", .0.display())]
+    NoKubeconfig(PathBuf),
     /// The kubeconfig cannot be used.
     #[error("the kubeconfig cannot be used: {0}")]
-    Kubeconfig(kube::config::KubeconfigError),
+    Kubeconfig(KubeconfigError),
+}
+
+impl From<KubeconfigError> for TargetError {
+    fn from(error: KubeconfigError) -> Self {
+        match error {
+            KubeconfigError::ReadConfig(cause, path) if cause.kind() == ErrorKind::NotFound => {
+                Self::NoKubeconfig(path)
+            }
+            other => Self::Kubeconfig(other),
+        }
+    }
 }
 
 fn told(contexts: &[String]) -> String {
@@ -76,11 +94,11 @@ impl Target {
         } else {
             Kubeconfig::read_from(project.join(&settings.kubeconfig))
         };
-        let kubeconfig = kubeconfig.map_err(TargetError::Kubeconfig)?;
+        let kubeconfig = kubeconfig.map_err(TargetError::from)?;
         let context = choose(&kubeconfig, named.unwrap_or(&settings.context))?;
         let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
         let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(TargetError::Kubeconfig)?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(TargetError::from)?;
         config.read_timeout = Some(READ_LIMIT);
         config.connect_timeout = Some(CONNECT_LIMIT);
         let server = config.cluster_url.to_string();
@@ -89,6 +107,18 @@ impl Target {
             .with_context(|| format!("failed to make a client for the context `{context}`"))?;
         Ok(Self { client, context, server: server.trim_end_matches('/').to_owned() })
     }
+
+    /// The version of Kubernetes there. Whoever asks for it first of all hears what is wrong with the connection or the
+    /// login, and of which cluster.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn version(&self) -> Result<String> {
+        let version = self.client.apiserver_version().await.map_err(plainly).with_context(|| {
+            format!("the API server of the context `{}`, {}, does not answer", self.context, self.server)
+        })?;
+        Ok(version.git_version)
+    }
 }
 
 /// Makes the client, for which kube runs the kubeconfig's login program and waits for it. That is done in a thread of its
@@ -96,10 +126,16 @@ impl Target {
 async fn connect(config: Config, limit: Duration) -> Result<Client> {
     let (sender, made) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
+    let program = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
     std::thread::spawn(move || {
         let _runtime = runtime.enter();
         // Nobody listens any longer when the limit has passed.
-        let _ = sender.send(Client::try_from(config).map_err(plainly));
+        let _ = sender.send(Client::try_from(config).map_err(|error| match error {
+            kube::Error::Auth(AuthError::AuthExecStart(error)) => {
+                no_login_program(program.as_deref(), &error)
+            }
+            other => plainly(other),
+        }));
     });
     let made = tokio::time::timeout(limit, made).await;
     let made = made.with_context(|| {

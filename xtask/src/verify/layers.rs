@@ -203,7 +203,8 @@ async fn engine(scene: &Scene<'_>) -> Result<Seen> {
 async fn node(scene: &Scene<'_>) -> Result<Seen> {
     let client = scene.client().await?;
     let nodes = Api::<Node>::all(client.clone());
-    if let Means::Foreign(..) = scene.means {
+    if let Means::Foreign(target, _) = scene.means {
+        target.version().await?;
         let pods = cluster::pods(&client, &scene.settings.deploy.namespace).await?;
         let Some(name) = pods.iter().find_map(|pod| pod.spec.as_ref()?.node_name.clone()) else {
             return Ok(Err(format!("no node has the pod: {}", cluster::describe_all(&pods))));
