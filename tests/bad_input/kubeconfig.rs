@@ -30,6 +30,20 @@ fn an_api_server_that_does_not_answer_is_named_once() {
 }
 
 #[test]
+fn credentials_are_looked_at_before_the_cluster_is_asked_and_an_image_pushed() {
+    let (machine, profile) = machine("{}");
+    let deploy = ["deploy", "--context", "lab", "--image", "r.test/edge", "--profile", &profile];
+    for more in [&["--push", "--yes"][..], &["--push", "--dry-run"], &["--dry-run"]] {
+        let told = refusal(&mut machine.xtask(&[&deploy[..], more].concat()), 2);
+        assert!(told.contains("there are no credentials of a device to deploy"), "{told}");
+    }
+    let told =
+        refusal(&mut machine.xtask(&[&deploy[..], &["--hub", "azure", "--push", "--yes"]].concat()), 3);
+    assert!(told.contains("cargo xtask device connection-string --from FILE"), "{told}");
+    assert!(machine.is_untouched());
+}
+
+#[test]
 fn the_login_program_that_is_missing_is_named() {
     let exec =
         "{exec: {apiVersion: client.authentication.k8s.io/v1, command: kubelogin, interactiveMode: Never}}";

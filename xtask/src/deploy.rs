@@ -29,6 +29,7 @@ use crate::engine::Login;
 use crate::exit::Usage;
 use crate::image_reference::{self, ImageName};
 use crate::progress::{Mark, Progress};
+use crate::provisioning::SecretFiles;
 use crate::session::Setup;
 use crate::settings::DeploySettings;
 
@@ -148,19 +149,19 @@ impl Logins {
     }
 }
 
-/// Makes the objects. `pushed` is the image, where it was pushed just now.
+/// Makes the objects, with `files` in the Secret. `pushed` is the image, where it was pushed just now.
 ///
 /// # Errors
-/// When the image cannot be found, the credentials cannot be used, or the manifests are not valid.
+/// When the image cannot be found, or the manifests are not valid.
 pub async fn prepare(
     setup: &Setup,
     target: &Target,
     request: &Request,
     logins: &Logins,
+    files: &SecretFiles,
     pushed: Option<&str>,
 ) -> Result<Prepared> {
     let settings = &setup.settings.deploy;
-    let files = credentials::files(setup)?;
     let named = match pushed {
         Some(pushed) => pushed,
         None => request.image(settings)?,
@@ -174,7 +175,7 @@ pub async fn prepare(
             namespace: &settings.namespace,
             image: &image.reference,
             pull: logins.pull(),
-            files: &files,
+            files,
             tailoring: Some(tailoring(settings)),
         },
     )?;
@@ -184,13 +185,14 @@ pub async fn prepare(
 /// The objects, exactly as `deploy` applies them: without the namespace where that is somebody else's.
 ///
 /// # Errors
-/// As [`prepare`], and when the cluster cannot be asked.
+/// As [`prepare`], and when the credentials cannot be used, or the cluster cannot be asked.
 pub async fn render(setup: &Setup, request: &Request) -> Result<Vec<Object>> {
     let settings = &setup.settings.deploy;
     let target = Target::open(&setup.paths.project, settings, request.context.as_deref()).await?;
+    let files = credentials::files(setup)?;
     let facts = Facts::look(&target, &settings.namespace).await?;
     let logins = Logins::read(setup, &target, request).await?;
-    let Prepared { mut objects, image, .. } = prepare(setup, &target, request, &logins, None).await?;
+    let Prepared { mut objects, image, .. } = prepare(setup, &target, request, &logins, &files, None).await?;
     facts.suit(&mut objects, &image.platforms);
     objects.retain(|object| !facts.namespace().is_foreign() || !matches!(object, Object::Namespace(_)));
     Ok(objects)

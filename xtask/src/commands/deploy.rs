@@ -10,7 +10,7 @@ use crate::deploy::changes::Changes;
 use crate::deploy::facts::{Facts, Wanted};
 use crate::deploy::pull_secret::docker_login;
 use crate::deploy::target::Target;
-use crate::deploy::{Logins, Prepared, Request, image, is_ready, prepare, wait};
+use crate::deploy::{Logins, Prepared, Request, credentials, image, is_ready, prepare, wait};
 use crate::engine::Foreign;
 use crate::exit::Usage;
 use crate::progress::{Mark, Progress};
@@ -45,6 +45,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         Target::open(&setup.paths.project, &setup.settings.deploy, request.context.as_deref()).await?;
     request.image(&setup.settings.deploy)?;
     setup.check_sources()?;
+    // An image is not built and pushed for a device that cannot be deployed.
+    let files = credentials::files(&setup)?;
     let facts = Facts::look(&target, &setup.settings.deploy.namespace).await?;
     show(&setup, &facts.to_string());
     // Before an image is built for a cluster that cannot have it.
@@ -56,7 +58,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         return Ok(());
     }
     let _lock = if setup.dry_run { None } else { Some(setup.lock()?) };
-    let mut prepared = prepare(&setup, &target, request, &logins, pushed.as_deref()).await?;
+    let mut prepared = prepare(&setup, &target, request, &logins, &files, pushed.as_deref()).await?;
     facts.suit(&mut prepared.objects, &prepared.image.platforms);
     show_image(&setup, &prepared);
     suits(&facts, &setup, &prepared.image.platforms)?
