@@ -203,6 +203,23 @@ fn the_current_context_of_a_kubeconfig_is_never_taken() {
 }
 
 #[test]
+fn a_secret_for_kubectl_is_applied_without_a_copy_of_it_and_taken_up_by_deploy() {
+    let machine = Machine::bare();
+    let [given, out] =
+        ["given", "out dir"].map(|name| machine.home.path().join(name).to_str().unwrap().to_owned());
+    let key = "czNjcmV0LWh1bnRlcjIhczNjcmV0LWh1bnRlcjIh+/8=";
+    fs_err::write(&given, format!("HostName=factory.azure-devices.net;DeviceId=d;SharedAccessKey={key}"))
+        .unwrap();
+    let args = ["device", "connection-string", "--from", &given, "--out", &out];
+    let told = machine.xtask(&args).assert().code(0).get_output().stderr.clone();
+    let told = String::from_utf8(told).unwrap();
+    let next = format!("kubectl apply --server-side --field-manager kedge -f '{out}/kedge-credentials.yaml'");
+    assert!(told.contains(&next) && !told.contains(key), "{told}");
+    let secret = fs_err::read_to_string(format!("{out}/kedge-credentials.yaml")).unwrap();
+    assert!(secret.contains("kedge.io/made-by: deploy/kedge-credentials\n"), "{secret}");
+}
+
+#[test]
 fn without_an_engine_there_is_nothing_to_remove() {
     let machine = Machine::bare();
     let error = stderr(&mut machine.xtask(&["down"]), 0);

@@ -173,6 +173,13 @@ impl Object {
         copy
     }
 
+    /// Lets `deploy` and `undeploy` take it for one of theirs.
+    pub fn mark_as_deploys(&mut self) {
+        let metadata = self.metadata_mut();
+        let by = made_by_deploy(metadata.name.as_deref().unwrap_or_default());
+        metadata.annotations.get_or_insert_default().insert(MADE_BY.to_owned(), by);
+    }
+
     /// Names, labels and annotations.
     #[must_use]
     pub fn metadata(&self) -> &ObjectMeta {
@@ -213,9 +220,7 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
             object.metadata_mut().namespace = Some(values.namespace.to_owned());
         }
         if values.tailoring.is_some() {
-            let metadata = object.metadata_mut();
-            let by = made_by_deploy(metadata.name.as_deref().unwrap_or_default());
-            metadata.annotations.get_or_insert_default().insert(MADE_BY.to_owned(), by);
+            object.mark_as_deploys();
         }
         match (object, &values.tailoring) {
             (Object::Secret(secret), _) => fill_secret(secret, values),

@@ -10,7 +10,7 @@ use crate::steps::deploy;
 /// Flags of `render`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print the values of Secrets as well, for `kubectl apply`
+    /// Print the values of Secrets as well, for `kubectl apply --server-side`
     #[arg(long)]
     show_secrets: bool,
     #[command(flatten)]

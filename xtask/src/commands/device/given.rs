@@ -76,7 +76,7 @@ pub(super) struct Extra {
     /// Where certificates are read from that modules are to trust besides the Edge CA: PEM
     #[arg(long, value_name = secret_input::VALUE)]
     trust_bundle: Option<OsString>,
-    /// Keep nothing, but write config.toml and the Secret into this folder, for `kubectl apply`
+    /// Keep nothing, but write config.toml and the Secret into this folder, for `kubectl apply --server-side`
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
 }

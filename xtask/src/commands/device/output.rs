@@ -101,8 +101,9 @@ fn write(setup: &Setup, kept: &Kept, files: &SecretFiles, folder: &Path) -> Resu
     let source = fs_err::read_to_string(setup.paths.project.join("manifests/kedgedeployment.yaml"))?;
     let values = Values { namespace, image: "", pull: Pull::Without, files, tailoring: None };
     let objects = manifests::deployment(&source, &values)?;
-    let secret =
+    let mut secret =
         objects.into_iter().find(manifests::Object::is_secret).context("the manifest has no Secret")?;
+    secret.mark_as_deploys();
     let (config, manifest) = (folder.join(CONFIG), folder.join(SECRET));
     let text = files.expose().find(|(name, _)| *name == CONFIG).map(|(_, text)| text).unwrap_or_default();
     write_private(&config, text)?;
@@ -113,7 +114,8 @@ fn write(setup: &Setup, kept: &Kept, files: &SecretFiles, folder: &Path) -> Resu
     );
     println!("{} (the Secret; readable by you alone)", manifest.display());
     eprintln!(
-        "next: kubectl apply -f {}, and start the pod anew where it runs already",
+        "next: kubectl apply --server-side --field-manager kedge -f {}, and start the pod anew where it runs already; a later \
+         `cargo xtask deploy` takes the Secret up. Without `--server-side`, kubectl would keep a copy of the keys in an annotation",
         quote(manifest.as_os_str())
     );
     Ok(())
