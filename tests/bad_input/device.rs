@@ -9,6 +9,8 @@ use crate::support::{Machine, refusal, report};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Looks like a key, is one, and must never be told.
 const KEY: &str = "czNjcmV0LWh1bnRlcjIhczNjcmV0LWh1bnRlcjIh+/8=";
+/// Made with `openssl genpkey -algorithm ed25519`.
+const ED25519: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGPioCHsel9LdRJnWO5Q8EIzdn1eaIW19YGJPUphSfQ5\n-----END PRIVATE KEY-----\n";
 /// What stands in every good command line.
 const SAS: [&str; 5] = ["sas", "--host-name", "hub.test", "--device-id", "press-7"];
 const X509: [&str; 5] = ["x509", "--host-name", "hub.test", "--device-id", "press-7"];
@@ -216,7 +218,7 @@ fn each_certificate_that_cannot_be_used_is_told_with_what_to_do() {
     let [ended, early, issued] = [ended, early, issued].map(|it| pair(Box::leak(Box::new(it))));
     let other_name = [&DPS[..], &["--registration-id", "press-8"]].concat();
     type Row<'a> = (&'a str, &'a [u8], &'a [u8], Vec<&'a str>, Told<'a>);
-    let cases: [Row<'_>; 14] = [
+    let cases: [Row<'_>; 15] = [
         ("no certificate", b"s3cret", key, from_pair(&X509), &["c.pem: there is no certificate in it"]),
         (
             "DER",
@@ -234,6 +236,13 @@ fn each_certificate_that_cannot_be_used_is_told_with_what_to_do() {
             &["c.pem: the device's own certificate is number 2"],
         ),
         ("no key", certificate, b"", from_pair(&X509), &["k.pem: it is empty"]),
+        (
+            "a key of a kind that the services do not take",
+            certificate,
+            ED25519.as_bytes(),
+            from_pair(&DPS),
+            &["k.pem: the private key is damaged, or of a kind that the services do not take"],
+        ),
         (
             "a key in DER",
             certificate,

@@ -4,6 +4,10 @@
 use jiff::{SignedDuration, Timestamp};
 use kedge_sim::secret::Secret;
 use kedge_sim::x509::files::{ChainError, FileCertificate, FileKey, KeyError, read_certificates};
+use rustls::SignatureAlgorithm;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::{Given, IdentityDraft, Review};
 use crate::problems::shown;
@@ -13,6 +17,9 @@ use crate::provisioning::{Device, Identity, Registration};
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// As long as the name of a user can be in an error.
 const KEY_AS_PEM: &str = "its key is needed as PEM, beginning with `-----BEGIN PRIVATE KEY-----`";
+/// What is told of a key that cannot be used though it is one.
+const OTHER_KIND: &str = "the private key is damaged, or of a kind that the services do not take; make one of RSA with 2048 to 4096 \
+                          bits, or on the curve P-256 or P-384";
 
 /// Reads the certificates of a file.
 pub(super) fn read(review: &mut Review, given: &Given) -> Option<Vec<FileCertificate>> {
@@ -62,11 +69,9 @@ pub(super) fn read_key(review: &mut Review, given: &Given) -> Option<FileKey> {
         return None;
     };
     let problem = match FileKey::from_pem(&Secret::new(text)) {
+        Ok(_) if is_of_ed25519(text) => OTHER_KIND,
         Ok(key) => return Some(key),
-        Err(KeyError::Unknown) => {
-            "the private key is damaged, or of a kind that the services do not take; make one of RSA with 2048 to 4096 \
-             bits, or on the curve P-256 or P-384"
-        }
+        Err(KeyError::Unknown) => OTHER_KIND,
         Err(KeyError::Encrypted) => {
             "the private key is encrypted, and nobody can type its password when the edge starts; `openssl pkey -in \
              FILE -out PLAIN` decrypts it"
@@ -89,6 +94,13 @@ pub(super) fn read_key(review: &mut Review, given: &Given) -> Option<FileKey> {
     };
     review.problem(place, problem);
     None
+}
+
+/// TLS here knows such keys, and neither the services nor Microsoft's runtime do.
+fn is_of_ed25519(pem: &str) -> bool {
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok();
+    let key = key.and_then(|key| any_supported_type(&key).ok());
+    key.is_some_and(|key| key.algorithm() == SignatureAlgorithm::ED25519)
 }
 
 /// Whether the key is that of the first certificate, and each further one has issued the one before it.
