@@ -354,6 +354,13 @@ fn credentials_for_another_hub_are_refused_before_anything_is_made() {
     assert!(told.contains("cargo xtask device connection-string --from FILE"), "{told}");
     let told = refusal(&mut machine.xtask(&["device", "check"]), 3);
     assert!(told.contains("there are no credentials"), "{told}");
+    let tpm = ["device", "dps-tpm", "--id-scope", "0ne1", "--registration-id", "press-7"];
+    let told = machine.xtask(&tpm).assert().code(0).get_output().stderr.clone();
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.contains("warning: the simulated runtime cannot use a TPM"), "{told}");
+    assert!(told.contains("`cargo xtask deploy --context NAME --hub azure --runtime azure`"), "{told}");
+    let told = refusal(&mut machine.xtask(&["up", "--hub", "azure"]), 3);
+    assert!(told.contains("(dps-tpm)") && told.contains("`--runtime azure`"), "{told}");
 }
 
 #[test]

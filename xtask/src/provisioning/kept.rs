@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::check::{Checked, DeviceDraft, Draft, Given, IdentityDraft, RegistrationDraft};
 use super::{Device, Origin, Provisioning, Registration};
 use crate::paths::{Paths, write_private};
-use crate::settings::{Hub, Settings};
+use crate::settings::{Hub, Runtime, Settings};
 
 /// Credentials of the device, with what goes with them.
 #[derive(Debug, Clone)]
@@ -38,6 +38,12 @@ pub enum Unfit {
          other ones: `cargo xtask device --help`"
     )]
     Local(String),
+    /// The key is in a security chip, which the simulated runtime does not use.
+    #[error(
+        "the kept credentials are in a TPM (dps-tpm), which the simulated runtime cannot use; use `--runtime azure`, or give \
+         other ones: `cargo xtask device --help`"
+    )]
+    WithoutTpm,
     /// There are none.
     #[error(
         "there are no credentials of a device in your hub; give them, for example by `cargo xtask device \
@@ -194,12 +200,19 @@ impl Kept {
     pub fn are_for_local_hub(&self, settings: &Settings) -> bool {
         self.provisioning.host_name().eq_ignore_ascii_case(&settings.hub.host_name)
     }
+
+    /// Whether the runtime of these settings cannot use them.
+    #[must_use]
+    pub fn need_another_runtime(&self, settings: &Settings) -> bool {
+        settings.runtime.kind == Runtime::Simulated
+            && matches!(self.provisioning, Provisioning::DpsTpm { .. })
+    }
 }
 
 /// The credentials with which the edge is to connect; `None` when the local hub makes its own.
 ///
 /// # Errors
-/// [`Unfit`] when they lead elsewhere, or there are none; [`super::UnusableCredentials`] when something is wrong with
+/// [`Unfit`] when they lead elsewhere, the runtime cannot use them, or there are none; [`super::UnusableCredentials`] when something is wrong with
 /// them; else when they cannot be read.
 pub fn wanted(paths: &Paths, settings: &Settings) -> Result<Option<Kept>> {
     let Some(checked) = kept(paths)? else {
@@ -209,6 +222,9 @@ pub fn wanted(paths: &Paths, settings: &Settings) -> Result<Option<Kept>> {
     // Where they lead is told even when something else is wrong with them, since then it does not matter.
     if checked.kept.is_some() {
         fit(checked.kept.as_ref(), settings)?;
+    }
+    if checked.kept.as_ref().is_some_and(|kept| kept.need_another_runtime(settings)) {
+        return Err(Unfit::WithoutTpm.into());
     }
     Ok(Some(checked.usable()?))
 }

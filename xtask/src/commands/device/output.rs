@@ -22,6 +22,9 @@ pub(super) fn deliver(setup: &Setup, kept: &Kept, out: Option<&Path>) -> Result<
     // What they are put into can be wrong as well, which is better told now than when the edge is to start.
     let files = files(setup, kept)?;
     print(kept);
+    if kept.need_another_runtime(&setup.settings) {
+        eprintln!("warning: the simulated runtime cannot use a TPM; Microsoft's can: `--runtime azure`");
+    }
     match out {
         Some(folder) if setup.dry_run => {
             println!("would be written: config.toml and {SECRET} in {}", folder.display());
@@ -71,20 +74,22 @@ pub(super) fn print(kept: &Kept) {
 pub(super) fn tell_where_they_lead(setup: &Setup, kept: &Kept) {
     let provisioning = &kept.provisioning;
     let is_local = kept.are_for_local_hub(&setup.settings);
-    let flag = match (is_local, setup.settings.hub.kind) {
+    let hub = match (is_local, setup.settings.hub.kind) {
         (true, Hub::Azure) => " --hub local",
         (false, Hub::Local) => " --hub azure",
         _ => "",
     };
+    let runtime = if kept.need_another_runtime(&setup.settings) { " --runtime azure" } else { "" };
+    let flags = format!("{hub}{runtime}");
     if is_local && !provisioning.is_manual() {
         eprintln!(
-            "they are for the local hub, where the device has to be enrolled; then: cargo xtask up{flag}"
+            "they are for the local hub, where the device has to be enrolled; then: cargo xtask up{flags}"
         );
     } else if is_local {
-        eprintln!("they are for the local hub; next: cargo xtask up{flag}");
+        eprintln!("they are for the local hub; next: cargo xtask up{flags}");
     } else {
         eprintln!(
-            "they lead to {}; next: cargo xtask up{flag}, or `cargo xtask deploy` for a cluster of yours",
+            "they lead to {}; next: cargo xtask up{flags}, or `cargo xtask deploy --context NAME{flags}` for a cluster of yours",
             provisioning.host_name()
         );
     }
