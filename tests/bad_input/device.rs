@@ -311,7 +311,10 @@ fn each_certificate_that_cannot_be_used_is_told_with_what_to_do() {
 fn a_secret_in_a_wrong_place_is_refused_and_not_repeated() {
     let string = format!("HostName=h;DeviceId=d;SharedAccessKey={KEY}");
     let variable = format!("env:{KEY}");
-    let cases: [(&str, Vec<&str>, i32, &[&str]); 10] = [
+    let cases: [(&str, Vec<&str>, i32, &[&str]); 13] = [
+        ("nothing from anywhere", SAS.to_vec(), 2, &["`--from FILE|-|env:NAME` is missing"]),
+        ("a string and no source", vec!["connection-string", &string], 2, &["take this one for known"]),
+        ("a key and no source", [&SAS[..], &[KEY]].concat(), 2, &["take this one for known to others"]),
         ("a key for its file", [&SAS[..], &["--from", KEY]].concat(), 2, &["a secret is never an argument"]),
         ("a string for its file", vec!["connection-string", "--from", &string], 2, &["never an argument"]),
         ("a string alone", vec!["connection-string", "--from", "-", &string], 2, &["never an argument"]),

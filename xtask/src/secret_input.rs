@@ -150,6 +150,13 @@ async fn input() -> Result<Result<Vec<u8>, String>> {
     })
 }
 
+/// Nothing says where the secret is.
+pub fn missing_source() -> Usage {
+    Usage(format!(
+        "`--from {VALUE}` is missing: a file, standard input or a variable from which the secret is read"
+    ))
+}
+
 /// Standard input can be read once.
 pub fn only_one_input() -> Usage {
     Usage("only one thing can come from standard input (`-`)".into())

@@ -91,7 +91,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) async fn secret(&mut self, secret: &Secret) -> Result<Option<Given>> {
         refuse_stray(&secret.stray)?;
-        self.read(&secret.from, true).await
+        let Some(from) = &secret.from else { return Err(secret_input::missing_source().into()) };
+        self.read(from, true).await
     }
 
     pub(super) async fn identity(
@@ -99,6 +100,7 @@ impl Reader {
         certificate: &Certificate,
         secret: &Secret,
     ) -> Result<Option<IdentityDraft>> {
+        refuse_stray(&secret.stray)?;
         let certificate = self.read(&certificate.certificate, false).await?;
         let key = self.secret(secret).await?;
         Ok(certificate.zip(key).map(|(certificate, key)| IdentityDraft { certificate, key }))

@@ -128,8 +128,9 @@ enum Command {
 #[command(next_help_heading = HEADING)]
 struct Secret {
     /// Where the secret is read from: the connection string, the key or the private key
+    // Asked for later, so that a secret in its place is refused with what that means.
     #[arg(long, value_name = secret_input::VALUE)]
-    from: OsString,
+    from: Option<OsString>,
     /// What stands behind the flags, which may be a secret: it is refused here, and not repeated.
     #[arg(hide = true)]
     stray: Vec<OsString>,
