@@ -135,6 +135,8 @@ fn without_a_deployment_commands_say_what_to_do_first() {
         let error = stderr(&mut Machine::bare().xtask(&[command]), 1);
         assert_eq!(error, "error: nothing is up; run `cargo xtask up` first\n");
     }
+    let error = stderr(&mut Machine::bare().xtask(&["verify", "--hub", "azure"]), 1);
+    assert!(error.contains("`cargo xtask verify --context NAME`"), "{error}");
     let output = Machine::bare().xtask(&["status"]).assert().code(0).get_output().stdout.clone();
     assert_eq!(String::from_utf8(output).unwrap(), "nothing is up; `cargo xtask up` brings everything up\n");
 }

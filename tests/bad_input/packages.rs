@@ -64,4 +64,8 @@ fn what_only_microsofts_runtime_has_is_refused_with_the_simulated_one() {
     let image = format!("a@sha256:{}", "0a".repeat(32));
     let told = refusal(&mut machine.xtask(&["up", "--preload", &image]), 2);
     assert!(told.contains("by tag, and not by digest, which is lost when an image is saved"), "{told}");
+    let told = refusal(&mut machine.xtask(&["up", "--preload", "Foo Bar"]), 2);
+    assert!(told.contains("such as \"r.test/sensor:1.0\", in lower case"), "{told}");
+    let told = refusal(&mut machine.xtask(&["up", "--packages", "."]), 2);
+    assert!(told.contains("`--packages` goes with `--runtime azure`"), "{told}");
 }

@@ -27,7 +27,7 @@ use crate::provisioning::{self, Kept};
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
 use crate::secret_input::Source;
-use crate::settings::{Hub, Origins, Resolved, Settings, word};
+use crate::settings::{Hub, Origins, Resolved, Runtime, Settings, word};
 use crate::sources::{self, SourcesError};
 use crate::steps;
 use crate::verdict::Verdict;
@@ -58,7 +58,13 @@ impl Setup {
     /// When the settings cannot be used.
     pub fn new(global: &Global) -> Result<Self> {
         let (profile, name) = profile(global)?;
-        Self::with(global, Settings::read(&profile, &name)?)
+        let setup = Self::with(global, Settings::read(&profile, &name)?)?;
+        if global.packages.is_some() && setup.settings.runtime.kind == Runtime::Simulated {
+            let text =
+                "`--packages` goes with `--runtime azure`; the simulated runtime comes without packages";
+            return Err(Usage(text.into()).into());
+        }
+        Ok(setup)
     }
 
     /// As [`Setup::new`], for a command that removes: it needs no more of the settings than what to remove.
@@ -152,7 +158,13 @@ impl Setup {
     /// When nothing is up, or the engine does not answer.
     pub async fn attach(self) -> Result<Arc<Context>> {
         let credentials =
-            Credentials::load(&self.paths.state)?.context("nothing is up; run `cargo xtask up` first")?;
+            Credentials::load(&self.paths.state)?.with_context(|| match self.settings.hub.kind {
+                Hub::Local => "nothing is up; run `cargo xtask up` first",
+                Hub::Azure => {
+                    "nothing is up; run `cargo xtask up` first, or name the cluster of `deploy`, as in `cargo xtask verify \
+                     --context NAME`"
+                }
+            })?;
         let mut engines = self.holders().await?.into_iter();
         let (engine, _) = engines.next().context("there is no container engine here")?;
         let device = provisioning::kept(&self.paths)?.and_then(|checked| checked.kept);

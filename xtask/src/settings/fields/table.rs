@@ -151,7 +151,7 @@ pub static FIELDS: [Field; 30] = [
     },
     Field {
         name: PRELOAD,
-        allowed: "a list of images by tag, and not by digest, which is lost when an image is saved",
+        allowed: "a list of images such as \"r.test/sensor:1.0\", in lower case, by tag, and not by digest, which is lost when an image is saved",
         access: Access::List {
             get: |settings| settings.runtime.preload.clone(),
             set: |settings, texts| {
