@@ -112,7 +112,7 @@ impl Choice {
     }
 }
 
-/// The login at the registry of `image` that Docker has on this machine.
+/// The login at the registry of `image` that Docker or Podman has on this machine.
 ///
 /// # Errors
 /// When it has none.

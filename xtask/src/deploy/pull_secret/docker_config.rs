@@ -1,9 +1,11 @@
 //! Logins as Docker and Podman keep them: in the file itself, or with a program that is asked.
 
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use base64::Engine as _;
 use kedge_sim::secret::Secret;
 use serde_json::Value;
@@ -34,17 +36,47 @@ pub(in crate::deploy) fn key(registry: &str) -> &str {
     if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { registry }
 }
 
-/// Reads the login for `registry` from a file of Docker's, by default the user's.
+/// Reads the login for `registry` from this file, by default from the first of the user's that has one.
 pub(super) async fn read(file: Option<&Path>, registry: &str) -> Result<Login> {
-    let path = file.map_or_else(default_file, |file| Ok(file.to_owned()))?;
-    let shown = path.display().to_string();
-    let text = Secret::new(fs_err::read_to_string(&path)?);
-    match find(&text, registry).with_context(|| format!("`{shown}` cannot be used"))? {
-        Some(Place::Here(login)) => Ok(login),
-        Some(Place::Helper(name)) => ask(&name, registry).await,
-        None => {
-            bail!("`{shown}` has no login for the registry `{registry}`; `docker login {registry}` makes one")
+    let files = file.map_or_else(
+        || user_files(std::env::var_os, std::env::home_dir().as_deref()),
+        |file| vec![file.to_owned()],
+    );
+    first_in(&files, registry).await
+}
+
+/// The login in the first of these files that has one. What is wrong with an earlier one is told when no later one has.
+async fn first_in(files: &[PathBuf], registry: &str) -> Result<Login> {
+    let (mut wrong, mut looked_at) = (None, Vec::new());
+    for file in files {
+        let found = match fs_err::read_to_string(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                looked_at.push(format!("`{}` (not there)", file.display()));
+                continue;
+            }
+            Err(error) => Err(error.into()),
+            Ok(text) => in_text(&Secret::new(text), file, registry).await,
+        };
+        match found {
+            Ok(Some(login)) => return Ok(login),
+            Ok(None) => looked_at.push(format!("`{}`", file.display())),
+            Err(error) => wrong = wrong.or(Some(error)),
         }
+    }
+    Err(wrong.unwrap_or_else(|| {
+        anyhow!(
+            "there is no login for the registry `{registry}` in {}; `docker login {registry}` or `podman login {registry}` \
+             makes one",
+            looked_at.join(", ")
+        )
+    }))
+}
+
+async fn in_text(text: &Secret, file: &Path, registry: &str) -> Result<Option<Login>> {
+    match find(text, registry).with_context(|| format!("`{}` cannot be used", file.display()))? {
+        Some(Place::Here(login)) => Ok(Some(login)),
+        Some(Place::Helper(name)) => ask(&name, registry).await.map(Some),
+        None => Ok(None),
     }
 }
 
@@ -56,14 +88,23 @@ pub(in crate::deploy) fn login_in(text: &Secret, registry: &str) -> Option<Login
     }
 }
 
-fn default_file() -> Result<PathBuf> {
-    let folder = match std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty()) {
-        Some(folder) => PathBuf::from(folder),
-        None => std::env::home_dir()
-            .context("found no home folder with a file of Docker's logins")?
-            .join(".docker"),
-    };
-    Ok(folder.join("config.json"))
+/// Where Docker and Podman keep a user's logins: what was named for Podman, Docker's file, and Podman's own, of which the
+/// first lasts until the machine is started again.
+fn user_files(variable: impl Fn(&'static str) -> Option<OsString>, home: Option<&Path>) -> Vec<PathBuf> {
+    let path = |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let at_home = |name: &str| home.map(|home| home.join(name));
+    let docker = path("DOCKER_CONFIG").or_else(|| at_home(".docker"));
+    let runtime = path("XDG_RUNTIME_DIR").map(|folder| folder.join("containers"));
+    let user = rustix::process::getuid().as_raw();
+    let runtime = runtime.unwrap_or_else(|| format!("/run/containers/{user}").into());
+    let config = path("XDG_CONFIG_HOME").or_else(|| at_home(".config"));
+    let files = [
+        path("REGISTRY_AUTH_FILE"),
+        docker.map(|folder| folder.join("config.json")),
+        Some(runtime.join("auth.json")),
+        config.map(|folder| folder.join("containers/auth.json")),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 fn find(text: &Secret, registry: &str) -> Result<Option<Place>> {
@@ -179,6 +220,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_files_of_docker_and_podman_are_looked_at() {
+        let files = |set: &[(&str, &str)]| {
+            let set: Vec<_> =
+                set.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
+            let variable =
+                |wanted: &str| set.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+            user_files(variable, Some(Path::new("/home/me")))
+        };
+        let named = files(&[
+            ("REGISTRY_AUTH_FILE", "/a.json"),
+            ("DOCKER_CONFIG", "/d"),
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("XDG_CONFIG_HOME", "/c"),
+        ]);
+        let expected =
+            ["/a.json", "/d/config.json", "/run/user/7/containers/auth.json", "/c/containers/auth.json"];
+        assert_eq!(named, expected.map(PathBuf::from));
+        let user = rustix::process::getuid().as_raw();
+        let podman = format!("/run/containers/{user}/auth.json");
+        let expected = ["/home/me/.docker/config.json", &podman, "/home/me/.config/containers/auth.json"];
+        assert_eq!(files(&[("DOCKER_CONFIG", "")]), expected.map(PathBuf::from));
+    }
+
     #[tokio::test]
     async fn a_file_and_its_helper_are_asked() {
         let folder = tempfile::tempdir().unwrap();
@@ -188,12 +253,21 @@ mod tests {
             r#"{"auths":{"r.test":{"auth":"dTpw"}},"credHelpers":{"h.test":"kedge-no-such"}}"#,
         )
         .unwrap();
+        let damaged = folder.path().join("damaged.json");
+        fs_err::write(&damaged, "s3cret").unwrap();
         assert_eq!(read(Some(&path), "r.test").await.unwrap().username, "u");
         let error = read(Some(&path), "other.test").await.unwrap_err().to_string();
         assert!(
             error.contains("no login for the registry `other.test`") && error.contains("docker login"),
             "{error}"
         );
+        let missing = folder.path().join("none.json");
+        let error = read(Some(&missing), "r.test").await.unwrap_err().to_string();
+        let expected =
+            format!("`{}` (not there); `docker login r.test` or `podman login r.test`", missing.display());
+        assert!(error.contains(&expected), "{error}");
+        let login = first_in(&[missing, damaged, path.clone()], "r.test").await.unwrap();
+        assert_eq!(login.username, "u", "a file without the login does not hide a later one");
         let error = read(Some(&path), "h.test").await.unwrap_err().to_string();
         assert!(error.contains("docker-credential-kedge-no-such"), "{error}");
     }
