@@ -3,7 +3,7 @@
 use crate::support::{Case, Machine, report};
 
 /// Name, text, what stands on the line, what is told.
-const CASES: [(&str, &str, &str, &str); 9] = [
+const CASES: [(&str, &str, &str, &str); 10] = [
     (
         "a credential",
         "\n[provisioning]\nconnection_string = \"s3cret-hunter2\"\n",
@@ -16,6 +16,12 @@ const CASES: [(&str, &str, &str, &str); 9] = [
     ("a table that is a text", "agent = \"s3cret-hunter2\"\n", "agent", "a table is needed"),
     ("another agent", "[agent]\nname = \"agent\"\n", "name", "only \"edgeAgent\" is supported"),
     ("a parent", "parent_hostname = \"parent\"\n", "parent", "not supported by the simulated runtime"),
+    (
+        "a file that the Secret will lack",
+        "[edge_ca]\n[preloaded_keys]\nmine = \"file:///var/secrets/kedge/mine.pem\"\n",
+        "mine",
+        "the Secret will have no file \"mine.pem\"",
+    ),
     ("a text that is not closed", "hostname = \"s3cret-hunter2\n", "hostname", "not TOML"),
     ("a table that stands twice", "[agent]\n[connect]\n[agent] # again\n", "again", "not TOML"),
 ];

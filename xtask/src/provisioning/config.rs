@@ -10,7 +10,7 @@ use super::{Device, Identity, Kept, Origin, Provisioning, Registration};
 use crate::settings::Runtime;
 
 /// Where the image puts the files of the Secret, for the users of the runtime's services. It is in memory.
-const FOLDER: &str = "file:///var/secrets/kedge";
+pub(crate) const FOLDER: &str = "file:///var/secrets/kedge";
 
 impl Kept {
     /// The files of the Secret, for a device whose configuration without its credentials is `base`.

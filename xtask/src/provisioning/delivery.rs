@@ -1,10 +1,13 @@
 //! The Secret for one edge: the device's credentials, in the configuration of the runtime that is to use them.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
-use super::{Kept, SecretFiles};
+use super::{CONFIG, HUB_CA, Kept, SecretFiles, TRUST_BUNDLE};
 use crate::edge_config::{self, Filled};
-use crate::settings::{Hub, Settings};
+use crate::plan::Shape;
+use crate::settings::{Hub, Runtime, Settings};
 
 /// What the Secret is made of.
 #[derive(Debug)]
@@ -36,14 +39,28 @@ impl Delivery<'_> {
     }
 }
 
+/// The names of the files that the Secret will have. Without credentials the local hub makes some, a connection string.
+#[must_use]
+pub fn delivered(kept: Option<&Kept>, shape: Shape) -> BTreeSet<String> {
+    let files = kept.and_then(|kept| kept.files("").ok());
+    let mut names: BTreeSet<String> = files.iter().flat_map(SecretFiles::names).map(str::to_owned).collect();
+    names.insert(CONFIG.into());
+    if shape.hub == Hub::Local {
+        names.insert(HUB_CA.into());
+    }
+    if shape == (Shape { hub: Hub::Local, runtime: Runtime::Azure }) {
+        names.insert(TRUST_BUNDLE.into());
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
 
     use super::*;
     use crate::edge_config::Filling;
-    use crate::provisioning::{Draft, Given, HUB_CA, TRUST_BUNDLE};
-    use crate::settings::Runtime;
+    use crate::provisioning::{Draft, Given};
 
     #[test]
     fn only_what_needs_the_authority_of_the_local_hub_gets_it() {
@@ -71,6 +88,8 @@ mod tests {
             };
             let files = delivery.files().unwrap();
             assert_eq!(files.names().collect::<Vec<_>>(), names);
+            assert!(delivered(Some(&kept), settings.shape()).iter().eq(names));
+            assert!(delivered(None, settings.shape()).iter().eq(names));
         }
     }
 }

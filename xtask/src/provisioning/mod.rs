@@ -21,7 +21,8 @@ pub use self::check::{
     Checked, DeviceDraft, Draft, Given, IdentityDraft, RegistrationDraft, UnusableCredentials,
     looks_like_a_secret,
 };
-pub use self::delivery::Delivery;
+pub(crate) use self::config::FOLDER;
+pub use self::delivery::{Delivery, delivered};
 pub use self::files::{
     CONFIG, DEVICE_KEY, HUB_CA, IDENTITY_CERTIFICATE, IDENTITY_KEY, SecretFiles, TRUST_BUNDLE,
 };

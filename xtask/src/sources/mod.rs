@@ -9,11 +9,14 @@ mod packages;
 mod runtime;
 mod yaml;
 
+use std::collections::BTreeSet;
+
 use crate::cluster::manifests;
 use crate::edge_config::{self, images};
 use crate::paths::{self, Paths};
 use crate::problems::{self, Problem, did_you_mean};
-use crate::settings::{Origins, Settings};
+use crate::provisioning;
+use crate::settings::{Hub, Origins, Settings};
 use crate::text_file;
 
 /// Files that cannot be used.
@@ -41,9 +44,23 @@ pub fn check(paths: &Paths, settings: &Settings) -> Result<(), SourcesError> {
     each("kind-cluster/kind.yaml", &kind::check);
     each("kind-cluster/kind-upstream.yaml", &kind::check);
     each(&settings.device.deployment, &deployment::check);
-    each(&settings.device.config, &|name, text| runtime::check(name, text, pod.as_deref(), settings.shape()));
+    let delivered = delivered(paths, settings);
+    each(&settings.device.config, &|name, text| {
+        let mut problems = runtime::check(name, text, pod.as_deref(), settings.shape());
+        problems.extend(delivered.iter().flat_map(|files| runtime::undelivered(name, text, files)));
+        problems
+    });
     problems.extend(packages::check(paths, &settings.runtime));
     if problems.is_empty() { Ok(()) } else { Err(SourcesError { problems }) }
+}
+
+/// The names of the files that the Secret will have; nothing while credentials are to be given yet.
+fn delivered(paths: &Paths, settings: &Settings) -> Option<BTreeSet<String>> {
+    match provisioning::kept(paths).ok()? {
+        None if settings.hub.kind == Hub::Azure => None,
+        None => Some(provisioning::delivered(None, settings.shape())),
+        Some(checked) => checked.kept.map(|kept| provisioning::delivered(Some(&kept), settings.shape())),
+    }
 }
 
 /// What is no mistake, and probably not meant: entries of `[images]` to which no image leads that the files name.

@@ -1,11 +1,14 @@
 //! The configuration of the IoT Edge runtime, as far as it can be judged from outside: no credential in it, known tables
 //! and keys of the right type, and the host name that the pod has. No value is shown but the host name.
 
+use std::collections::BTreeSet;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::plan::Shape;
 use crate::problems::{Collector, Problem, did_you_mean, shown};
+use crate::provisioning::FOLDER;
 use crate::settings::{Hub, Runtime};
 
 /// What can stand at the top, and of what type it is.
@@ -57,6 +60,36 @@ pub(super) fn check(file: &str, text: &str, pod: Option<&str>, shape: Shape) -> 
         }
     }
     problems.finish()
+}
+
+/// Tells which files of the Secret it names that the Secret will not have: the pod would end at its start.
+pub(super) fn undelivered(file: &str, text: &str, delivered: &BTreeSet<String>) -> Vec<Problem> {
+    let mut problems = Collector::new(file, text);
+    for (_, value) in DeTable::parse_recoverable(text).0.get_ref() {
+        each_text(value, &mut |at, text| {
+            let name = text.strip_prefix(FOLDER).and_then(|rest| rest.strip_prefix('/'));
+            if let Some(name) = name.filter(|name| !delivered.contains(*name)) {
+                let has = delivered.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let what = format!(
+                    "the Secret will have no file \"{}\", but {has}; keys and certificates come with the credentials: `cargo \
+                     xtask device --help`",
+                    shown(name)
+                );
+                problems.at(at, what);
+            }
+        });
+    }
+    problems.finish()
+}
+
+/// Looks at every text in a value, and at where it is.
+fn each_text(value: &Spanned<DeValue<'_>>, look: &mut dyn FnMut(usize, &str)) {
+    match value.get_ref() {
+        DeValue::String(text) => look(value.span().start, text),
+        DeValue::Array(values) => values.iter().for_each(|value| each_text(value, look)),
+        DeValue::Table(table) => table.values().for_each(|value| each_text(value, look)),
+        _ => {}
+    }
 }
 
 fn entry(
@@ -185,6 +218,19 @@ mod tests {
     fn the_configuration_of_the_repository_is_fine() {
         assert_eq!(told(include_str!("../../../config/config.toml")), [""; 0]);
         assert_eq!(told(""), [""; 0], "the host name is that of the machine, which is the pod");
+    }
+
+    #[test]
+    fn a_file_that_the_secret_will_lack_is_told_with_its_place() {
+        let delivered = BTreeSet::from(["config.toml".to_owned(), "device-key".to_owned()]);
+        let text = "[preloaded_keys]\nk = \"file:///var/secrets/kedge/device-key\"\no = \"file:///etc/x\"\n\
+                    [preloaded_certs]\nc = [\"file:///var/secrets/kedge/mine.pem\"]\n";
+        let problems = undelivered("c.toml", text, &delivered);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let told = problems[0].to_string();
+        let expected =
+            "c.toml:5:6: the Secret will have no file \"mine.pem\", but config.toml, device-key; keys";
+        assert!(told.starts_with(expected), "{told}");
     }
 
     #[test]
