@@ -35,7 +35,10 @@ fits() {
 choose() {
     found='' chosen=''
     for file in "$packages"/*.deb; do
-        [ -e "$file" ] && [ "$(dpkg-deb --field "$file" Package)" = "$1" ] || continue
+        [ -e "$file" ] || continue
+        package=$(dpkg-deb --field "$file" Package) ||
+            refuse "\`$(basename "$file")\` is no Debian package; copy it anew"
+        [ "$package" = "$1" ] || continue
         version=$(dpkg-deb --field "$file" Version)
         built_for=$(dpkg-deb --field "$file" Architecture)
         found="$found${found:+, }$version for $built_for"

@@ -193,6 +193,12 @@ fn what_does_not_go_together_is_refused_in_the_build_and_what_is_missing_at_the_
     preloaded_image();
     let deployment = Deployment::new();
     // The files are called as they should be.
+    let cut = deployment.path("packages").join(edge("1.6.0-1", "").file_name());
+    fs_err::write(&cut, "").unwrap();
+    deployment.package(identity_service("1.6.0-1"));
+    deployment.set(&format!("packages = {:?}", deployment.path("packages")));
+    let (code, _, told) = deployment.run("image build --yes");
+    assert!(code == 1 && told.contains("` is no Debian package; copy it anew"), "{told}");
     let package = deployment.package(identity_service("1.6.9-1"));
     let name = identity_service("1.6.0-1").file_name();
     fs_err::rename(package, deployment.path("packages").join(name)).unwrap();
