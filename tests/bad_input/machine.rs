@@ -96,16 +96,18 @@ fn a_folder_in_place_of_the_secrets_is_told_and_removed() {
 
 #[test]
 fn what_cannot_be_typed_is_a_usage_error() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "Usage"),
         (&["upp"], "unrecognized subcommand 'upp'"),
         (&["up", "--fast"], "unexpected argument '--fast'"),
         (&["up", "--engine", "crio"], "invalid value 'crio'"),
         (&["up", "--engine", "Docker"], "invalid value 'Docker'"),
         (&["up", "--profile"], "a value is required"),
-        (&["logs", "pods"], "invalid value 'pods'"),
+        (&["logs", "two words"], "invalid value 'two words'"),
         (&["logs", "--tail", "-1"], "unexpected argument '-1'"),
-        (&["logs", "--tail", "99999"], "invalid value '99999'"),
+        (&["logs", "--tail", "many"], "`all`, or a number of lines"),
+        (&["logs", "--since", "yesterday"], "such as 90s, 10m or 2h"),
+        (&["logs", "hub", "--previous"], "`--previous` goes with the edge as a pod"),
     ];
     for (args, expected) in cases {
         let machine = Machine::bare();

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use kube::Client;
 
 use crate::cluster::{self, exec, manifests};
 use crate::context::Context;
-use crate::engine::{ContainerState, Foreign, Output};
+use crate::engine::{ContainerState, Engine, Foreign, LogRequest, Output, Sink};
 use crate::place::{Place, Privilege};
 
 /// How many lines of a container that has died are told.
@@ -84,6 +85,85 @@ pub async fn run(context: &Context, place: Place, command: &[&str]) -> Result<Ou
     let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
     let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
     exec::run(&client, namespace, &pod, manifests::CONTAINER, command).await
+}
+
+/// The way into an edge for those who look at it for long: ours, or one in a cluster of somebody else.
+pub enum Way<'a> {
+    /// It is a container on the engine.
+    Container(&'a Engine, String),
+    /// It is a pod.
+    Pod {
+        /// A connection to its cluster.
+        client: Client,
+        /// Where it is.
+        namespace: String,
+        /// Its name.
+        pod: String,
+    },
+}
+
+impl<'a> Way<'a> {
+    /// Into the edge of this deployment, for as long as one likes.
+    ///
+    /// # Errors
+    /// When the engine or the cluster cannot be asked, or there is no pod.
+    pub async fn own(context: &'a Context) -> Result<Self> {
+        match place(context).await? {
+            Place::Host(_) => Ok(Self::Container(&context.engine, context.settings.edge_container())),
+            Place::Cluster => {
+                let client = cluster::patient_client(&context.paths.kubeconfig()).await?;
+                Self::pod(client, &context.settings.deploy.namespace).await
+            }
+        }
+    }
+
+    /// Into the pod of a cluster.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked, or there is no pod.
+    pub async fn pod(client: Client, namespace: &str) -> Result<Self> {
+        let pod = cluster::logs::pod(&client, namespace).await?;
+        Ok(Self::Pod { client, namespace: namespace.to_owned(), pod })
+    }
+
+    /// Runs a command in the edge.
+    ///
+    /// # Errors
+    /// When the command could not be run.
+    pub async fn run(&self, command: &[&str]) -> Result<Output> {
+        match self {
+            Self::Container(engine, name) => engine.exec(name, command).await,
+            Self::Pod { client, namespace, pod } => {
+                exec::run(client, namespace, pod, manifests::CONTAINER, command).await
+            }
+        }
+    }
+
+    /// Runs a command in the edge and hands on what it prints; tells whether it succeeded.
+    ///
+    /// # Errors
+    /// When the command could not be run, or `out` refuses.
+    pub async fn stream(&self, command: &[&str], out: &mut Sink<'_>) -> Result<bool> {
+        match self {
+            Self::Container(engine, name) => engine.exec_stream(name, command, out).await,
+            Self::Pod { client, namespace, pod } => {
+                exec::stream(client, namespace, pod, manifests::CONTAINER, command, out).await
+            }
+        }
+    }
+
+    /// Hands on what the edge itself has written.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or `out` refuses.
+    pub async fn stream_log(&self, wanted: &LogRequest, out: &mut Sink<'_>) -> Result<()> {
+        match self {
+            Self::Container(engine, name) => engine.stream_log(name, wanted, out).await,
+            Self::Pod { client, namespace, pod } => {
+                cluster::logs::stream(client, namespace, pod, wanted, out).await
+            }
+        }
+    }
 }
 
 /// The last lines that the edge has written.

@@ -8,7 +8,7 @@ use kube::api::AttachParams;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::engine::Output;
+use crate::engine::{Output, Sink, held};
 
 /// A command that has not ended by then hangs.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -45,6 +45,44 @@ pub async fn run(
         .with_context(|| format!("it did not end within {} s", LIMIT.as_secs()))
         .and_then(|ended| ended)
         .with_context(|| format!("failed to run `{}` in the pod `{pod}`", command.join(" ")))
+}
+
+/// Runs `command` in the container `container` of a pod, and hands on what it prints as it prints it, for as long as it takes.
+/// The command ends with the connection. Tells whether it succeeded.
+///
+/// # Errors
+/// When the command could not be run at all, or `out` refuses.
+pub async fn stream(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    command: &[&str],
+    out: &mut Sink<'_>,
+) -> Result<bool> {
+    let failed = || format!("failed to run `{}` in the pod `{pod}`", command.join(" "));
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let params = AttachParams::default().stdin(true).stdout(true).stderr(false).container(container);
+    let begun = tokio::time::timeout(LIMIT, pods.exec(pod, held(command), &params)).await;
+    let mut process =
+        begun.context("the API server does not answer").with_context(failed)?.with_context(failed)?;
+    // The input is held open until the end.
+    let _input = process.stdin();
+    let status = process.take_status();
+    let mut stdout = process.stdout().context("its output is not passed on").with_context(failed)?;
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let read = stdout.read(&mut buffer).await.with_context(failed)?;
+        if read == 0 {
+            break;
+        }
+        out(&buffer[..read])?;
+    }
+    let status = match status {
+        Some(status) => tokio::time::timeout(LIMIT, status).await.ok().flatten(),
+        None => None,
+    };
+    Ok(status.is_some_and(|status| status.status.as_deref() == Some("Success")))
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> Result<String> {

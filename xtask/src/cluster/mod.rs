@@ -4,6 +4,7 @@ pub mod apply;
 pub mod diff;
 pub mod exec;
 pub mod listing;
+pub mod logs;
 pub mod manifests;
 pub mod refusal;
 pub mod render;
@@ -30,6 +31,18 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the file is missing or cannot be used.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    client_with(kubeconfig, Some(READ_LIMIT)).await
+}
+
+/// As [`client`], but one that never gives up a connection on which nothing comes: for following a log.
+///
+/// # Errors
+/// As [`client`].
+pub async fn patient_client(kubeconfig: &Path) -> Result<Client> {
+    client_with(kubeconfig, None).await
+}
+
+async fn client_with(kubeconfig: &Path, read_limit: Option<Duration>) -> Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("failed to read `{}`; is the cluster up?", kubeconfig.display()))?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
@@ -37,7 +50,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
         .with_context(|| format!("`{}` is not a usable kubeconfig", kubeconfig.display()))?;
     // The API server is on the loopback interface, whatever proxy the environment names for the rest.
     config.proxy_url = None;
-    config.read_timeout = Some(READ_LIMIT);
+    config.read_timeout = read_limit;
     Client::try_from(config).context("failed to make a client for the cluster")
 }
 

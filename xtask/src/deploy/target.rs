@@ -89,6 +89,27 @@ impl Target {
     /// # Errors
     /// [`TargetError`] when none is named, there is none of that name, or the kubeconfig cannot be used.
     pub async fn open(project: &Path, settings: &DeploySettings, named: Option<&str>) -> Result<Self> {
+        Self::open_with(project, settings, named, Some(READ_LIMIT)).await
+    }
+
+    /// As [`Target::open`], but a connection on which nothing comes is never given up: for following a log.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub async fn open_patiently(
+        project: &Path,
+        settings: &DeploySettings,
+        named: Option<&str>,
+    ) -> Result<Self> {
+        Self::open_with(project, settings, named, None).await
+    }
+
+    async fn open_with(
+        project: &Path,
+        settings: &DeploySettings,
+        named: Option<&str>,
+        read_limit: Option<Duration>,
+    ) -> Result<Self> {
         let kubeconfig = if settings.kubeconfig.is_empty() {
             Kubeconfig::read()
         } else {
@@ -99,7 +120,7 @@ impl Target {
         let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
         let mut config =
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(TargetError::from)?;
-        config.read_timeout = Some(READ_LIMIT);
+        config.read_timeout = read_limit;
         config.connect_timeout = Some(CONNECT_LIMIT);
         let server = config.cluster_url.to_string();
         let client = connect(config, LOGIN_LIMIT)

@@ -11,6 +11,7 @@ mod evidence;
 mod exec;
 mod images;
 mod inventory;
+mod logs;
 mod podman;
 mod probe;
 mod spec;
@@ -28,9 +29,10 @@ pub use self::containers::{ContainerState, Fit};
 pub use self::detect::{
     Abilities, Choice, Connector, Demand, NoEngine, Silent, is_docker_installed, may_be_docker,
 };
-pub use self::exec::Output;
+pub use self::exec::{Output, held};
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
+pub use self::logs::{LogRequest, Sink};
 pub use self::spec::{ContainerFile, ContainerSpec, Rights};
 
 /// The label on every container, network and volume of a deployment, with its name as value.
