@@ -1,10 +1,15 @@
 //! The image with Microsoft's runtime, from stand-ins of its packages: built, refused, started, proved, upgraded.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use kedge_sim::pki::{Validity, self_signed_client};
 use serde_json::Value;
 use tempfile::TempDir;
+use xtask::provisioning::{DeviceDraft, Draft, Given, IdentityDraft, RegistrationDraft};
 
 use crate::harness::{
     engine, engine_output, in_edge, newest_report, project, state_of, succeed, xtask_output,
@@ -224,11 +229,17 @@ fn what_does_not_go_together_is_refused_in_the_build_and_what_is_missing_at_the_
     assert!(code == 1 && told.contains("aziot-edge: found 1.6.1-1, 1.5.21-1 for"), "{told}");
     deployment.set(&source);
     let image = deployment.image();
-    let installed = ["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n", "aziot-*"];
-    let installed = engine(&[&["run", "--rm", "--entrypoint", "", &image], &installed[..]].concat());
+    let query = ["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n", "aziot-*"];
+    let installed = engine(&[&["run", "--rm", "--entrypoint", "", &image], &query[..]].concat());
     assert_eq!(installed, "aziot-edge 1.6.1-1\naziot-identity-service 1.6.0-1\n", "the last one that fits");
 
     a_start_without_a_part_of_the_secret_says_which(&image);
+    the_keys_of_each_kind_become_the_services_own(&image);
+
+    deployment.set(&format!("version = \"1.5\"\n{source}"));
+    let image = deployment.image();
+    let installed = engine(&[&["run", "--rm", "--entrypoint", "", &image], &query[..]].concat());
+    assert_eq!(installed, "aziot-edge 1.5.21-1\naziot-identity-service 1.5.6-1\n");
     deployment.succeed("down");
     assert!(!state_of(NAME).exists());
 }
@@ -248,6 +259,11 @@ fn microsofts_engine_comes_before_the_runtime(deployment: &Deployment) {
 
 /// Starts the image with these files in the place of the Secret, and gives back how it ended, and what it wrote.
 fn start(image: &str, files: &[(&str, &str)]) -> (i32, String) {
+    start_with(image, &[], files)
+}
+
+/// The same, with these further arguments of the engine.
+fn start_with(image: &str, arguments: &[&str], files: &[(&str, &str)]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     for (name, contents) in files {
         fs_err::write(folder.path().join(name), contents).unwrap();
@@ -261,10 +277,58 @@ fn start(image: &str, files: &[(&str, &str)]) -> (i32, String) {
         "--security-opt",
         "apparmor=unconfined",
     ];
-    let output = engine_output(&[&["run", "--rm"], &rights[..], &["--volume", &mount, image]].concat());
+    let output =
+        engine_output(&[&["run", "--rm"], &rights[..], &["--volume", &mount], arguments, &[image]].concat());
     let text =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     (output.status.code().unwrap(), text)
+}
+
+/// What runs in the place of systemd: it tells whose the device's keys are by then.
+const INIT: &str = "\
+    #!/bin/sh\n\
+    for file in /var/secrets/kedge/*; do [ ! -e \"$file\" ] || stat -c 'found %U:%G %a %n' \"$file\"; done\n\
+    [ ! -e /dev/tpmrm0 ] || stat -c 'found %U:%G %n' /dev/tpmrm0\n";
+
+fn the_keys_of_each_kind_become_the_services_own(image: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let init = folder.path().join("init");
+    fs_err::write(&init, INIT).unwrap();
+    fs_err::set_permissions(&init, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let init = format!("{}:/lib/systemd/systemd:ro", init.display());
+    let found = |draft: &Draft, arguments: &[&str]| {
+        let files = draft.check(None, Timestamp::now()).usable().unwrap().files("").unwrap();
+        let files: Vec<_> =
+            files.expose().map(|(name, text)| (name, std::str::from_utf8(text).unwrap())).collect();
+        let (code, text) = start_with(image, &[&["--volume", &init], arguments].concat(), &files);
+        assert_eq!(code, 0, "{text}");
+        text.lines().filter_map(|line| line.strip_prefix("found ").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let given = |text: &str| Given::new("test", text);
+    let key = || given("QUJDREVGR0hJSktMTU5PUFFSU1RVVldY");
+    let device = || DeviceDraft { host_name: given("hub.test"), device_id: given("press-7") };
+    let registration = || RegistrationDraft {
+        global_endpoint: given("https://dps.test"),
+        id_scope: given("0ne1"),
+        registration_id: Some(given("press-7")),
+        device_id: None,
+    };
+    let issued = self_signed_client("press-7", Validity::for_next(Duration::from_secs(9_000_000))).unwrap();
+    let identity =
+        || IdentityDraft { certificate: given(&issued.chain_pem), key: given(issued.key_pem.expose()) };
+
+    let one = ["aziotks:aziotks 600 /var/secrets/kedge/device-key"];
+    assert_eq!(found(&Draft::ManualSas(device(), key()), &[]), one);
+    let dps = Draft::DpsSymmetricKey { registration: registration(), key: key(), is_of_group: false };
+    assert_eq!(found(&dps, &[]), one);
+    let two = [
+        "aziotcs:aziotcs 600 /var/secrets/kedge/identity-certificate.pem",
+        "aziotks:aziotks 600 /var/secrets/kedge/identity-key.pem",
+    ];
+    assert_eq!(found(&Draft::ManualX509(device(), identity()), &[]), two);
+    assert_eq!(found(&Draft::DpsX509(registration(), identity()), &[]), two);
+    let chip = ["--device", "/dev/null:/dev/tpmrm0"];
+    assert_eq!(found(&Draft::DpsTpm(registration()), &chip), ["aziottpm:aziottpm /dev/tpmrm0"]);
 }
 
 fn a_start_without_a_part_of_the_secret_says_which(image: &str) {
