@@ -97,6 +97,7 @@ where
     let mut tasks = JoinSet::new();
     let mut running: HashMap<Id, (Step, Timestamp)> = HashMap::new();
     let (mut records, mut waiting) = without_idle(plan);
+    progress.expect(plan.steps.len(), records.len());
     loop {
         while let Some(step) = next_ready(&mut waiting, &records).filter(|_| !cancel.is_cancelled()) {
             progress.begin(&step.action.id(), &step.action.purpose());

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use xtask::progress::plain_lines;
 use xtask::verdict::Verdict;
 use xtask::{cli, commands, exit};
 
@@ -12,7 +13,7 @@ async fn main() -> ExitCode {
     match Box::pin(commands::run(cli::Cli::parse())).await {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", plain_lines(&format!("{error:#}")));
             let verdict = Verdict::of(&error);
             if verdict.layer.is_some() {
                 eprintln!("next:  {}", verdict.next);

@@ -23,6 +23,7 @@ use crate::paths::{self, Paths};
 use crate::place::Place;
 use crate::plan::{Action, Plan};
 use crate::preview::Preview;
+use crate::progress;
 use crate::provisioning::{self, Kept};
 use crate::report::{CriticalPath, Environment, Report, StepReport};
 use crate::room;
@@ -326,7 +327,7 @@ fn cancel_on_signal(cancel: CancellationToken) -> Result<()> {
                 std::process::exit(i32::from(crate::exit::INTERRUPTED));
             }
             stopping = true;
-            eprintln!("stopping; press Ctrl-C again to stop at once and leave everything as it is");
+            progress::say_above("stopping; press Ctrl-C again to stop at once and leave everything as it is");
             cancel.cancel();
         }
     });

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
 use kedge_sim::tls::{Trust, client_config};
 use rustls::ClientConfig;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::cause::{Cause, Kind, Lasting};
@@ -153,6 +154,26 @@ impl Feed<'_> {
     }
 }
 
+/// What the sensor has measured in the messages that may count, for a person to see.
+fn temperatures(messages: &[TelemetryMessage], expected: &Expectation<'_>) -> Vec<f64> {
+    let counts = |message: &&TelemetryMessage| {
+        message.enqueued_time_utc >= expected.since
+            && message.device_id == expected.device
+            && message.module_id.as_deref() == Some(expected.module)
+    };
+    let temperature = |message: &TelemetryMessage| {
+        let body: Value = serde_json::from_str(message.body.as_deref()?).ok()?;
+        body.pointer("/machine/temperature").and_then(Value::as_f64)
+    };
+    messages.iter().filter(counts).filter_map(temperature).collect()
+}
+
+/// Judges the messages, and shows what was measured.
+fn shown(scene: &Scene<'_>, known: &[TelemetryMessage], expected: &Expectation<'_>) -> Verdict {
+    scene.progress.telemetry(temperatures(known, expected));
+    judge(known, expected)
+}
+
 /// Reads telemetry from the hub until it proves what is wanted, or is known not to.
 async fn collect(scene: &Scene<'_>, device: &str, feed: Feed<'_>, limit: Duration) -> Result<Arrival> {
     let expected = Expectation {
@@ -166,7 +187,7 @@ async fn collect(scene: &Scene<'_>, device: &str, feed: Feed<'_>, limit: Duratio
     let proved = wait_for("telemetry at the hub", limit, || async {
         let (feed, known, quiet) = &mut *state.lock().await;
         let cause = match feed.next(scene, known).await {
-            Ok(()) => match judge(known, &expected) {
+            Ok(()) => match shown(scene, known, &expected) {
                 Verdict::Proved(messages) => return Observation::Ready(messages),
                 Verdict::Refuted(reason) => Cause::new(Kind::Telemetry, reason, LOST),
                 Verdict::NotEnough(count) => {
