@@ -144,6 +144,15 @@ pub async fn pods(client: &Client, namespace: &str) -> Result<Vec<Pod>> {
     Ok(found.with_context(|| format!("failed to list the pods in `{namespace}`"))?.items)
 }
 
+/// The nodes of the cluster.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn nodes(client: &Client) -> Result<Vec<Node>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    Ok(nodes.list(&kube::api::ListParams::default()).await.context("failed to list the nodes")?.items)
+}
+
 /// Names of KEdge's pods that run and are not ready.
 ///
 /// # Errors

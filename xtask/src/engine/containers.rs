@@ -11,6 +11,7 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use super::spec::{ContainerFile, ContainerSpec, pack};
 use super::{Engine, Foreign, OWNER_LABEL, SPEC_LABEL, is_missing};
@@ -26,6 +27,8 @@ pub struct ContainerState {
     pub running: bool,
     /// Whether it has all privileges.
     pub privileged: bool,
+    /// Since when it runs, or when it was started last.
+    pub started: Option<Timestamp>,
     /// Its exit code, once it has ended.
     pub exit_code: Option<i64>,
     /// The port on the loopback interface for each published port inside.
@@ -276,6 +279,7 @@ impl Engine {
             ),
             running: state.running.unwrap_or_default(),
             privileged: found.host_config.and_then(|config| config.privileged).unwrap_or_default(),
+            started: state.started_at.and_then(|time| time.parse().ok()),
             exit_code: state.exit_code,
             ports: ports.collect(),
         }))

@@ -8,11 +8,12 @@ use kedge_sim::service::ServiceClient;
 use kedge_sim::tls::Endpoint;
 
 use crate::context::Context;
-use crate::engine::{ContainerFile, ContainerSpec, Fit};
+use crate::credentials::Credentials;
+use crate::engine::{ContainerFile, ContainerSpec, Engine, Fit};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::plan::Condition;
-use crate::settings::HubPorts;
+use crate::settings::{HubPorts, Settings};
 
 const HTTPS: u16 = 443;
 const MQTT: u16 = 8883;
@@ -65,11 +66,23 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
 /// # Errors
 /// When the hub is not up.
 pub async fn service(context: &Context) -> Result<ServiceClient> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, published_ports(context).await?.https));
-    let host_name = &context.settings.hub.host_name;
-    let key = SharedAccessKey::from_base64(context.credentials.owner_key.expose())?;
+    service_of(&context.engine, &context.settings, &context.credentials).await
+}
+
+/// The same without a session.
+///
+/// # Errors
+/// When the hub is not up.
+pub async fn service_of(
+    engine: &Engine,
+    settings: &Settings,
+    credentials: &Credentials,
+) -> Result<ServiceClient> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports_of(engine, settings).await?.https));
+    let host_name = &settings.hub.host_name;
+    let key = SharedAccessKey::from_base64(credentials.owner_key.expose())?;
     let endpoint = Endpoint::at(host_name.as_str(), address);
-    Ok(ServiceClient::new(endpoint, host_name, key, Some(&context.credentials.hub_ca))?)
+    Ok(ServiceClient::new(endpoint, host_name, key, Some(&credentials.hub_ca))?)
 }
 
 /// Where the hub is published.
@@ -77,7 +90,11 @@ pub async fn service(context: &Context) -> Result<ServiceClient> {
 /// # Errors
 /// When the hub is not up.
 pub async fn published_ports(context: &Context) -> Result<Ports> {
-    let state = context.engine.container(&context.settings.hub_container()).await?;
+    ports_of(&context.engine, &context.settings).await
+}
+
+async fn ports_of(engine: &Engine, settings: &Settings) -> Result<Ports> {
+    let state = engine.container(&settings.hub_container()).await?;
     let state = state.filter(|state| state.running).context("the hub is not up; run `cargo xtask up`")?;
     let port = |inside: u16| {
         state.ports.get(&inside).copied().with_context(|| format!("the hub's port {inside} is not published"))

@@ -1,13 +1,31 @@
-//! `cargo xtask status`: what is up, as the engine and the cluster tell it, or what `deploy` has brought to a context.
+//! `cargo xtask status`: what is up, as the engine, the cluster, the edge and the hub tell it, or what `deploy` has brought to a
+//! context. Every look has a limit, so that one part that hangs does not hide the others.
+
+mod cluster;
+mod device;
+mod inside;
+mod table;
+
+use std::time::Duration;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cluster;
+use crate::credentials::Credentials;
 use crate::deploy::target::Target;
+use crate::edge::Way;
 use crate::engine::{ContainerState, Engine, Inventory};
+use crate::provisioning;
 use crate::session::Setup;
 use crate::settings::Hub;
+
+/// How long one look may take; what is well answers within a fraction of it.
+const LIMIT: Duration = Duration::from_secs(4);
+/// How long the engines may take: Podman is started for it.
+const ENGINE_LIMIT: Duration = Duration::from_secs(20);
+/// The same for a cluster that is far away.
+const FAR_LIMIT: Duration = Duration::from_secs(15);
 
 /// Flags of `status`.
 #[derive(Debug, clap::Args)]
@@ -21,12 +39,42 @@ pub struct Args {
 }
 
 /// One part of the system.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Part {
-    name: &'static str,
+    name: String,
     /// `up`, `down`, `absent`, or `yours` for what KEdge neither makes nor removes.
     state: &'static str,
     detail: String,
+    /// Of a container in the edge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+    /// How often it was started again, where somebody counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restarts: Option<i64>,
+    /// Since when it runs, or has been there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+}
+
+impl Part {
+    fn new(name: impl Into<String>, state: &'static str, detail: impl Into<String>) -> Self {
+        Self { name: name.into(), state, detail: detail.into(), ..Self::default() }
+    }
+
+    fn since(self, since: Option<Timestamp>) -> Self {
+        Self { since, ..self }
+    }
+}
+
+/// The word for whether something is as it should be.
+fn up(is_up: bool) -> &'static str {
+    if is_up { "up" } else { "down" }
+}
+
+/// Does the work within a limit; what takes longer is an error that says who does not answer.
+async fn within<T>(limit: Duration, who: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let answered = tokio::time::timeout(limit, work).await;
+    answered.with_context(|| format!("{who} did not answer within {} s", limit.as_secs()))?
 }
 
 /// Prints what is up.
@@ -39,7 +87,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         parts = observe_context(&setup, context).await?;
         return print(&parts, args.json);
     }
-    for (engine, inventory) in setup.holders().await?.iter().filter(|(_, inventory)| !inventory.is_empty()) {
+    let holders = within(ENGINE_LIMIT, "the container engine", setup.holders()).await?;
+    for (engine, inventory) in holders.iter().filter(|(_, inventory)| !inventory.is_empty()) {
         parts.extend(observe(&setup, engine, inventory).await?);
     }
     print(&parts, args.json)
@@ -48,13 +97,10 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
 fn print(parts: &[Part], json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(&parts)?);
-        return Ok(());
-    }
-    if parts.is_empty() {
+    } else if parts.is_empty() {
         println!("nothing is up; `cargo xtask up` brings everything up");
-    }
-    for part in parts {
-        println!("{:10} {:7} {}", part.name, part.state, part.detail);
+    } else {
+        print!("{}", table::of(parts, Timestamp::now()));
     }
     Ok(())
 }
@@ -63,42 +109,58 @@ fn print(parts: &[Part], json: bool) -> Result<()> {
 async fn observe_context(setup: &Setup, context: &str) -> Result<Vec<Part>> {
     let settings = &setup.settings.deploy;
     let target = Target::open(&setup.paths.project, settings, Some(context)).await?;
-    let version = target.version().await?;
+    let version = within(FAR_LIMIT, "the API server", target.version()).await?;
     let cluster = format!("{version}, {}, context {context}", target.server);
-    let mut parts = vec![Part { name: "cluster", state: "up", detail: cluster }];
+    let mut parts = vec![Part::new("cluster", "up", cluster)];
     let image = crate::deploy::deployed_image(&target.client, &settings.namespace).await?;
     parts.push(match image {
-        Some(image) => Part { name: "deploy", state: "up", detail: image },
-        None => Part { name: "deploy", state: "absent", detail: format!("namespace {}", settings.namespace) },
+        Some(image) => Part::new("deploy", "up", image),
+        None => Part::new("deploy", "absent", format!("namespace {}", settings.namespace)),
     });
-    for pod in cluster::pods(&target.client, &settings.namespace).await? {
-        let state = if cluster::is_pod_ready(&pod) { "up" } else { "down" };
-        parts.push(Part { name: "pod", state, detail: cluster::describe(&pod) });
+    let pods = cluster::pods(&target.client, &settings.namespace, FAR_LIMIT).await;
+    let runs = pods.iter().any(|pod| pod.state == "up");
+    parts.extend(pods);
+    if runs {
+        let way = Way::pod(target.client, &settings.namespace).await?;
+        parts.extend(inside::look(&way, FAR_LIMIT).await);
     }
     Ok(parts)
 }
 
-/// What the engine holds of the deployment, and what the cluster says.
+/// What the engine holds of the deployment, and what the cluster, the edge and the hub say.
 async fn observe(setup: &Setup, engine: &Engine, inventory: &Inventory) -> Result<Vec<Part>> {
-    let kubeconfig = setup.paths.kubeconfig();
-    let api = match cluster::client(&kubeconfig).await {
-        Ok(client) => client.apiserver_version().await.ok().map(|version| (client, version.git_version)),
-        Err(_) => None,
+    let containers = within(LIMIT, "the container engine", containers(setup, engine));
+    let seen = cluster::look(setup, inventory);
+    // Without its secrets, nobody can ask the hub.
+    let credentials = Credentials::load(&setup.paths.state).ok().flatten();
+    let device = async {
+        let credentials = credentials.as_ref().filter(|_| setup.settings.hub.kind == Hub::Local)?;
+        let kept = provisioning::kept(&setup.paths).ok().flatten().and_then(|checked| checked.kept);
+        let id =
+            kept.as_ref().map_or(setup.settings.device.id.as_str(), |kept| kept.provisioning.device_id());
+        device::look(setup, engine, credentials, id).await
     };
-    let mut parts = vec![
-        Part { name: "engine", state: "up", detail: format!("{}: {inventory}", engine.description()) },
-        match (&api, inventory.nodes.is_empty()) {
-            (_, true) => Part { name: "cluster", state: "absent", detail: String::new() },
-            (None, false) => {
-                Part { name: "cluster", state: "down", detail: "its API server does not answer".into() }
-            }
-            (Some((_, version)), false) => Part {
-                name: "cluster",
-                state: "up",
-                detail: format!("{version}, KUBECONFIG={}", kubeconfig.display()),
-            },
-        },
-    ];
+    let (containers, seen, device) = tokio::join!(containers, seen, device);
+    let mut parts = vec![Part::new("engine", "up", format!("{}: {inventory}", engine.description()))];
+    parts.extend(seen.parts);
+    let containers = containers?;
+    let edge_runs = containers.iter().any(|part| part.name == "edge" && part.state == "up");
+    parts.extend(containers);
+    parts.extend(seen.pods);
+    parts.extend(seen.inside);
+    if edge_runs {
+        parts.extend(inside::look(&Way::Container(engine, setup.settings.edge_container()), LIMIT).await);
+    }
+    if let Some(device) = device {
+        device.count_restarts(&mut parts);
+        parts.push(device.part);
+    }
+    Ok(parts)
+}
+
+/// The containers of the deployment beside the nodes.
+async fn containers(setup: &Setup, engine: &Engine) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
     let containers = [
         ("registry", setup.settings.registry_container()),
         ("hub", setup.settings.hub_container()),
@@ -106,25 +168,17 @@ async fn observe(setup: &Setup, engine: &Engine, inventory: &Inventory) -> Resul
     ];
     for (name, container) in containers {
         parts.push(match engine.container(&container).await? {
-            Some(state) if state.running => Part { name, state: "up", detail: detail(&state) },
-            Some(state) => Part {
-                name,
-                state: "down",
-                detail: format!("exit code {}", state.exit_code.unwrap_or_default()),
-            },
+            Some(state) if state.running => Part::new(name, "up", detail(&state)).since(state.started),
+            Some(state) => {
+                Part::new(name, "down", format!("exit code {}", state.exit_code.unwrap_or_default()))
+            }
             // Without Kubernetes only: beside a cluster it is not missed.
             None if name == "edge" => continue,
             None if name == "hub" && setup.settings.hub.kind == Hub::Azure => {
-                Part { name, state: "yours", detail: "your IoT Hub; `cargo xtask verify` asks it".into() }
+                Part::new(name, "yours", "your IoT Hub; `cargo xtask verify` asks it")
             }
-            None => Part { name, state: "absent", detail: String::new() },
+            None => Part::new(name, "absent", ""),
         });
-    }
-    if let Some((client, _)) = api {
-        for pod in cluster::pods(&client, &setup.settings.deploy.namespace).await? {
-            let state = if cluster::is_pod_ready(&pod) { "up" } else { "down" };
-            parts.push(Part { name: "pod", state, detail: pod.metadata.name.unwrap_or_default() });
-        }
     }
     Ok(parts)
 }
