@@ -204,6 +204,58 @@ fn the_current_context_of_a_kubeconfig_is_never_taken() {
     assert!(error.contains("docker-config:FILE"), "{error}");
 }
 
+/// What bash offers for these words after the script was sourced; the last word is the one being typed.
+fn completed(words: &[&str]) -> Vec<String> {
+    let machine = Machine::bare();
+    let script = machine.xtask(&["completions", "bash"]).assert().code(0).get_output().stdout.clone();
+    let path = machine.home.path().join("completions");
+    fs_err::write(&path, script).unwrap();
+    let play = r#"source "$0"
+        [[ "$(complete -p "$1")" =~ -F\ ([^ ]+) ]] || exit 1
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+        "${BASH_REMATCH[1]}" "$1" "${@: -1}" "${@: -2:1}"; printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut bash = Command::new("bash");
+    let output = bash.args(["--norc", "-c", play]).arg(&path).args(words).assert().code(0);
+    String::from_utf8_lossy(&output.get_output().stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_what_follows_cargo_xtask() {
+    assert_eq!(completed(&["cargo", "xtask", "und"]), ["undeploy"]);
+    assert_eq!(completed(&["cargo", "xtask", "logs", "--fol"]), ["--follow"]);
+    assert_eq!(completed(&["cargo", "xtask", "logs", "r"]), ["runtime", "registry"]);
+    assert_eq!(completed(&["cargo", "xtask", "hub", "wat"]), ["watch"]);
+    assert_eq!(completed(&["cargo", "xtask", "up", "--engine", "po"]), ["podman"]);
+    // The same where somebody has an alias.
+    assert_eq!(completed(&["xtask", "und"]), ["undeploy"]);
+    assert_eq!(completed(&["cargo", "xt"]), ["xtask"]);
+}
+
+#[test]
+fn completions_and_manual_pages_need_no_usable_settings() {
+    let machine = Machine::bare();
+    let settings = machine.settings("[cluster]\nname = 3\n");
+    for (args, mark) in [
+        (["completions", "zsh"], "#compdef xtask"),
+        (["completions", "fish"], "complete -c xtask"),
+        (["man", "--yes"], ".TH cargo-xtask"),
+    ] {
+        let args = [&args[..], &["--profile", &settings]].concat();
+        let output = machine.xtask(&args).assert().code(0).get_output().stdout.clone();
+        assert!(String::from_utf8(output).unwrap().contains(mark), "{args:?}");
+    }
+    let error = stderr(&mut machine.xtask(&["completions", "csh"]), 2);
+    assert!(error.contains("invalid value 'csh'"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_looked_at_elsewhere_is_told_before_anything_is_asked() {
+    let error = stderr(&mut Machine::bare().xtask(&["logs", "registry", "--context", "lab"]), 2);
+    assert!(error.contains("leave out `--context`"), "{error}");
+    let error = stderr(&mut Machine::bare().xtask(&["logs", "--follow", "--previous"]), 2);
+    assert!(error.contains("cannot be used with"), "{error}");
+}
+
 #[test]
 fn a_secret_for_kubectl_is_applied_without_a_copy_of_it_and_taken_up_by_deploy() {
     let machine = Machine::bare();

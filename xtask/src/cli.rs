@@ -90,9 +90,9 @@ pub enum Command {
     Plan(commands::plan::Args),
     /// Show every setting, its value, and where that comes from
     Config(commands::config::Args),
-    /// Show what is up
+    /// Show what is up: the cluster, the pod, what is in the edge, and whether the device is connected
     Status(commands::status::Args),
-    /// Show what the edge, the hub or the registry has written
+    /// Show what the edge, its modules, the hub, the registry or the node have written, and follow it
     Logs(commands::logs::Args),
     /// Collect logs and facts of what is up, without secrets, in one file to be handed on
     Bundle(commands::bundle::Args),
@@ -131,6 +131,10 @@ pub enum Command {
     Fuzz(commands::fuzz::Args),
     /// Run every test: unit and golden tests, tests of the command line, end-to-end tests
     Test(commands::test::Args),
+    /// Print a script that lets bash, zsh or fish complete `cargo xtask`
+    Completions(commands::completions::Args),
+    /// Print the manual page, or write one for each command
+    Man(commands::man::Args),
 }
 
 #[cfg(test)]

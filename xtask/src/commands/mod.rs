@@ -4,6 +4,7 @@ pub mod bench;
 pub mod bundle;
 pub mod chaos;
 pub mod cluster;
+pub mod completions;
 pub mod config;
 pub mod deploy;
 pub mod device;
@@ -15,6 +16,7 @@ pub mod fuzz;
 pub mod hub;
 pub mod image;
 pub mod logs;
+pub mod man;
 pub mod plan;
 pub mod registry;
 pub mod render;
@@ -38,6 +40,12 @@ use crate::session::Setup;
 /// # Errors
 /// What [`crate::exit::code`] turns into an exit code.
 pub async fn run(cli: Cli) -> Result<()> {
+    // What is said of the program itself needs no settings.
+    match &cli.command {
+        Command::Completions(args) => return completions::run(args),
+        Command::Man(args) => return man::run(args),
+        _ => {}
+    }
     let setup =
         if removes(&cli.command) { Setup::for_removal(&cli.global)? } else { Setup::new(&cli.global)? };
     let stopped = setup.cancel.clone();
