@@ -50,6 +50,7 @@ fn up_is_repeatable_verify_names_the_broken_layer_and_down_cleans_up() {
     let layers = succeed(&["verify"]);
     assert!(layers.lines().all(|line| line.split_whitespace().nth(1) == Some("ok")), "{layers}");
     no_secret_in_any_log();
+    looking_around();
     // What the edge keeps for its modules must not take the machine's memory.
     let volumes = engine(&["exec", "kedge-control-plane", "ls", "/var/lib/hostpath_pv"]);
     assert!(!volumes.trim().is_empty());
@@ -114,6 +115,19 @@ fn children(parent: u32) -> Vec<u32> {
 fn command_line(pid: u32) -> String {
     let line = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).replace('\0', " ")
+}
+
+/// What is in the edge is shown as what is around it.
+fn looking_around() {
+    let log = succeed(&["logs", "sensor", "--tail", "3"]);
+    assert!(log.lines().count() <= 3 && log.contains("Sending message"), "{log}");
+    assert_eq!(xtask(&["logs", "unknown"]).0, 2);
+    let status = succeed(&["status"]);
+    assert!(status.starts_with("PART "), "{status}");
+    for part in ["engine", "cluster", "node", "registry", "hub", "pod", "systemd", "tempSensor", "device"] {
+        let line = status.lines().find(|line| line.starts_with(&format!("{part} ")));
+        assert!(line.is_some_and(|line| line.split_whitespace().nth(1) == Some("up")), "{part}: {status}");
+    }
 }
 
 /// Greps the logs and reports of all runs, and what the parts have written, for the secrets of the deployment.
