@@ -143,7 +143,7 @@ impl Progress {
             Some(live) => {
                 self.leave_telemetry(live, &mut state);
                 let colour = colour.filter(|_| live.has_colour());
-                live.say(&colour.map_or_else(|| line.clone(), |colour| coloured(&line, word, colour)));
+                live.print(&colour.map_or_else(|| line.clone(), |colour| coloured(&line, word, colour)));
             }
             None => eprintln!("{line}"),
         }
@@ -155,7 +155,7 @@ impl Progress {
         if state.running.is_empty() && !state.temperatures.is_empty() {
             let values = std::mem::take(&mut state.temperatures);
             live.telemetry(&[]);
-            live.say(&line::telemetry(live::columns().saturating_sub(1), &values));
+            live.print(&line::telemetry(live::columns().saturating_sub(1), &values));
         }
     }
 
@@ -180,6 +180,17 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves at worst a stale line on the screen.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Progress {
+    /// What still runs when nobody waits for it any longer leaves no line that looks as if it went on.
+    fn drop(&mut self) {
+        let Some(live) = &self.live else { return };
+        let mut state = self.lock();
+        state.running.drain().filter_map(|(_, running)| running.bar).for_each(Bar::remove);
+        live.telemetry(&[]);
+        live.overall(0, 0, self.started);
     }
 }
 

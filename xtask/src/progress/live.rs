@@ -8,6 +8,7 @@ use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::line;
+use super::text::wrap;
 
 /// How often the view is drawn anew.
 const TICK: Duration = Duration::from_millis(120);
@@ -55,7 +56,7 @@ pub(super) fn is_terminal() -> bool {
 pub(super) fn say_above(text: &str) {
     match SHOWN.get() {
         // A closed terminal is no reason to fail the run.
-        Some(bars) => drop(bars.println(text)),
+        Some(bars) => drop(bars.println(wrap(text, columns()))),
         None => eprintln!("{text}"),
     }
 }
@@ -68,10 +69,15 @@ impl Live {
         Self { bars, colour, overall: Mutex::default(), telemetry: Mutex::default() }
     }
 
+    /// Prints a line above the view that is laid out already.
+    pub(super) fn print(&self, line: &str) {
+        drop(self.bars.println(line));
+    }
+
     /// Says a sentence above the view.
     pub(super) fn say(&self, text: &str) {
         // A closed terminal is no reason to fail the run.
-        drop(self.bars.println(text));
+        drop(self.bars.println(wrap(text, columns())));
     }
 
     /// Whether marks may be coloured.

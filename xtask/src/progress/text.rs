@@ -72,6 +72,25 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     if width == 0 { String::new() } else { truncate_str(text, width, CUT).into_owned() }
 }
 
+/// The text in lines of at most `width` columns, broken between words. A longer word, such as a path, stays whole.
+pub(super) fn wrap(text: &str, columns: usize) -> String {
+    let wrapped = text.split('\n').map(|line| {
+        if width(line) <= columns {
+            return line.to_owned();
+        }
+        let mut lines = vec![String::new()];
+        for word in line.split(' ') {
+            match lines.last_mut() {
+                Some(last) if last.is_empty() => last.push_str(word),
+                Some(last) if width(last) + 1 + width(word) <= columns => last.extend([" ", word]),
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines.join("\n")
+    });
+    wrapped.collect::<Vec<_>>().join("\n")
+}
+
 /// How many columns the text takes.
 pub(super) fn width(text: &str) -> usize {
     measure_text_width(text)
@@ -148,6 +167,17 @@ mod tests {
         for columns in 0..30 {
             assert!(width(&fit("Grüße aus 日本 🙂 und mehr", columns)) <= columns, "{columns}");
         }
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        assert_eq!(wrap("press Ctrl-C again to stop", 12), "press Ctrl-C\nagain to\nstop");
+        assert_eq!(
+            wrap("report: target/kedge/runs/1/report.json", 20),
+            "report:\ntarget/kedge/runs/1/report.json"
+        );
+        assert_eq!(wrap("  a  b\nc", 80), "  a  b\nc");
+        assert_eq!((wrap("", 0), wrap("a b", 0)), (String::new(), "a\nb".into()));
     }
 
     #[test]
