@@ -108,7 +108,7 @@ mod tests {
         );
         let narrow = running(26, "push-edge", TIME, "push the edge image", "layer 3");
         assert_eq!(&narrow[narrow.find("push").unwrap()..], "push-edge 1m12s layer 3");
-        assert_eq!(ended(20, "   1.0s", "push-sensor", "done", TIME, ""), "push-sensor done in …");
+        assert_eq!(ended(20, "   1.0s", "push-sensor", "done", TIME, ""), "push-sensor done in…");
         assert_eq!(
             ended(usize::MAX, "   1.0s", "hub", "done", TIME, "n"),
             "   1.0s hub            done in 72.0 s  n"
