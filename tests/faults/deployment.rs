@@ -19,22 +19,37 @@ pub(crate) const NAME: &str = "kedge-broken";
 /// How the plain progress says that a step has ended.
 const ENDS: [&str; 4] = ["done", "unchanged", "FAILED", "stopped"];
 
-/// Its settings.
-pub(crate) struct Deployment(TempDir);
+/// A deployment, with the folder of its settings.
+pub(crate) struct Deployment {
+    folder: TempDir,
+    name: &'static str,
+    /// Where its registry is published.
+    pub(crate) port: u16,
+}
 
 impl Deployment {
     /// Nothing of it is there.
     pub(crate) fn new() -> Self {
-        let deployment = Self(tempfile::tempdir().unwrap());
+        Self::named(NAME, "")
+    }
+
+    /// The same by another name, with more settings.
+    pub(crate) fn named(name: &'static str, more: &str) -> Self {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let settings = format!("[cluster]\nname = {NAME:?}\n[registry]\nport = {port}\n");
+        let deployment = Self { folder: tempfile::tempdir().unwrap(), name, port };
+        let settings = format!("[cluster]\nname = {name:?}\n[registry]\nport = {port}\n{more}");
         fs_err::write(deployment.settings(), settings).unwrap();
         deployment.succeed("down");
         deployment
     }
 
     fn settings(&self) -> PathBuf {
-        self.0.path().join("kedge.toml")
+        self.path("kedge.toml")
+    }
+
+    /// A file beside the settings.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Exit code and all that a command tells.
@@ -82,14 +97,14 @@ impl Deployment {
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        state_of(NAME)
+        state_of(self.name)
     }
 
     /// Nothing of it is left, also not after what was under way has ended.
     pub(crate) fn nothing_is_left(&self) {
         let since = Instant::now();
         until("time for what was under way", || since.elapsed() > Duration::from_secs(4));
-        let left = ours();
+        let left = named(self.name);
         assert!(left.is_empty(), "left: {left:#?}");
         assert!(!self.state().exists(), "the state is left");
     }
@@ -166,8 +181,8 @@ fn begins(line: &str, step: &str) -> bool {
     words.len() == 3 && words[0].ends_with('s') && words[1] == step && !ENDS.contains(&words[2])
 }
 
-/// Everything in the engine that has the deployment's name, as its own or in a label.
-pub(crate) fn ours() -> Vec<String> {
+/// Everything in the engine that has the name, as its own or in a label.
+pub(crate) fn named(name: &str) -> Vec<String> {
     let lists: [(&str, &[&str]); 3] = [
         ("container", &["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]),
         ("network", &["network", "ls", "--format", "{{.Name}} {{.Labels}}"]),
@@ -177,7 +192,7 @@ pub(crate) fn ours() -> Vec<String> {
         let lines: Vec<_> = engine(command).lines().map(|line| format!("{kind} {line}")).collect();
         lines
     });
-    all.filter(|line| line.contains(NAME)).collect()
+    all.filter(|line| line.contains(name)).collect()
 }
 
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {

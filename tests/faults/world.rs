@@ -4,22 +4,20 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use assert_cmd::Command;
 use kedge_sim::service::ServiceClient;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::harness::{LIMIT, engine, engine_output, in_edge, project, service, state_of};
+use crate::deployment::Deployment;
+use crate::harness::{engine, in_edge, project, service};
 
 pub(crate) const NAME: &str = "kedge-faults";
 pub(crate) const HUB: &str = "hub.faults.test";
 pub(crate) const DEVICE: &str = "kedge-device";
-const PORT: u16 = 5019;
 
 /// The deployment; it is made for the first test that needs it, and the last one removes it.
 pub(crate) struct World {
-    folder: TempDir,
+    deployment: Deployment,
     runtime: Runtime,
 }
 
@@ -34,10 +32,9 @@ pub(crate) struct Told {
 }
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let world = World { folder: tempfile::tempdir().unwrap(), runtime: Runtime::new().unwrap() };
-    world.set("");
-    world.xtask("down");
-    world.xtask("device remove");
+    let settings = format!("[hub]\nhost-name = {HUB:?}\n[verify]\nmessages = 3\n");
+    let world = World { deployment: Deployment::named(NAME, &settings), runtime: Runtime::new().unwrap() };
+    world.deployment.succeed("device remove");
     world
 });
 
@@ -49,52 +46,31 @@ impl World {
         world
     }
 
-    /// Brings back what is not as it is described, and proves that all is well.
+    /// Brings back what is not as it is described.
     pub(crate) fn heal(&self) {
-        let (code, text) = self.xtask("up --yes");
-        assert_eq!(code, 0, "{text}");
-        let (code, text) = self.xtask("hub");
-        assert_eq!(code, 0, "{text}");
-    }
-
-    /// Writes the settings, with more of them.
-    pub(crate) fn set(&self, more: &str) {
-        let settings = format!(
-            "[cluster]\nname = {NAME:?}\n[registry]\nport = {PORT}\n[hub]\nhost-name = {HUB:?}\n\
-             [verify]\nmessages = 3\n{more}"
-        );
-        fs_err::write(self.profile(), settings).unwrap();
-    }
-
-    fn profile(&self) -> PathBuf {
-        self.folder.path().join("kedge.toml")
+        self.deployment.succeed("up --yes");
+        self.deployment.succeed("hub");
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
+        let path = self.deployment.path(name);
         fs_err::write(&path, text).unwrap();
         path
     }
 
-    pub(crate) fn command(&self, command: &str) -> Command {
-        let mut xtask = Command::cargo_bin("xtask").unwrap();
-        xtask.args(command.split(' ')).arg("--profile").arg(self.profile()).timeout(LIMIT);
-        xtask
+    pub(crate) fn succeed(&self, command: &str) -> String {
+        self.deployment.succeed(command)
     }
 
-    /// Exit code, and all that was told.
-    pub(crate) fn xtask(&self, command: &str) -> (i32, String) {
-        let output = self.command(command).output().unwrap();
-        let told =
-            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-        eprintln!("cargo xtask {command}: {}\n{told}", output.status);
-        (output.status.code().unwrap(), told)
+    /// The image of the edge in the local registry, by this tag.
+    pub(crate) fn image(&self, tag: &str) -> String {
+        format!("localhost:{}/kedge/edge:{tag}", self.deployment.port)
     }
 
     /// Runs a command that has to fail, and takes its report apart.
     pub(crate) fn fails(&self, command: &str) -> Told {
         let began = Instant::now();
-        let (code, text) = self.xtask(command);
+        let (code, text) = self.deployment.xtask(command);
         assert_ne!(code, 0, "cargo xtask {command} found nothing wrong");
         let path = text.lines().find_map(|line| line.strip_prefix("report: "));
         let report = path.map(|path| fs_err::read_to_string(project().join(path)).unwrap());
@@ -145,7 +121,7 @@ impl World {
     }
 
     pub(crate) fn service(&self) -> ServiceClient {
-        service(&state_of(NAME), HUB)
+        service(&self.deployment.state(), HUB)
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
@@ -154,9 +130,7 @@ impl World {
 
     /// Removes everything.
     pub(crate) fn end(&self) {
-        let (code, text) = self.xtask("down");
-        assert_eq!(code, 0, "{text}");
-        let left = engine_output(&["ps", "--all", "--format", "{{.Names}}"]).stdout;
-        assert!(!String::from_utf8_lossy(&left).contains(NAME));
+        self.deployment.succeed("down");
+        self.deployment.nothing_is_left();
     }
 }

@@ -85,7 +85,7 @@ impl Context {
     #[must_use]
     pub fn new(setup: Setup, engine: Engine, credentials: Credentials, lock: Option<Lock>) -> Self {
         let started = Timestamp::now();
-        let run_folder = setup.paths.runs().join(started.strftime("%Y%m%dT%H%M%S%.3fZ").to_string());
+        let run_folder = setup.paths.run(started);
         Self {
             settings: setup.settings,
             paths: setup.paths,

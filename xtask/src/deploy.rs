@@ -9,7 +9,7 @@ pub mod pull_secret;
 pub mod remove;
 pub mod target;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -28,7 +28,7 @@ use crate::cluster::{self, plainly};
 use crate::engine::Login;
 use crate::exit::Usage;
 use crate::image_reference::{self, ImageName};
-use crate::progress::{Mark, Progress};
+use crate::progress::Progress;
 use crate::provisioning::SecretFiles;
 use crate::session::Setup;
 use crate::settings::DeploySettings;
@@ -259,14 +259,13 @@ pub async fn wait(client: &Client, facts: &Facts, progress: &Progress) -> Result
             self.0.detail("pod", status);
         }
     }
-    let (started, rollout) = (Instant::now(), rollout(facts));
-    progress.begin("pod", "get the pod ready");
-    let waited = rollout.wait(client, &Shown(progress)).await;
-    let (mark, note) = if waited.is_ok() { (Mark::Done, "ready") } else { (Mark::Failed, "") };
-    progress.end("pod", mark, started.elapsed(), note);
-    let Err(error) = waited else { return Ok(()) };
+    let rollout = rollout(facts);
+    let work = async {
+        rollout.wait(client, &Shown(progress)).await?;
+        Ok("ready".to_owned())
+    };
+    let Err(error) = progress.show("pod", "get the pod ready", work).await else { return Ok(()) };
     let log = cluster::pod_log(client, rollout.namespace, LOG_LINES).await.unwrap_or_default();
-    let error = anyhow::Error::from(error);
     Err(match last_words(&log) {
         Some(words) => error.context(format!("the pod says: {words}")),
         None => error,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use kube::Client;
 
 use crate::cluster::{self, exec, manifests};
@@ -80,11 +80,16 @@ pub async fn run(context: &Context, place: Place, command: &[&str]) -> Result<Ou
         return context.engine.exec(&context.settings.edge_container(), command).await;
     }
     let client = cluster::client(&context.paths.kubeconfig()).await?;
-    let namespace = &context.settings.deploy.namespace;
-    let pods = cluster::pods(&client, namespace).await?;
-    let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
-    let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
-    exec::run(&client, namespace, &pod, manifests::CONTAINER, command).await
+    run_in_pod(&client, &context.settings.deploy.namespace, command).await
+}
+
+/// Runs a command in the edge that is the pod of a cluster.
+///
+/// # Errors
+/// When no pod runs, or the command could not be run.
+pub async fn run_in_pod(client: &Client, namespace: &str, command: &[&str]) -> Result<Output> {
+    let pod = cluster::running_pod(client, namespace).await?;
+    exec::run(client, namespace, &pod, manifests::CONTAINER, command).await
 }
 
 /// The way into an edge for those who look at it for long: ours, or one in a cluster of somebody else.

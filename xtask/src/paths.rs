@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 
 /// There is no place for what belongs to the user.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,12 @@ impl Paths {
     #[must_use]
     pub fn runs(&self) -> PathBuf {
         self.project.join("target/kedge/runs")
+    }
+
+    /// The folder of the run that began then.
+    #[must_use]
+    pub fn run(&self, began: Timestamp) -> PathBuf {
+        self.runs().join(began.strftime("%Y%m%dT%H%M%S%.3fZ").to_string())
     }
 }
 

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
 use self::live::{Bar, Live};
 pub use self::text::{elapsed, plain, plain_lines};
 
@@ -148,6 +150,27 @@ impl Progress {
             None => eprintln!("{line}"),
         }
         self.show_overall(&state);
+    }
+
+    /// Shows a piece of work as a step: that it goes on, and how it ended.
+    ///
+    /// # Errors
+    /// As the work.
+    pub async fn show(
+        &self,
+        step: &str,
+        purpose: &str,
+        work: impl Future<Output = Result<String>>,
+    ) -> Result<String> {
+        let started = Instant::now();
+        self.begin(step, purpose);
+        let result = work.await;
+        let (mark, note) = match &result {
+            Ok(note) => (Mark::Done, note.as_str()),
+            Err(_) => (Mark::Failed, ""),
+        };
+        self.end(step, mark, started.elapsed(), note);
+        result
     }
 
     /// When nothing runs any longer, the temperatures stay on the screen as they were last.

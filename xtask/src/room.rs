@@ -101,9 +101,12 @@ fn nearest(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder)
 }
 
-/// Megabytes that an ordinary user may still write below `folder`.
-fn free(folder: &Path) -> Result<u64> {
-    let disk = rustix::fs::statvfs(folder)
+/// Megabytes that an ordinary user may still write below `folder`, or where it will be.
+///
+/// # Errors
+/// When the disk cannot be looked at.
+pub fn free(folder: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(nearest(folder))
         .with_context(|| format!("failed to look at the disk of `{}`", folder.display()))?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / MB)
 }

@@ -292,13 +292,8 @@ pub fn write_report(
         layers: findings.proof.layers,
         messages: findings.proof.messages,
     };
-    match report.write(&context.run_folder, |text| context.redact(text)) {
-        Ok((path, _)) => {
-            let path = path.strip_prefix(&context.paths.project).unwrap_or(&path);
-            context.progress.say(&format!("report: {}", path.display()));
-        }
-        Err(error) => context.progress.say(&format!("the report could not be written: {error:#}")),
-    }
+    report
+        .publish(&context.run_folder, &context.paths.project, &context.progress, |text| context.redact(text));
 }
 
 /// What became of a run, in a word.

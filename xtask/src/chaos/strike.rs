@@ -70,9 +70,7 @@ fn own<'a>(scene: &Scene<'a>, name: impl Fn(&Settings) -> String) -> Result<(&'a
 pub async fn delete_pod(scene: &Scene<'_>) -> Result<String> {
     let client = scene.client().await?;
     let namespace = &scene.settings.deploy.namespace;
-    let pods = cluster::pods(&client, namespace).await?;
-    let old = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
-    let old = old.context("no pod runs")?;
+    let old = cluster::running_pod(&client, namespace).await?;
     let api: Api<Pod> = Api::namespaced(client, namespace);
     api.delete(&old, &DeleteParams::default().grace_period(GRACE_SECONDS)).await?;
     Ok(old)

@@ -144,6 +144,16 @@ pub async fn pods(client: &Client, namespace: &str) -> Result<Vec<Pod>> {
     Ok(found.with_context(|| format!("failed to list the pods in `{namespace}`"))?.items)
 }
 
+/// The name of KEdge's pod that runs.
+///
+/// # Errors
+/// When none does, or the API server cannot be asked.
+pub async fn running_pod(client: &Client, namespace: &str) -> Result<String> {
+    let running = pods(client, namespace).await?.into_iter().find(is_pod_running);
+    let name = running.and_then(|pod| pod.metadata.name);
+    name.with_context(|| format!("no pod runs in the namespace `{namespace}`"))
+}
+
 /// The nodes of the cluster.
 ///
 /// # Errors

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use kedge_sim::retry::pause;
-use kedge_sim::service::TelemetryFilter;
 use tokio_util::sync::CancellationToken;
 
 use crate::chaos::continuity::{Numbered, longest_silence, missing};
@@ -14,25 +12,19 @@ use crate::chaos::strike::strike;
 use crate::chaos::{Fault, Survived};
 use crate::confirm::{NotAgreed, agreed};
 use crate::context::Context;
-use crate::deploy::target::Target;
 use crate::edge;
 use crate::edge_config::SENSOR_MODULE;
 use crate::execute::Interrupted;
 use crate::exit::{Unproved, Usage};
 use crate::place::Place;
-use crate::progress::{Mark, Progress};
-use crate::provisioning;
 use crate::session::Setup;
 use crate::settings::Hub;
 use crate::steps::hub;
-use crate::verify::{Means, Name, Scene, prove};
+use crate::verify::{Elsewhere, Name, Scene, prove};
 use crate::wait::{Observation, wait_for};
 
 /// How long anything may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(300);
-/// How long one request to the hub waits for new messages.
-const POLL: Duration = Duration::from_secs(2);
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Flags of `chaos`.
 #[derive(Debug, clap::Args)]
@@ -75,21 +67,11 @@ async fn here(setup: Setup, args: &Args) -> Result<()> {
 
 /// The same to the edge in the cluster of somebody else.
 async fn elsewhere(setup: Setup, args: &Args, name: &str) -> Result<()> {
-    let target = Target::open(&setup.paths.project, &setup.settings.deploy, Some(name)).await?;
-    let kept = provisioning::kept(&setup.paths)?.and_then(|checked| checked.kept);
-    let hub = setup.settings.hub.kind;
-    let own = match hub {
-        Hub::Local => setup.clone().attach().await.ok(),
-        Hub::Azure => None,
-    };
-    let device =
-        kept.as_ref().map_or(setup.settings.device.id.as_str(), |kept| kept.provisioning.device_id());
-    let progress = Arc::new(Progress::default());
-    let means = Means::Foreign(&target, own.as_deref());
-    let scene = Scene::other(means, &setup.settings, device, &progress, &setup.cancel, setup.events.as_ref());
-    let chaos = Chaos { scene, watched: own.clone() };
+    let elsewhere = Elsewhere::open(setup, name).await?;
+    let chaos = Chaos { scene: elsewhere.scene(), watched: elsewhere.own.clone() };
     let what = format!("the edge in the cluster of the context `{name}`");
-    chaos.carry_out(&setup, args, &what, &Fault::possible(Place::Cluster, hub, false)).await
+    let possible = Fault::possible(Place::Cluster, elsewhere.setup.settings.hub.kind, false);
+    chaos.carry_out(&elsewhere.setup, args, &what, &possible).await
 }
 
 struct Chaos<'a> {
@@ -113,7 +95,14 @@ impl Chaos<'_> {
         let stop = CancellationToken::new();
         let arrivals = Arrivals::default();
         if let Some(context) = &self.watched {
-            tokio::spawn(watch(Arc::clone(context), Arc::clone(&arrivals.0), stop.clone()));
+            let (context, stop, numbered) = (Arc::clone(context), stop.clone(), Arc::clone(&arrivals.0));
+            tokio::spawn(async move {
+                hub::follow(&context, SENSOR_MODULE, Timestamp::now(), &stop, |message| {
+                    let new = Numbered::of(message);
+                    numbered.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+                })
+                .await;
+            });
         }
         let mut survived = Vec::new();
         for fault in faults.iter().cycle().take(faults.len() * args.rounds as usize) {
@@ -125,17 +114,14 @@ impl Chaos<'_> {
 
     /// Lets one fault happen, and waits until telemetry is proved to arrive again.
     async fn survive(&self, fault: Fault, arrivals: &Arrivals) -> Result<Survived> {
-        let progress = self.scene.progress;
-        let (step, began, since) = (fault.to_string(), Instant::now(), Timestamp::now());
-        progress.begin(&step, fault.words());
-        let result = async {
+        let (began, since) = (Instant::now(), Timestamp::now());
+        let work = async {
             strike(&self.scene, fault).await?;
-            self.recover().await
+            self.recover().await.map(|()| "well again".to_owned())
         };
-        let result = result.await;
-        let (mark, seconds) = (if result.is_ok() { Mark::Done } else { Mark::Failed }, began.elapsed());
-        progress.end(&step, mark, seconds, "");
-        result.with_context(|| format!("after {}, it was not well again", fault.words()))?;
+        let shown = self.scene.progress.show(&fault.to_string(), fault.words(), work).await;
+        shown.with_context(|| format!("after {}, it was not well again", fault.words()))?;
+        let seconds = began.elapsed();
         let silence = longest_silence(&arrivals.lock(), since);
         Ok(Survived { fault, seconds: seconds.as_secs_f64(), silence })
     }
@@ -199,28 +185,6 @@ struct Arrivals(Arc<Mutex<Vec<Numbered>>>);
 impl Arrivals {
     fn lock(&self) -> MutexGuard<'_, Vec<Numbered>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reads the sensor's messages; a hub that is away is tried again.
-async fn watch(context: Arc<Context>, arrivals: Arc<Mutex<Vec<Numbered>>>, stop: CancellationToken) {
-    let filter = TelemetryFilter {
-        device_id: Some(context.device_id().to_owned()),
-        module_id: Some(SENSOR_MODULE.to_owned()),
-    };
-    let (since, mut after) = (Timestamp::now(), 0);
-    while !stop.is_cancelled() {
-        let page = match hub::service(&context).await {
-            Ok(service) => service.telemetry(&filter, after, POLL).await.ok(),
-            Err(_) => None,
-        };
-        let Some(page) = page else {
-            pause(RETRY, &stop).await;
-            continue;
-        };
-        after = page.next;
-        let new = page.messages.iter().filter(|message| message.enqueued_time_utc >= since);
-        arrivals.lock().unwrap_or_else(PoisonError::into_inner).extend(new.filter_map(Numbered::of));
     }
 }
 

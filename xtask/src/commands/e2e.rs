@@ -13,7 +13,6 @@ use crate::exit::Usage;
 use crate::place::{Place, Privilege};
 use crate::plan::Action;
 use crate::process::find_on_path;
-use crate::progress::Mark;
 use crate::report::StepReport;
 use crate::secret_input;
 use crate::session::{Setup, carry_out, reach, write_report};
@@ -113,14 +112,11 @@ fn cannot_be_proved(context: &Context) -> bool {
 
 async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> {
     let started = Timestamp::now();
-    context.progress.begin("down", "remove everything that was made");
-    let removed = down::remove_everything(&context.engine, &context.paths).await;
-    let removed = removed.map(|inventory| format!("removed: {inventory}"));
-    let (mark, note) = match &removed {
-        Ok(note) => (Mark::Done, note.as_str()),
-        Err(_) => (Mark::Failed, ""),
+    let work = async {
+        let removed = down::remove_everything(&context.engine, &context.paths).await;
+        removed.map(|inventory| format!("removed: {inventory}"))
     };
-    context.progress.end("down", mark, Timestamp::now().duration_since(started).unsigned_abs(), note);
+    let removed = context.progress.show("down", "remove everything that was made", work).await;
     let last = steps.iter().max_by_key(|step| step.ended).map(|step| step.id.clone());
     steps.push(StepReport::of_cleanup(started, last, &removed));
     removed.map(drop)

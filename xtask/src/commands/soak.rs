@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kedge_sim::load::{ledger, producer};
 use kedge_sim::retry::pause;
-use kedge_sim::service::TelemetryFilter;
 use serde_json::json;
 
 use crate::chaos::strike::{delete_pod, strike};
@@ -33,8 +32,6 @@ const AWAY: Duration = Duration::from_secs(15);
 const RECOVERY: Duration = Duration::from_secs(240);
 /// A hub that gets nothing new for so long has got all there is.
 const SILENCE: SignedDuration = SignedDuration::from_secs(60);
-const POLL: Duration = Duration::from_secs(5);
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Flags of `soak`.
 #[derive(Debug, clap::Args)]
@@ -269,28 +266,12 @@ impl Soak {
     }
 }
 
-/// Reads the producer's messages for as long as the soak takes; a hub that is away is tried again.
+/// Reads the producer's messages for as long as the soak takes.
 async fn read(context: Arc<Context>, arrivals: Arc<Mutex<Vec<Arrival>>>) {
-    let filter = TelemetryFilter {
-        device_id: Some(context.device_id().to_owned()),
-        module_id: Some(PRODUCER.to_owned()),
-    };
-    let mut after = 0;
-    loop {
-        let page = match hub::service(&context).await {
-            Ok(service) => service.telemetry(&filter, after, POLL).await.ok(),
-            Err(_) => None,
-        };
-        let Some(page) = page else {
-            pause(RETRY, &context.cancel).await;
-            continue;
-        };
-        after = page.next;
-        let new = page.messages.iter().filter(|message| message.enqueued_time_utc >= context.started);
-        let numbered = new.filter_map(|message| {
-            let number = message.properties.get(producer::NUMBER)?.parse().ok()?;
-            Some(Arrival { number, time: message.enqueued_time_utc })
-        });
-        arrivals.lock().unwrap_or_else(PoisonError::into_inner).extend(numbered);
-    }
+    hub::follow(&context, PRODUCER, context.started, &context.cancel, |message| {
+        let number = message.properties.get(producer::NUMBER).and_then(|number| number.parse().ok());
+        let new = number.map(|number| Arrival { number, time: message.enqueued_time_utc });
+        arrivals.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+    })
+    .await;
 }

@@ -1,27 +1,24 @@
 //! `cargo xtask verify`: walk the layers of what is up, from the engine to the hub.
 
 use std::ffi::OsString;
-use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Result;
 use jiff::Timestamp;
 
-use crate::context::Context;
-use crate::deploy::target::Target;
 use crate::edge;
 use crate::evidence;
 use crate::exit::{UNPROVED, code};
 use crate::place::Place;
 use crate::plan::Action;
-use crate::progress::{Mark, Progress};
-use crate::provisioning::{self, Kept, Redaction};
 use crate::report::{CriticalPath, Environment, Report};
 use crate::secret_input;
 use crate::session::{Setup, result_word, write_report};
-use crate::settings::{Hub, word};
+use crate::settings::word;
 use crate::verdict::Verdict;
-use crate::verify::{self, Means, Proof, Scene};
+use crate::verify::{self, Elsewhere, Proof};
+
+/// What is shown while it goes on.
+const WALK: &str = "walk the layers";
 
 /// Flags of `verify`.
 #[derive(Debug, clap::Args)]
@@ -46,10 +43,8 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     }
     let context = setup.attach().await?;
     let place = edge::place(&context).await?;
-    let result = timed(&context.progress, Action::Telemetry(place), async {
-        verify::telemetry_step(&context, place).await.map(|effect| effect.note)
-    });
-    let result = result.await;
+    let walk = async { verify::telemetry_step(&context, place).await.map(|effect| effect.note) };
+    let result = context.progress.show(&Action::Telemetry(place).id(), WALK, walk).await.map(drop);
     print(&context.findings().proof);
     let broken = result.as_ref().is_err_and(|error| code(error) == UNPROVED);
     if broken {
@@ -62,69 +57,38 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     result
 }
 
-/// Shows that the walk goes on, and how it ended.
-async fn timed(
-    progress: &Progress,
-    action: Action,
-    walk: impl Future<Output = Result<String>>,
-) -> Result<()> {
-    let (step, started) = (action.id(), Instant::now());
-    progress.begin(&step, "walk the layers");
-    let result = walk.await;
-    let (mark, note) = match &result {
-        Ok(note) => (Mark::Done, note.as_str()),
-        Err(_) => (Mark::Failed, ""),
-    };
-    progress.end(&step, mark, started.elapsed(), note);
-    result.map(drop)
-}
-
 /// The same in the cluster of somebody else, for which this machine needs no engine.
 async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
     let started = Timestamp::now();
-    let target = Target::open(&setup.paths.project, &setup.settings.deploy, Some(name)).await?;
-    let kept = provisioning::kept(&setup.paths)?.and_then(|checked| checked.kept);
-    if kept.is_some() {
-        // With the wrong hub, a sound edge would be told to be broken. Somebody else may have the credentials.
-        provisioning::fit(kept.as_ref(), &setup.settings)?;
-    }
-    // Our own hub may be up beside a cluster that is not ours.
-    let own = match setup.settings.hub.kind {
-        Hub::Local => setup.clone().attach().await.ok(),
-        Hub::Azure => None,
-    };
-    let progress = Arc::new(Progress::default());
-    let device =
-        kept.as_ref().map_or(setup.settings.device.id.as_str(), |kept| kept.provisioning.device_id());
-    let means = Means::Foreign(&target, own.as_deref());
-    let events = setup.events.as_ref();
-    let scene = Scene::other(means, &setup.settings, device, &progress, &setup.cancel, events);
+    let elsewhere = Elsewhere::open(setup, name).await?;
+    let scene = elsewhere.scene();
+    let (settings, target) = (&elsewhere.setup.settings, &elsewhere.target);
     let place = Place::Cluster;
     let mut proof = Proof::default();
-    let result = timed(&progress, Action::Telemetry(place), async {
+    let walk = async {
         let (walked, result) = verify::prove(&scene).await;
         proof = walked;
         result.map(|()| format!("{} messages", proof.messages.len()))
-    });
-    let result = result.await;
+    };
+    let result = elsewhere.progress.show(&Action::Telemetry(place).id(), WALK, walk).await.map(drop);
     print(&proof);
-    let runtime = scene.runtime_kind().unwrap_or(setup.settings.runtime.kind);
+    let (ended, error) = (Timestamp::now(), result.as_ref().err());
     let report = Report {
         schema: 1,
         command: "verify".to_owned(),
         started,
-        ended: Timestamp::now(),
-        seconds: Timestamp::now().duration_since(started).as_secs_f64(),
-        result: result_word(result.as_ref().err()),
-        error: result.as_ref().err().map(|error| format!("{error:#}")),
-        verdict: result.as_ref().err().map(Verdict::of),
+        ended,
+        seconds: ended.duration_since(started).as_secs_f64(),
+        result: result_word(error),
+        error: error.map(|error| format!("{error:#}")),
+        verdict: error.map(Verdict::of),
         environment: Environment {
             context: Some(target.context.clone()),
             on: Some(place.word()),
-            cluster: setup.settings.cluster.name.clone(),
+            cluster: settings.cluster.name.clone(),
             kubernetes: target.client.apiserver_version().await.ok().map(|version| version.git_version),
-            runtime: word(&runtime),
-            hub: word(&setup.settings.hub.kind),
+            runtime: word(&scene.runtime_kind().unwrap_or(settings.runtime.kind)),
+            hub: word(&settings.hub.kind),
             ..Environment::default()
         },
         steps: Vec::new(),
@@ -132,34 +96,9 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
         layers: proof.layers,
         messages: proof.messages,
     };
-    write(&setup, started, &progress, &report, own.as_deref(), kept.as_ref());
+    let paths = &elsewhere.setup.paths;
+    report.publish(&paths.run(started), &paths.project, &elsewhere.progress, |text| elsewhere.redact(text));
     result
-}
-
-/// Writes the report without any secret that is known here.
-fn write(
-    setup: &Setup,
-    started: Timestamp,
-    progress: &Progress,
-    report: &Report,
-    own: Option<&Context>,
-    kept: Option<&Kept>,
-) {
-    let redact = |text: &str| {
-        let mut text = own.map_or_else(|| text.to_owned(), |own| own.redact(text));
-        if let Some(kept) = kept {
-            text = Redaction::of(kept).apply(&text);
-        }
-        setup.events.as_ref().map_or_else(|| text.clone(), |events| events.redact(&text))
-    };
-    let folder = setup.paths.runs().join(started.strftime("%Y%m%dT%H%M%S%.3fZ").to_string());
-    match report.write(&folder, redact) {
-        Ok((path, _)) => {
-            let path = path.strip_prefix(&setup.paths.project).unwrap_or(&path);
-            progress.say(&format!("report: {}", path.display()));
-        }
-        Err(error) => progress.say(&format!("the report could not be written: {error:#}")),
-    }
 }
 
 /// Prints the layers, if any were walked, each in one line; the error has the whole of what is wrong.

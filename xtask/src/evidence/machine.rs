@@ -11,6 +11,7 @@ use super::folder::Folder;
 use super::objects::without_environment;
 use crate::context::Context;
 use crate::engine::Output;
+use crate::room::free;
 
 /// What limits the number of things that run on a machine.
 const LIMITS: [&str; 7] = [
@@ -36,7 +37,7 @@ fn facts(context: &Context, storage: &Path) -> Value {
     let paths = &context.paths;
     let disks =
         [("project", &*paths.project), ("cache", &paths.cache), ("state", &paths.state), ("engine", storage)];
-    let free = disks.map(|(name, folder)| (name, folder.display().to_string(), megabytes_free(folder)));
+    let disks = disks.map(|(name, folder)| (name, folder.display().to_string(), free(folder).ok()));
     let limits = LIMITS.map(|name| (name, read(&format!("/proc/sys/{name}"))));
     json!({
         "tool": env!("CARGO_PKG_VERSION"),
@@ -50,7 +51,7 @@ fn facts(context: &Context, storage: &Path) -> Value {
         "process": telling(&read("/proc/self/status"), &TELLING, ':'),
         "pressure": map(["cpu", "io", "memory"].map(|name| (name, read(&format!("/proc/pressure/{name}"))))),
         "limits": map(limits),
-        "disks": free.map(|(name, folder, free)| json!({"of": name, "folder": folder, "megabytesFree": free})),
+        "disks": disks.map(|(name, folder, free)| json!({"of": name, "folder": folder, "megabytesFree": free})),
     })
 }
 
@@ -67,11 +68,6 @@ fn telling(text: &str, names: &[&str], between: char) -> Value {
 
 fn read(path: &str) -> String {
     fs_err::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-fn megabytes_free(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder.ancestors().find(|folder| folder.exists())?).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize) / 1_000_000)
 }
 
 /// The engine itself, and how it sees what is ours.

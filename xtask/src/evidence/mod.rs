@@ -10,7 +10,7 @@ mod pack;
 pub mod redact;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -18,7 +18,6 @@ use self::folder::Folder;
 use self::redact::redact;
 use crate::context::Context;
 use crate::paths::shown;
-use crate::progress::Mark;
 
 /// The folder of evidence within that of the run.
 const FOLDER: &str = "evidence";
@@ -33,13 +32,11 @@ const LINES: u16 = 2000;
 
 /// Collects the evidence into the run's folder. What cannot be read is noted there: the failure itself matters more.
 pub async fn collect(context: &Context) {
-    let (step, started) = ("evidence", Instant::now());
-    context.progress.begin(step, "keep what the parts have written, before anything is cleaned up");
-    let (mark, note) = match gather(context).await {
-        Ok(()) => (Mark::Done, String::new()),
-        Err(error) => (Mark::Failed, context.redact(&format!("{error:#}"))),
-    };
-    context.progress.end(step, mark, started.elapsed(), &note);
+    let purpose = "keep what the parts have written, before anything is cleaned up";
+    let work = async { gather(context).await.map(|()| String::new()) };
+    if let Err(error) = context.progress.show("evidence", purpose, work).await {
+        context.progress.say(&context.redact(&format!("the evidence is not whole: {error:#}")));
+    }
 }
 
 async fn gather(context: &Context) -> Result<()> {

@@ -18,7 +18,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::execute::{Outcome, Record};
+use crate::paths::shown;
 use crate::preflight::Preflight;
+use crate::progress::Progress;
 use crate::verdict::Verdict;
 use crate::verify::{Evidence, Layer};
 
@@ -247,25 +249,51 @@ fn headline(report: &Report) -> String {
 }
 
 impl Report {
-    /// Writes `report.json`, `report.html` and `junit.xml` into the run's folder, and the summary where CI asks for one, after
-    /// `redact` has taken the secrets out. Gives the path of `report.json`, and what is in it.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn write(&self, folder: &Path, redact: impl Fn(&str) -> String) -> Result<(PathBuf, String)> {
+    /// Writes the report into the run's folder, after `redact` has taken the secrets out, and says where it is. That it cannot be
+    /// written is told, and does not hide how the run itself went.
+    pub fn publish(
+        self,
+        folder: &Path,
+        project: &Path,
+        progress: &Progress,
+        redact: impl Fn(&str) -> String,
+    ) {
+        match self.write(folder, redact) {
+            Ok(path) => progress.say(&format!("report: {}", shown(&path, project))),
+            Err(error) => progress.say(&format!("the report could not be written: {error:#}")),
+        }
+    }
+
+    /// Writes `report.json`, `report.html` and `junit.xml`, and the summary where CI asks for one. Gives the path of the first.
+    fn write(self, folder: &Path, redact: impl Fn(&str) -> String) -> Result<PathBuf> {
+        // Once before a format writes some characters in another way, and once after, for what is in no text of its own.
+        let report = self.without_secrets(&redact);
         fs_err::create_dir_all(folder)?;
-        let json = serde_json::to_string_pretty(self).context("failed to write the report as JSON")?;
-        let json = redact(&json) + "\n";
-        fs_err::write(folder.join("report.json"), &json)?;
-        fs_err::write(folder.join("junit.xml"), redact(&junit::render(self)))?;
-        let page = folder.join("report.html");
-        fs_err::write(&page, redact(&html::render(self)))?;
+        let path = folder.join("report.json");
+        let json = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")?;
+        fs_err::write(&path, redact(&json) + "\n")?;
+        fs_err::write(folder.join("junit.xml"), redact(&junit::render(&report)))?;
+        fs_err::write(folder.join("report.html"), redact(&html::render(&report)))?;
         if let Some(summary) = std::env::var_os(SUMMARY).filter(|path| !path.is_empty()) {
-            let text = redact(&markdown::render(self, &folder.display().to_string()));
+            let text = redact(&markdown::render(&report, &folder.display().to_string()));
             let mut file =
                 fs_err::OpenOptions::new().create(true).append(true).open(PathBuf::from(summary))?;
             file.write_all(text.as_bytes())?;
         }
-        Ok((folder.join("report.json"), json))
+        Ok(path)
+    }
+
+    /// The same, without secrets in what errors, steps and layers say.
+    fn without_secrets(mut self, redact: &impl Fn(&str) -> String) -> Self {
+        let verdict = self.verdict.iter_mut().flat_map(|verdict| [&mut verdict.cause, &mut verdict.next]);
+        let steps = self.steps.iter_mut().map(|step| &mut step.note);
+        let layers = self
+            .layers
+            .iter_mut()
+            .flat_map(|layer| std::iter::once(&mut layer.detail).chain(&mut layer.next));
+        for text in self.error.iter_mut().chain(verdict).chain(steps).chain(layers) {
+            *text = redact(text);
+        }
+        self
     }
 }

@@ -102,3 +102,21 @@ fn a_run_that_failed_before_its_first_step_is_a_failed_case() {
     let report = Report { steps: Vec::new(), layers: Vec::new(), ..hostile(false) };
     assert!(junit::render(&report).contains("tests=\"1\" failures=\"1\""), "{}", junit::render(&report));
 }
+
+#[test]
+fn a_secret_is_in_no_format_however_that_writes_it() {
+    let secret = "p&<\"'w";
+    let mut report = hostile(false);
+    report.error = Some(format!("login {secret} refused"));
+    report.steps[1].note = format!("{secret} again");
+    report.layers[1].detail = format!("with {secret}");
+    report.layers[1].next = Some(format!("not {secret}"));
+    report.verdict = report.verdict.map(|verdict| Verdict { cause: secret.into(), ..verdict });
+    let folder = tempfile::tempdir().unwrap();
+    let redact = |text: &str| text.replace(secret, "[redacted]");
+    report.without_secrets(&redact).write(folder.path(), str::to_owned).unwrap();
+    for name in ["report.json", "report.html", "junit.xml"] {
+        let text = fs_err::read_to_string(folder.path().join(name)).unwrap();
+        assert!(text.contains("[redacted]") && !text.contains("p&"), "{name}: {text}");
+    }
+}

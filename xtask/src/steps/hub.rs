@@ -1,11 +1,15 @@
 //! The local IoT Hub, a container beside the cluster, as the cloud is.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use kedge_sim::retry::pause;
 use kedge_sim::sas::SharedAccessKey;
-use kedge_sim::service::ServiceClient;
+use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
 use kedge_sim::tls::Endpoint;
+use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::credentials::Credentials;
@@ -17,6 +21,9 @@ use crate::settings::{HubPorts, Settings};
 
 const HTTPS: u16 = 443;
 const MQTT: u16 = 8883;
+/// How long one request to the hub waits for new messages, and how long after one that failed.
+const POLL: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(500);
 /// Where the hub keeps what it knows.
 const STATE: &str = "/var/lib/kedge-hub";
 
@@ -83,6 +90,34 @@ pub async fn service_of(
     let key = SharedAccessKey::from_base64(credentials.owner_key.expose())?;
     let endpoint = Endpoint::at(host_name.as_str(), address);
     Ok(ServiceClient::new(endpoint, host_name, key, Some(&credentials.hub_ca))?)
+}
+
+/// Gives `each` the messages of a module of the device that have arrived from `since` on, as they arrive, until it is
+/// stopped. A hub that is away is tried again.
+pub async fn follow(
+    context: &Context,
+    module: &str,
+    since: Timestamp,
+    stop: &CancellationToken,
+    mut each: impl FnMut(&TelemetryMessage),
+) {
+    let filter = TelemetryFilter {
+        device_id: Some(context.device_id().to_owned()),
+        module_id: Some(module.to_owned()),
+    };
+    let mut after = 0;
+    while !stop.is_cancelled() {
+        let page = match service(context).await {
+            Ok(service) => service.telemetry(&filter, after, POLL).await.ok(),
+            Err(_) => None,
+        };
+        let Some(page) = page else {
+            pause(RETRY, stop).await;
+            continue;
+        };
+        after = page.next;
+        page.messages.iter().filter(|message| message.enqueued_time_utc >= since).for_each(&mut each);
+    }
 }
 
 /// Where the hub is published.

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Hub,
     /// The hub refuses the device.
     Refused,
+    /// The runtime cannot carry its deployment out, for a reason that is said of passing trouble as well.
+    Deployment,
     /// A module ends again and again.
     Module,
     /// The certificate of the gateway.
@@ -41,6 +43,7 @@ impl Kind {
             Self::Ended | Self::Telemetry => Some(Duration::ZERO),
             // The edge tries again every few seconds, and tells meanwhile what was so at the last time.
             Self::Refused => Some(Duration::from_secs(5)),
+            Self::Deployment => Some(Duration::from_secs(20)),
             _ => Some(Duration::from_secs(3)),
         }
     }
@@ -109,9 +112,9 @@ const WORDS: [Words; 9] = [
         "give the registry's login in `registryCredentials` of the deployment manifest, and run `cargo xtask up`",
     ),
     (
-        &[Name::Agent],
-        &["status 4", "schema"],
-        Kind::Passing,
+        &[Name::Agent, Name::Module],
+        &["the deployment has status", "cannot pull", "cannot create", "cannot start"],
+        Kind::Deployment,
         "correct the deployment manifest, and run `cargo xtask up`",
     ),
     (
@@ -185,6 +188,8 @@ mod tests {
             (Name::Agent, "status 406: write /var/lib/docker/x: No space left on device", Kind::Disk),
             (Name::Agent, "status 406: Head: no basic auth credentials", Kind::Image),
             (Name::Agent, "agent is disconnected: connection refused", Kind::Passing),
+            (Name::Agent, "the deployment has status 400: no schemaVersion", Kind::Deployment),
+            (Name::Module, "tempSensor: cannot pull r/x: connection reset", Kind::Deployment),
             (Name::Module, "tempSensor is backoff: exit code 1", Kind::Module),
             (Name::Pod, "p: Running, restarts 2, OOMKilled", Kind::Pod),
             (Name::Pod, "p: Pending, ContainerCreating", Kind::Passing),

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use kedge_sim::service::{ServiceClient, TelemetryFilter, TelemetryMessage};
 use kedge_sim::tls::{Trust, client_config};
 use rustls::ClientConfig;
-use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::cause::{Cause, Kind, Lasting};
@@ -154,23 +153,9 @@ impl Feed<'_> {
     }
 }
 
-/// What the sensor has measured in the messages that may count, for a person to see.
-fn temperatures(messages: &[TelemetryMessage], expected: &Expectation<'_>) -> Vec<f64> {
-    let counts = |message: &&TelemetryMessage| {
-        message.enqueued_time_utc >= expected.since
-            && message.device_id == expected.device
-            && message.module_id.as_deref() == Some(expected.module)
-    };
-    let temperature = |message: &TelemetryMessage| {
-        let body: Value = serde_json::from_str(message.body.as_deref()?).ok()?;
-        body.pointer("/machine/temperature").and_then(Value::as_f64)
-    };
-    messages.iter().filter(counts).filter_map(temperature).collect()
-}
-
 /// Judges the messages, and shows what was measured.
 fn shown(scene: &Scene<'_>, known: &[TelemetryMessage], expected: &Expectation<'_>) -> Verdict {
-    scene.progress.telemetry(temperatures(known, expected));
+    scene.progress.telemetry(expected.temperatures(known));
     judge(known, expected)
 }
 

@@ -4,6 +4,7 @@
 mod cause;
 mod certificate;
 mod diagnosis;
+mod elsewhere;
 mod hub;
 mod hub_path;
 mod journal;
@@ -32,6 +33,7 @@ use crate::exit::{NotProved, Unproved};
 use crate::place::Place;
 use crate::wait::{WaitError, wait_for};
 
+pub use self::elsewhere::Elsewhere;
 pub use self::layers::Name;
 pub use self::lookout::Lookout;
 pub use self::scene::{Means, Scene};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::OnceCell;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::layers::Name;
 use super::{Proof, runtime};
 use crate::arrival::EventHub;
-use crate::cluster::{self, exec, manifests};
+use crate::cluster;
 use crate::context::Context;
 use crate::deploy::target::Target;
 use crate::edge;
@@ -129,11 +129,7 @@ impl<'a> Scene<'a> {
         match self.means {
             Means::Own(context, place) => edge::run(context, place, command).await,
             Means::Foreign(target, _) => {
-                let namespace = &self.settings.deploy.namespace;
-                let pods = cluster::pods(&target.client, namespace).await?;
-                let pod = pods.into_iter().find(cluster::is_pod_running).and_then(|pod| pod.metadata.name);
-                let pod = pod.with_context(|| format!("no pod runs in the namespace `{namespace}`"))?;
-                exec::run(&target.client, namespace, &pod, manifests::CONTAINER, command).await
+                edge::run_in_pod(&target.client, &self.settings.deploy.namespace, command).await
             }
             #[cfg(test)]
             Means::Played(folder) => super::played::run(folder, command),

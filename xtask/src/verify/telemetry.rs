@@ -19,6 +19,21 @@ pub struct Expectation<'a> {
     pub since: Timestamp,
 }
 
+impl Expectation<'_> {
+    /// Whether a message may count.
+    fn counts(&self, message: &TelemetryMessage) -> bool {
+        message.enqueued_time_utc >= self.since
+            && message.device_id == self.device
+            && message.module_id.as_deref() == Some(self.module)
+    }
+
+    /// What the sensor has measured in the messages that may count, in degrees Celsius, for a person to see.
+    pub(super) fn temperatures(&self, messages: &[TelemetryMessage]) -> Vec<f64> {
+        let counting = messages.iter().filter(|message| self.counts(message));
+        counting.filter_map(|message| Some(body(message).ok()?.temperature())).collect()
+    }
+}
+
 /// A message that counts, for the report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,12 +101,7 @@ struct Ambient {
 #[must_use]
 pub fn judge(messages: &[TelemetryMessage], expected: &Expectation<'_>) -> Verdict {
     let mut proved: Vec<Evidence> = Vec::new();
-    let counts = |message: &&TelemetryMessage| {
-        message.enqueued_time_utc >= expected.since
-            && message.device_id == expected.device
-            && message.module_id.as_deref() == Some(expected.module)
-    };
-    for message in messages.iter().filter(counts) {
+    for message in messages.iter().filter(|message| expected.counts(message)) {
         let evidence = match examine(message) {
             Ok(evidence) => evidence,
             Err(error) => return Verdict::Refuted(format!("message {}: {error:#}", message.offset)),
@@ -112,13 +122,17 @@ pub fn judge(messages: &[TelemetryMessage], expected: &Expectation<'_>) -> Verdi
     if proved.len() < expected.count { Verdict::NotEnough(proved.len()) } else { Verdict::Proved(proved) }
 }
 
+fn body(message: &TelemetryMessage) -> Result<Body> {
+    let body = message.body.as_deref().context("its body is not text")?;
+    serde_json::from_str(body).context("its body is not in the sensor's schema")
+}
+
 /// Checks a message against the sensor's schema.
 fn examine(message: &TelemetryMessage) -> Result<Evidence> {
     let property =
         |name: &str| message.properties.get(name).with_context(|| format!("it has no property `{name}`"));
     let number = property("sequenceNumber")?;
-    let body = message.body.as_deref().context("its body is not text")?;
-    let body: Body = serde_json::from_str(body).context("its body is not in the sensor's schema")?;
+    let body = body(message)?;
     let finite = [body.machine.temperature, body.machine.pressure, body.ambient.temperature];
     ensure!(finite.iter().all(|value| value.is_finite()), "its body has an impossible number");
     ensure!((0..=100).contains(&body.ambient.humidity), "its humidity is {}", body.ambient.humidity);
