@@ -33,7 +33,8 @@ const LINES: u16 = 2000;
 /// Collects the evidence into the run's folder. What cannot be read is noted there: the failure itself matters more.
 pub async fn collect(context: &Context) {
     let purpose = "keep what the parts have written, before anything is cleaned up";
-    let work = async { gather(context).await.map(|()| String::new()) };
+    // Boxed, for all that is read at once is too much for the stack.
+    let work = Box::pin(async { gather(context).await.map(|()| String::new()) });
     if let Err(error) = context.progress.show("evidence", purpose, work).await {
         context.progress.say(&context.redact(&format!("the evidence is not whole: {error:#}")));
     }
@@ -43,12 +44,12 @@ async fn gather(context: &Context) -> Result<()> {
     let folder = Folder::make(context, hub::secrets(context).await)?;
     let all = async {
         tokio::join!(
-            machine::keep(&folder, context),
-            machine::keep_engine(&folder, context),
-            machine::keep_nodes(&folder, context),
-            objects::keep(&folder, context),
-            hub::keep(&folder, context),
-            edge::keep(&folder, context),
+            Box::pin(machine::keep(&folder, context)),
+            Box::pin(machine::keep_engine(&folder, context)),
+            Box::pin(machine::keep_nodes(&folder, context)),
+            Box::pin(objects::keep(&folder, context)),
+            Box::pin(hub::keep(&folder, context)),
+            Box::pin(edge::keep(&folder, context)),
         )
     };
     if tokio::time::timeout(LIMIT, all).await.is_err() {
