@@ -20,6 +20,8 @@ const NAME: &str = "kedge-azure";
 /// A module's image that no registry has.
 const PRELOADED: &str = "localhost/kedge/preloaded-sensor:test";
 
+const EDGE_CA: &str = "/var/lib/aziot/certd/aziot-edged-ca.pem";
+
 /// What the entrypoint and `iotedge config apply` leave behind: owner, mode, file.
 const FILES: &str = "\
     root:root 755 /var/secrets/kedge\n\
@@ -55,11 +57,15 @@ impl Deployment {
         self.folder.path().join(name)
     }
 
-    /// Writes the settings, with these of the runtime.
+    /// Writes the settings, with these of Microsoft's runtime.
     fn set(&self, runtime: &str) {
+        self.set_runtime("azure", runtime);
+    }
+
+    fn set_runtime(&self, kind: &str, more: &str) {
         let settings = format!(
             "[cluster]\nname = {NAME:?}\n[registry]\nport = {}\n[device]\ndeployment = {:?}\n\
-             [runtime]\nuse = \"azure\"\n{runtime}\n",
+             [runtime]\nuse = {kind:?}\n{more}\n",
             self.port,
             self.path("deployment.json"),
         );
@@ -125,8 +131,16 @@ fn microsofts_packages_run_in_the_pod_and_an_upgrade_keeps_identity_and_modules(
         deployment.package(edge(version, &format!("aziot-identity-service (= {version}), psmisc")));
     }
 
+    // Another runtime has had the volumes before, and wrote all of it as root.
+    deployment.set_runtime("simulated", &format!("preload = [{PRELOADED:?}]"));
+    deployment.succeed("up --yes");
+    assert_eq!(in_edge(NAME, &["stat", "-c", "%U", EDGE_CA]).trim(), "root");
+    let certificate = in_edge(NAME, &["cat", EDGE_CA]);
+
     deployment.set_version("1.6.0");
     deployment.succeed("up --yes");
+    assert_eq!(in_edge(NAME, &["stat", "-c", "%U", EDGE_CA]).trim(), "aziotcs");
+    assert_eq!(in_edge(NAME, &["cat", EDGE_CA]), certificate, "it is the gateway of before");
     deployment.succeed("verify");
     let report = newest_report();
     assert_eq!(

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use xtask::cluster;
 
+use crate::bundle::secrets_of;
 use crate::harness::{
-    engine, newest_report, nothing_is_left, service, state, succeed, wait_until_async, xtask_output,
-    xtask_with,
+    engine, engine_command, newest_report, nothing_is_left, service, state, succeed, wait_until_async,
+    xtask_reading, xtask_with,
 };
 
 const CONTEXT: &str = "kind-kedge";
@@ -32,10 +33,12 @@ fn a_cluster_of_somebody_else_gets_the_edge_and_is_left_as_it_was() {
     let user = User::new();
     nothing_happens_unasked(&user);
     the_edge_is_deployed(&user);
+    faults_are_survived_there(&user);
     a_change_is_shown_before_it_is_made(&user);
     a_new_identity_is_in_use(&user);
     what_others_have_made_is_left_alone(&user);
     the_state_outlives_the_deployment(&user);
+    what_kubectl_applies_is_what_deploy_wants(&user);
     a_policy_that_forbids_the_pod_is_named(&user);
     succeed(&["device", "remove"]);
     succeed(&["down"]);
@@ -64,7 +67,11 @@ fn nothing_happens_unasked(user: &User) {
 }
 
 fn the_edge_is_deployed(user: &User) {
-    user.run(0, &["deploy", "--yes", "--registry-login", &user.login()]);
+    let secrets = secrets_of(&state());
+    let password = &secrets[1];
+    let login = ["--registry-user", "kedge", "--registry-password-stdin"];
+    let (told, said) = user.run_reading(0, &[&["deploy", "--yes", "-v"], &login[..]].concat(), password);
+    assert!(![told, said].concat().contains(password), "the registry's password is told");
     let (layers, _) = user.run(0, &["verify", "--context", CONTEXT]);
     assert!(layers.lines().any(|line| line.starts_with("hub ") && line.contains("ok")), "{layers}");
     let (_, told) = user.run(0, &["deploy", "--yes"]);
@@ -81,6 +88,15 @@ fn the_edge_is_deployed(user: &User) {
     user.run(0, &push);
     let (shown, _) = user.run(0, &["deploy", "--dry-run", "--image", repository]);
     assert!(shown.contains("= Deployment `kedge`"), "{shown}");
+}
+
+/// With the inner engine's folder on a volume of its own as well.
+fn faults_are_survived_there(user: &User) {
+    let faults = ["chaos", "--context", CONTEXT, "--yes", "--json", "engine-killed", "pod-deleted"];
+    let told: Value = serde_json::from_str(&user.run(0, &faults).0).unwrap();
+    assert_eq!(told["missing"], json!([]), "{told:#}");
+    let survived: Vec<_> = told["survived"].as_array().unwrap().iter().map(|one| &one["fault"]).collect();
+    assert_eq!(survived, ["engine-killed", "pod-deleted"]);
 }
 
 fn a_change_is_shown_before_it_is_made(user: &User) {
@@ -180,6 +196,36 @@ fn the_state_outlives_the_deployment(user: &User) {
     });
 }
 
+/// What `render` prints and `device --out` writes are the objects that `deploy` applies.
+fn what_kubectl_applies_is_what_deploy_wants(user: &User) {
+    let (given, out) = (user.path("connection"), user.path("out"));
+    user.run(0, &["device", "connection-string", "--from", &given, "--out", &out]);
+    let login = ["--registry-login", &user.login()];
+    let render = ["render", "--context", CONTEXT, "--show-secrets"];
+    let (rendered, _) = user.run(0, &[&render[..], &login].concat());
+    let secret = fs_err::read_to_string(format!("{out}/kedge-credentials.yaml")).unwrap();
+    for objects in [rendered, secret] {
+        kubectl_apply(&objects);
+    }
+    let (shown, _) = user.run(0, &[&["deploy", "--dry-run"], &login[..]].concat());
+    let marks = |mark: &str| shown.lines().filter(|line| line.starts_with(mark)).count();
+    assert_eq!((marks("= "), marks("+ "), marks("~ ")), (7, 0, 0), "{shown}");
+    let (_, told) = user.run(0, &[&["deploy", "--yes"], &login[..]].concat());
+    assert!(told.contains("nothing to do: all 7 objects"), "{told}");
+    user.run(0, &["verify", "--context", CONTEXT]);
+    user.run(0, &["undeploy", "--yes", "--delete-state"]);
+}
+
+/// Applies as a user of kubectl does, which the node has.
+fn kubectl_apply(objects: &str) {
+    let node = ["exec", "--interactive", "kedge-control-plane"];
+    let apply = ["apply", "--server-side", "--field-manager", "kedge", "--filename", "-"];
+    let kubectl = [&["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"], &apply[..]].concat();
+    let output =
+        engine_command(&[&node[..], &kubectl].concat()).write_stdin(objects.to_owned()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Kubernetes 1.20 has no Pod Security admission yet, and its predecessor, which lets no pod in that no policy allows.
 fn a_policy_that_forbids_the_pod_is_named(user: &User) {
     let manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml";
@@ -259,8 +305,13 @@ impl User {
 
     /// Runs a command with this user's settings; standard output and standard error.
     fn run(&self, expected: i32, args: &[&str]) -> (String, String) {
+        self.run_reading(expected, args, "")
+    }
+
+    /// The same with this on standard input.
+    fn run_reading(&self, expected: i32, args: &[&str], input: &str) -> (String, String) {
         let settings = self.path("kedge.toml");
-        let (code, stdout, stderr) = xtask_output(&[args, &["--profile", &settings]].concat());
+        let (code, stdout, stderr) = xtask_reading(&[args, &["--profile", &settings]].concat(), input);
         assert_eq!(code, expected, "{args:?}: {stderr}");
         (stdout, stderr)
     }

@@ -31,8 +31,16 @@ pub(crate) fn xtask_output(args: &[&str]) -> (i32, String, String) {
 
 /// The same with variables of the environment.
 pub(crate) fn xtask_with(args: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let mut command = Command::cargo_bin("xtask").unwrap();
-    let output = command.args(args).envs(variables.iter().copied()).timeout(LIMIT).output().unwrap();
+    run(Command::cargo_bin("xtask").unwrap().envs(variables.iter().copied()), args)
+}
+
+/// The same with this on standard input.
+pub(crate) fn xtask_reading(args: &[&str], input: &str) -> (i32, String, String) {
+    run(Command::cargo_bin("xtask").unwrap().write_stdin(input), args)
+}
+
+fn run(command: &mut Command, args: &[&str]) -> (i32, String, String) {
+    let output = command.args(args).timeout(LIMIT).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     eprintln!("cargo xtask {}: {}\n{stderr}", args.join(" "), output.status);
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), stderr)

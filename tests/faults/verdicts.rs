@@ -200,16 +200,52 @@ fn g_the_pod() {
     edge(r#""resources":{"limits":{"memory":"20Mi"},"requests":{"memory":"20Mi"}}"#);
     world.verdict("pod", "OOMKilled", || {});
     world.heal();
-
-    world.engine(&["pause", &format!("{NAME}-control-plane")]);
-    let told = world.fails("verify");
-    world.engine(&["unpause", &format!("{NAME}-control-plane")]);
-    assert_eq!((told.code, told.layer.as_str()), (5, "node"), "{told:?}");
 }
 
 #[test]
 #[ignore = "needs a container engine"]
-fn h_while_the_edge_comes_up() {
+fn h_the_node_and_the_registry() {
+    let world = World::well();
+    let node = format!("{NAME}-control-plane");
+    world.engine(&["pause", &node]);
+    world.verdict("node", "the API server does not answer", || world.engine(&["unpause", &node]));
+    world.heal();
+    let deployment = || world.kubectl(&["get", "deployment", "kedge", "--output=jsonpath={.metadata.uid}"]);
+    let before = deployment();
+    world.engine(&["kill", &node]);
+    world.verdict("node", &format!("the container `{node}` of the node does not run"), || {});
+    assert!(world.succeed("plan").contains(&format!("{node} has stopped: it is started")));
+    world.heal();
+    assert_eq!(deployment(), before, "the cluster was made anew");
+
+    let pull_anew = || {
+        world.kubectl(&["scale", "deployment", "kedge", "--replicas=0"]);
+        world.kubectl(&["wait", "--for=delete", "pod", "--all", "--timeout=120s"]);
+        world.engine(&["exec", &node, "sh", "-c", FORGET_THE_EDGE]);
+        world.kubectl(&["scale", "deployment", "kedge", "--replicas=1"]);
+    };
+    let registry = format!("{NAME}-registry");
+    world.engine(&["stop", "--time", "1", &registry]);
+    pull_anew();
+    world.verdict("pod", &format!("the container `{registry}` of the local registry does not run"), || {});
+    world.heal();
+
+    let login = r#"{"auths":{"localhost":{"auth":"bm9ib2R5Om5vdGhpbmc="}}}"#
+        .replace("localhost", world.image("").split('/').next().unwrap());
+    let secret = json!({ "stringData": { ".dockerconfigjson": login } }).to_string();
+    world.kubectl(&["patch", "secret", "regcred", "--patch", &secret]);
+    pull_anew();
+    world.verdict("pod", "401 Unauthorized", || {});
+    world.heal();
+}
+
+/// Removes the image of the edge from the node, so that it is pulled anew.
+const FORGET_THE_EDGE: &str =
+    "ctr --namespace k8s.io images ls --quiet | grep /kedge/edge | xargs ctr --namespace k8s.io images rm";
+
+#[test]
+#[ignore = "needs a container engine"]
+fn i_while_the_edge_comes_up() {
     let world = World::well();
     let connection =
         format!("HostName={HUB};DeviceId={DEVICE};SharedAccessKey=d3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXk=");

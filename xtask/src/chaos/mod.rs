@@ -24,6 +24,8 @@ pub enum Fault {
     EngineKilled,
     /// The pod is deleted; the Deployment makes another on the same volumes.
     PodDeleted,
+    /// The node's container is killed, as when its machine loses power, and started again; kind's cluster only.
+    NodeRestarted,
     /// The local hub is killed and started again.
     HubRestarted,
     /// The local registry is gone for a while; what runs does not need it.
@@ -39,6 +41,7 @@ impl Fault {
             Self::EdgeKilled => "the runtime's daemon is killed",
             Self::EngineKilled => "the inner engine is killed",
             Self::PodDeleted => "the pod is deleted",
+            Self::NodeRestarted => "the node is killed and started again",
             Self::HubRestarted => "the hub is killed and started again",
             Self::RegistryStopped => "the registry is stopped for a while",
         }
@@ -50,6 +53,7 @@ impl Fault {
     pub fn possible(place: Place, hub: Hub, is_own: bool) -> Vec<Self> {
         let can_happen = |fault: &Self| match fault {
             Self::PodDeleted => place == Place::Cluster,
+            Self::NodeRestarted => place == Place::Cluster && is_own,
             Self::HubRestarted => is_own && hub == Hub::Local,
             Self::RegistryStopped => is_own,
             Self::ModuleKilled | Self::EdgeKilled | Self::EngineKilled => true,
@@ -85,9 +89,11 @@ mod tests {
     #[test]
     fn only_what_is_there_can_fail() {
         let faults = |place, hub, is_own| Fault::possible(place, hub, is_own);
-        assert_eq!(faults(Place::Cluster, Hub::Local, true).len(), 6);
+        assert_eq!(faults(Place::Cluster, Hub::Local, true).len(), 7);
         let host = Place::Host(Privilege::Privileged);
-        assert!(!faults(host, Hub::Local, true).contains(&Fault::PodDeleted));
+        for of_a_cluster in [Fault::PodDeleted, Fault::NodeRestarted] {
+            assert!(!faults(host, Hub::Local, true).contains(&of_a_cluster));
+        }
         let foreign = faults(Place::Cluster, Hub::Azure, false);
         assert_eq!(foreign, [Fault::ModuleKilled, Fault::EdgeKilled, Fault::EngineKilled, Fault::PodDeleted]);
     }

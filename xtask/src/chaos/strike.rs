@@ -31,10 +31,16 @@ pub async fn strike(scene: &Scene<'_>, fault: Fault) -> Result<()> {
         Fault::EdgeKilled => run(scene, &kill_service("aziot-edged.service")).await,
         Fault::EngineKilled => run(scene, &kill_service("docker.service")).await,
         Fault::PodDeleted => delete_pod(scene).await.map(drop),
+        Fault::NodeRestarted => {
+            let context = scene.local_hub().context("that is not a part of this machine's deployment")?;
+            for node in context.engine.nodes().await? {
+                restart(context, &node).await?;
+            }
+            Ok(())
+        }
         Fault::HubRestarted => {
             let (context, name) = own(scene, Settings::hub_container)?;
-            context.engine.kill(&name).await?;
-            context.engine.start(&name).await
+            restart(context, &name).await
         }
         Fault::RegistryStopped => {
             let (context, name) = own(scene, Settings::registry_container)?;
@@ -61,6 +67,11 @@ async fn run(scene: &Scene<'_>, command: &[&str]) -> Result<()> {
 fn own<'a>(scene: &Scene<'a>, name: impl Fn(&Settings) -> String) -> Result<(&'a Context, String)> {
     let context = scene.local_hub().context("that is not a part of this machine's deployment")?;
     Ok((context, name(&context.settings)))
+}
+
+async fn restart(context: &Context, container: &str) -> Result<()> {
+    context.engine.kill(container).await?;
+    context.engine.start(container).await
 }
 
 /// Deletes the pod that runs; gives its name.

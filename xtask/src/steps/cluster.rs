@@ -24,7 +24,7 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 /// A cluster that does not answer within this is unwell.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// One that was made as it is wanted may take this long to work again.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
 /// The annotation on every node that tells clusters of different make apart.
 const MADE_OF: &str = "io.kedge.made-of";
 
@@ -35,6 +35,8 @@ enum State {
     Absent,
     /// It is of no use: half made, or made from something else.
     Useless(&'static str),
+    /// Nodes of it have stopped, as after a restart of the machine; they are started again.
+    Stopped(Vec<String>),
     /// It was made as it is wanted and does not work now, for this reason. It may come back.
     Unwell(String),
     /// It works, and has this version.
@@ -51,6 +53,13 @@ pub async fn observe(context: &Context) -> Result<Condition> {
         State::Useless(reason) => {
             Condition::Differs(format!("{reason}: it is removed with all that is in it, and made anew"))
         }
+        State::Stopped(nodes) => {
+            let limit = RECOVERY_LIMIT.as_secs();
+            Condition::Differs(format!(
+                "{} has stopped: it is started, and gets {limit} s before the cluster is made anew",
+                nodes.join(", ")
+            ))
+        }
         State::Unwell(reason) => {
             let limit = RECOVERY_LIMIT.as_secs();
             Condition::Differs(format!("{reason}: it gets {limit} s to recover before it is made anew"))
@@ -65,14 +74,18 @@ async fn look(context: &Context) -> Result<State> {
     if nodes.is_empty() {
         return Ok(State::Absent);
     }
-    for node in &nodes {
-        if context.engine.process_id(node).await?.is_none() {
-            return Ok(State::Useless("its node has stopped"));
-        }
-    }
     // kind writes it last.
     if !context.paths.kubeconfig().exists() {
         return Ok(State::Useless("its making was not finished"));
+    }
+    let mut stopped = Vec::new();
+    for node in nodes {
+        if context.engine.process_id(&node).await?.is_none() {
+            stopped.push(node);
+        }
+    }
+    if !stopped.is_empty() {
+        return Ok(State::Stopped(stopped));
     }
     let asked = async {
         let client = cluster::client(&context.paths.kubeconfig()).await?;
@@ -160,7 +173,7 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
         State::Works(version) => return Ok(Effect::unchanged(format!("Kubernetes {version}"))),
         State::Absent => {}
         State::Useless(_) => remove(context).await?,
-        State::Unwell(_) => match recover(context).await {
+        State::Stopped(_) | State::Unwell(_) => match recover(context).await {
             Ok(version) => return Ok(Effect::changed(format!("recovered, Kubernetes {version}"))),
             Err(error) => {
                 context.progress.detail("cluster", &format!("{error}; it is made anew"));
@@ -171,12 +184,19 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     create(context).await
 }
 
-/// Gives a cluster time: after a pause of the machine, or under load, it does not answer or its node is not ready.
+/// Starts what has stopped, and gives a cluster time: after a pause of the machine, or under load, it does not answer
+/// or its node is not ready.
 async fn recover(context: &Context) -> Result<String> {
+    if let State::Stopped(nodes) = look(context).await? {
+        for node in &nodes {
+            context.engine.start(node).await?;
+        }
+    }
     let version = wait_for("the cluster", RECOVERY_LIMIT, || async {
         match look(context).await {
             Ok(State::Works(version)) => Observation::Ready(version),
             Ok(State::Unwell(reason)) => Observation::NotYet(reason),
+            Ok(State::Stopped(_)) => Observation::Failed("its node has ended again".into()),
             Ok(State::Useless(reason)) => Observation::Failed(reason.into()),
             Ok(State::Absent) => Observation::Failed("it is gone".into()),
             Err(error) => Observation::NotYet(format!("{error:#}")),

@@ -85,7 +85,7 @@ impl Cause {
 type Words = (&'static [Name], &'static [&'static str], Kind, &'static str);
 
 /// What the words of a layer mean: the layers, any of the marks in small letters, the kind of trouble and what to do.
-const WORDS: [Words; 9] = [
+const WORDS: [Words; 10] = [
     (
         &[Name::InnerEngine, Name::Runtime, Name::Agent, Name::Module, Name::Gateway],
         &["no space left", "disk quota", "database or disk is full"],
@@ -128,6 +128,12 @@ const WORDS: [Words; 9] = [
         &["does not answer", "connection refused", "no route to host"],
         Kind::Pod,
         "look at the node's container; `cargo xtask up` makes a cluster anew that does not recover",
+    ),
+    (
+        &[Name::Pod],
+        &["401 unauthorized", "authorization failed", "no basic auth credentials", "pull access denied"],
+        Kind::Image,
+        "give the cluster the registry's login: `cargo xtask up`, or `deploy` with `--registry-login`",
     ),
     (
         &[Name::Pod],
@@ -192,6 +198,7 @@ mod tests {
             (Name::Module, "tempSensor: cannot pull r/x: connection reset", Kind::Deployment),
             (Name::Module, "tempSensor is backoff: exit code 1", Kind::Module),
             (Name::Pod, "p: Running, restarts 2, OOMKilled", Kind::Pod),
+            (Name::Pod, "p: ErrImagePull: unexpected status: 401 Unauthorized", Kind::Image),
             (Name::Pod, "p: Pending, ContainerCreating", Kind::Passing),
         ] {
             assert_eq!(kind(layer, text), expected, "{text}");
