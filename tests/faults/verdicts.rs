@@ -259,6 +259,20 @@ fn i_while_the_edge_comes_up() {
     world.heal();
 }
 
+/// A pod that is deleted takes its time, and the next one has the same volumes.
+#[test]
+#[ignore = "needs a container engine"]
+fn j_two_pods_never_have_one_volume() {
+    let world = World::well();
+    let stubborn = "systemd-run --quiet --unit=kedge-stubborn --property=TimeoutStopSec=8 sh -c 'trap : TERM; while :; do sleep 1; done'";
+    world.sh(stubborn);
+    world.kubectl(&["delete", "pod", "--all", "--wait=false"]);
+    world.heal();
+    let console = world.kubectl(&["logs", "deployment/kedge"]);
+    assert!(console.contains("kedge: another pod has the volume of the runtime, and ends"), "{console}");
+    world.succeed("verify");
+}
+
 #[test]
 #[ignore = "needs a container engine"]
 fn z_everything_is_removed() {

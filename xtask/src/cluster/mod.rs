@@ -6,6 +6,7 @@ pub mod exec;
 pub mod listing;
 pub mod logs;
 pub mod manifests;
+pub mod pulls;
 pub mod refusal;
 pub mod render;
 pub mod rollout;

@@ -12,6 +12,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use self::trouble::{Kind, Trouble};
+use super::pulls::Pulls;
 use super::{describe_all, manifests};
 use crate::wait::{Observation, WaitError, wait_for};
 
@@ -95,8 +96,13 @@ impl Rollout<'_> {
     async fn trouble(&self, client: &Client, seen: &Seen) -> Option<Trouble> {
         let found = trouble::of_deployment(&seen.deployment, self.namespace)
             .or_else(|| trouble::of_pods(&seen.pods))?;
-        if found.kind != Kind::Unscheduled {
-            return Some(found);
+        match found.kind {
+            Kind::Unscheduled => {}
+            Kind::Unpulled => {
+                let pulls = Pulls::look(client, self.namespace, &seen.pods).await.unwrap_or_default();
+                return Some(trouble::tried(found, &pulls));
+            }
+            _ => return Some(found),
         }
         // Why a pod has no node may stand elsewhere: at its volumes, or in what the autoscaler says.
         let events: Api<Event> = Api::namespaced(client.clone(), self.namespace);

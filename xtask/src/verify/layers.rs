@@ -13,6 +13,7 @@ use super::runtime::Found;
 use super::scene::{Means, Scene};
 use super::{Layer, diagnosis, real, simulated, units};
 use crate::cluster;
+use crate::cluster::pulls::Pulls;
 use crate::place::Place;
 use crate::wait::Observation;
 
@@ -247,7 +248,15 @@ async fn pod(scene: &Scene<'_>) -> Result<Seen> {
     pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
     match pods.iter().find(|pod| cluster::is_pod_running(pod) && cluster::is_container_running(pod)) {
         Some(pod) => Ok(Ok(pod.metadata.name.clone().unwrap_or_default())),
-        None => Ok(Err(cluster::describe_all(&pods))),
+        None => {
+            let mut status = cluster::describe_all(&pods);
+            // Kubernetes does not say why while it backs off.
+            if status.contains("ImagePullBackOff") {
+                let pulls = Pulls::look(&client, &scene.settings.deploy.namespace, &pods).await?;
+                status.extend(pulls.reason.map(|reason| format!("; {reason}")));
+            }
+            Ok(Err(status))
+        }
     }
 }
 

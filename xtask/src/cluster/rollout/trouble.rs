@@ -6,30 +6,20 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
 
 use super::super::describe;
+use super::super::pulls::Pulls;
 use super::super::refusal::Refusal;
 
 /// Reasons for waiting that seldom go away by themselves.
-const STUCK: [&str; 6] = [
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "CrashLoopBackOff",
-];
+const STUCK: [&str; 3] = ["InvalidImageName", "CreateContainerConfigError", "CreateContainerError"];
 /// The reason, among these, that a container has ended again and again.
 const CRASH_LOOP: &str = "CrashLoopBackOff";
-/// Why an image cannot be pulled, the next time as little as this time.
-const UNPULLABLE: [&str; 8] = [
-    "not found",
-    "manifest unknown",
-    "unauthorized",
-    "authorization failed",
-    "no basic auth",
-    "denied",
-    "connection refused",
-    "no such host",
-];
+/// How a registry says that it does not have an image, the next time as little as this time.
+const MISSING: [&str; 2] = ["not found", "manifest unknown"];
+/// How an image that cannot be pulled is told.
+const UNPULLED: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
+/// After so many attempts it is known that the next one will not do either: the first may come before the kubelet has seen
+/// the pull secret.
+const ATTEMPTS: i32 = 2;
 const OUT_OF_MEMORY: &str = "OOMKilled";
 /// With this code the entrypoint says that it cannot start with what it was given, and the next time is the same.
 const UNUSABLE_CONFIGURATION: i32 = 78;
@@ -53,6 +43,10 @@ pub(super) enum Kind {
     NotMade,
     /// The container does not start.
     Stuck,
+    /// Its image could not be pulled, and that is tried again.
+    Unpulled,
+    /// The image is being pulled, though not for the first time.
+    Pulling,
     /// Its image cannot be pulled, or it ends again and again.
     Hopeless,
     /// The entrypoint cannot start with what it was given.
@@ -70,12 +64,14 @@ impl Kind {
             // The Deployment may still tell what was so before the last change.
             Self::Refused => Some(Duration::from_secs(3)),
             Self::Unusable => Some(Duration::ZERO),
+            // Kubernetes tries again after ten seconds, and what comes of that stands in its events.
+            Self::Unpulled => Some(Duration::from_secs(30)),
             Self::NotMade | Self::Stuck => Some(Duration::from_secs(20)),
             // Kubernetes says that it backs off, and means the same trouble.
             Self::Hopeless => Some(Duration::from_secs(3)),
             // An autoscaler takes a while before it says something; a volume is made within moments.
             Self::Unscheduled => Some(Duration::from_secs(if may_grow { 60 } else { 4 })),
-            Self::Scaling => None,
+            Self::Scaling | Self::Pulling => None,
         }
     }
 }
@@ -99,7 +95,9 @@ pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
             Kind::Unusable
         } else if containers().any(is_hopeless) {
             Kind::Hopeless
-        } else if containers().any(is_stuck) {
+        } else if containers().any(|container| is_waiting(container, &UNPULLED)) {
+            Kind::Unpulled
+        } else if containers().any(|container| is_waiting(container, &STUCK)) {
             Kind::Stuck
         } else if is_unscheduled(pod) {
             Kind::Unscheduled
@@ -110,17 +108,29 @@ pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
     })
 }
 
-fn is_stuck(container: &ContainerStatus) -> bool {
-    waiting(container).0.is_some_and(|reason| STUCK.contains(&reason))
+fn is_waiting(container: &ContainerStatus, reasons: &[&str]) -> bool {
+    waiting(container).0.is_some_and(|reason| reasons.contains(&reason))
 }
 
 fn is_hopeless(container: &ContainerStatus) -> bool {
-    let (reason, message) = waiting(container);
     let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     let is_out_of_memory = ended.and_then(|ended| ended.reason.as_deref()) == Some(OUT_OF_MEMORY);
-    reason == Some(CRASH_LOOP)
-        || (is_out_of_memory && !container.ready)
-        || (is_stuck(container) && UNPULLABLE.iter().any(|mark| message.to_lowercase().contains(mark)))
+    waiting(container).0 == Some(CRASH_LOOP) || (is_out_of_memory && !container.ready)
+}
+
+/// What trouble with an image comes to by what was tried.
+pub(super) fn tried(mut trouble: Trouble, pulls: &Pulls) -> Trouble {
+    let reason = pulls.reason.as_deref().unwrap_or_default();
+    if !trouble.text.contains(reason) {
+        trouble.text += &format!("; {reason}");
+    }
+    let told = trouble.text.to_lowercase();
+    if MISSING.iter().any(|mark| told.contains(mark)) || pulls.failed >= ATTEMPTS {
+        trouble.kind = Kind::Hopeless;
+    } else if pulls.begun > pulls.failed {
+        trouble.kind = Kind::Pulling;
+    }
+    trouble
 }
 
 /// For what the container waits, and what is said about that.
@@ -212,13 +222,28 @@ mod tests {
 
     #[test]
     fn a_stuck_pod_is_told_from_one_that_is_on_its_way() {
-        let found = of_pods(&[waiting("ImagePullBackOff")]).unwrap();
+        let found = of_pods(&[waiting("CreateContainerError")]).unwrap();
         assert_eq!(
             (found.kind, found.text.as_str()),
-            (Kind::Stuck, "kedge-1: Pending, restarts 0, ImagePullBackOff: m")
+            (Kind::Stuck, "kedge-1: Pending, restarts 0, CreateContainerError: m")
         );
         assert_eq!(of_pods(&[waiting("ContainerCreating")]), None);
         assert_eq!(of_pods(&[pod(&json!({ "phase": "Pending" }))]), None);
+    }
+
+    #[test]
+    fn an_image_is_given_up_when_it_is_not_there_or_was_tried_twice() {
+        let found = of_pods(&[waiting("ImagePullBackOff")]).unwrap();
+        assert_eq!(found.kind, Kind::Unpulled);
+        let after = |begun, failed, reason: &str| {
+            tried(found.clone(), &Pulls { begun, failed, reason: Some(reason.into()) })
+        };
+        assert_eq!(after(1, 1, "401 Unauthorized").kind, Kind::Unpulled, "the secret may not be there yet");
+        assert_eq!(after(2, 1, "401 Unauthorized").kind, Kind::Pulling);
+        let refused = after(2, 2, "401 Unauthorized");
+        assert_eq!(refused.kind, Kind::Hopeless);
+        assert!(refused.text.ends_with("ImagePullBackOff: m; 401 Unauthorized"), "{}", refused.text);
+        assert_eq!(after(1, 1, "manifest unknown").kind, Kind::Hopeless);
     }
 
     #[test]
