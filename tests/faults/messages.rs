@@ -55,15 +55,20 @@ impl Sender {
             "ambient": { "temperature": 20.9, "humidity": 25 },
             "timeCreated": jiff::Timestamp::now().to_string(),
         });
+        // In a batch, names keep their capital letters, which those of headers do not.
+        let properties = json!({
+            "iothub-app-sequenceNumber": number.to_string(),
+            "iothub-app-batchId": "past-the-edge",
+            "iothub-contenttype": "application/json",
+            "iothub-contentencoding": "utf-8",
+        });
+        let batch = json!([{ "body": body.to_string(), "base64Encoded": false, "properties": properties }]);
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("/{}/messages/events?api-version=2021-04-12", self.path))
             .header("authorization", sign(&format!("{HUB}/{}", self.path), &self.key, in_a_minute(), None))
-            .header("iothub-app-sequenceNumber", number.to_string())
-            .header("iothub-app-batchId", "past-the-edge")
-            .header("iothub-contenttype", "application/json")
-            .header("iothub-contentencoding", "utf-8")
-            .body(body.to_string().into());
+            .header("content-type", "application/vnd.microsoft.iothub.json")
+            .body(batch.to_string().into());
         let answer = self.client.send(request.unwrap()).await.unwrap();
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
     }

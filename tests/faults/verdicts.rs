@@ -106,7 +106,7 @@ fn d_the_module() {
     world.verdict("module", "tempSensor: cannot pull", || {});
     world.heal();
 
-    deploy(world, |settings| settings["createOptions"] = r#"{"Cmd":["--no-such-flag"]}"#.into());
+    deploy(world, |settings| settings["createOptions"] = r#"{"Env":["MessageCount=many"]}"#.into());
     world.verdict("module", "tempSensor is backoff", || {});
     world.heal();
 
@@ -164,10 +164,17 @@ fn f_the_telemetry() {
     send(true);
 }
 
-/// Sends messages for as long as `check` takes.
+/// Sends messages for as long as `check` takes, also when that fails.
 fn while_sending(world: &World, send: impl Fn() + Sync, check: impl FnOnce()) {
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 send();
@@ -175,7 +182,6 @@ fn while_sending(world: &World, send: impl Fn() + Sync, check: impl FnOnce()) {
             }
         });
         check();
-        done.store(true, Ordering::Relaxed);
     });
 }
 
