@@ -33,6 +33,11 @@ use crate::sources::{self, SourcesError};
 use crate::steps;
 use crate::verdict::Verdict;
 
+/// There is nothing to look at; the text says what to do first.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NothingUp(&'static str);
+
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -158,14 +163,14 @@ impl Setup {
     /// # Errors
     /// When nothing is up, or the engine does not answer.
     pub async fn attach(self) -> Result<Arc<Context>> {
-        let credentials =
-            Credentials::load(&self.paths.state)?.with_context(|| match self.settings.hub.kind {
-                Hub::Local => "nothing is up; run `cargo xtask up` first",
-                Hub::Azure => {
-                    "nothing is up; run `cargo xtask up` first, or name the cluster of `deploy`, as in `cargo xtask verify \
-                     --context NAME`"
-                }
-            })?;
+        let nothing = NothingUp(match self.settings.hub.kind {
+            Hub::Local => "nothing is up; run `cargo xtask up` first",
+            Hub::Azure => {
+                "nothing is up; run `cargo xtask up` first, or name the cluster of `deploy`, as in `cargo xtask verify \
+                 --context NAME`"
+            }
+        });
+        let credentials = Credentials::load(&self.paths.state)?.ok_or(nothing)?;
         let mut engines = self.holders().await?.into_iter();
         let (engine, _) = engines.next().context("there is no container engine here")?;
         let device = provisioning::kept(&self.paths)?.and_then(|checked| checked.kept);
