@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 use jiff::Timestamp;
 
+use crate::cli::Format;
 use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Where the Event-Hub-compatible connection string of your IoT Hub is: a file, `-` for standard input, or `env:NAME`
     #[arg(long, value_name = secret_input::VALUE)]
     events: Option<OsString>,
+    /// How the result is told.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// Where the edge runs, as it is typed.
@@ -67,9 +71,10 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     setup.read_events(args.events.as_deref()).await?;
     let goals = [Action::Telemetry(place)];
     if setup.dry_run {
+        let results = setup.results.clone();
         carry_out(setup, "e2e", &goals).await?;
         if !args.keep {
-            println!("then everything that was made is removed");
+            results.line("then everything that was made is removed");
         }
         return Ok(());
     }
@@ -81,7 +86,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
         );
     }
     let (mut steps, result) = reach(&context, &goals).await?;
-    verify::print(&context.findings().proof);
+    verify::print(&context.results, &context.findings().proof);
     let failed = result.is_err();
     if failed {
         evidence::collect(&context).await;
@@ -146,7 +151,9 @@ mod tests {
 
     #[test]
     fn the_pod_cannot_be_asked_to_do_without_privileges() {
-        let place = |on, unprivileged| Args { on, unprivileged, keep: false, events: None }.place();
+        let place = |on, unprivileged| {
+            Args { on, unprivileged, keep: false, events: None, format: Format::default() }.place()
+        };
         assert_eq!(place(On::Cluster, false).unwrap(), Place::Cluster);
         assert_eq!(place(On::Host, false).unwrap(), Place::Host(Privilege::Privileged));
         assert_eq!(place(On::Host, true).unwrap(), Place::Host(Privilege::Unprivileged));
