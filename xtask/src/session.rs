@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::Connector;
 use crate::evidence;
-use crate::execute::{conclude, execute};
+use crate::execute::{Outcome, Record, conclude, execute};
 use crate::exit::Usage;
 use crate::lock::Lock;
 use crate::observe::observe;
@@ -31,6 +31,7 @@ use crate::secret_input::Source;
 use crate::settings::{Hub, Origins, Resolved, Runtime, Settings};
 use crate::sources::{self, SourcesError};
 use crate::steps;
+use crate::verify;
 
 /// There is nothing to look at; the text says what to do first.
 #[derive(Debug, thiserror::Error)]
@@ -129,12 +130,7 @@ impl Setup {
     /// How to connect to an engine.
     #[must_use]
     pub fn connector(&self) -> Connector<'_> {
-        Connector {
-            choice: self.settings.engine.choice,
-            owner: &self.settings.cluster.name,
-            folder: self.paths.cache.join("engine"),
-            registry_port: self.settings.registry.port,
-        }
+        Connector::of(&self.settings, &self.paths)
     }
 
     /// Checks the files that a user edits, and tells what in them is probably not meant.
@@ -252,11 +248,37 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
         }
     }
     let mut steps = vec![StepReport::of_observation(started)];
-    let run = |action| steps::run(Arc::clone(context), action);
-    let mut records = execute(&plan, &context.progress, &context.cancel, run).await;
-    let result = conclude(&mut records);
+    let (mut records, lost) = execute_beside(context, &plan).await;
+    let result = match lost {
+        Some(lost) => Err(lost),
+        None => conclude(&mut records),
+    };
     steps.extend(records.iter().map(StepReport::of));
     Ok((steps, result))
+}
+
+/// Executes the plan while the engine is there. When it has gone, everything else is a consequence: the steps that wait for
+/// something end as well, and what they say is not the cause.
+async fn execute_beside(context: &Arc<Context>, plan: &Plan) -> (Vec<Record>, Option<anyhow::Error>) {
+    let run = |action| steps::run(Arc::clone(context), action);
+    let mut work = std::pin::pin!(execute(plan, &context.progress, &context.cancel, run));
+    let lost = |error: &anyhow::Error| {
+        context.progress.say(&format!("the run ends, for the engine has gone: {error:#}"));
+        verify::without_engine(context, error)
+    };
+    tokio::select! {
+        records = &mut work => {
+            // A step may meet the loss before the next look does.
+            let failed = records.iter().any(|record| matches!(record.outcome, Outcome::Failed(_)));
+            let gone = if failed { context.engine.is_there().await.err() } else { None };
+            (records, gone.as_ref().map(lost))
+        }
+        error = context.engine.gone() => {
+            let lost = lost(&error);
+            context.cancel.cancel();
+            (work.await, Some(lost))
+        }
+    }
 }
 
 /// What has come of a run, in one line.

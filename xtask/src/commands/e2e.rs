@@ -9,6 +9,7 @@ use crate::cli::Format;
 use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
+use crate::engine::Connector;
 use crate::evidence;
 use crate::exit::Usage;
 use crate::place::{Place, Privilege};
@@ -118,7 +119,15 @@ fn cannot_be_proved(context: &Context) -> bool {
 async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> {
     let started = Timestamp::now();
     let work = async {
-        let removed = down::remove_everything(&context.engine, &context.paths).await;
+        // A service of ours that has ended meanwhile is started anew: what it has made is still there.
+        let anew = match context.engine.is_there().await {
+            Ok(()) => None,
+            Err(_) => {
+                Some(Connector::of(&context.settings, &context.paths).reach(context.engine.kind()).await?)
+            }
+        };
+        let engine = anew.as_ref().unwrap_or(&context.engine);
+        let removed = down::remove_everything(engine, &context.paths).await;
         removed.map(|inventory| format!("removed: {inventory}"))
     };
     let removed = context.progress.show("down", "remove everything that was made", work).await;
