@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::execute::{Outcome, Record};
-use crate::exit::NotProved;
+use crate::exit::{INTERRUPTED, NotProved};
 use crate::paths::shown;
 use crate::preflight::Preflight;
 use crate::progress::Progress;
@@ -174,6 +174,11 @@ impl StepReport {
 }
 
 impl StepReport {
+    /// Whether it had begun when the run was stopped.
+    fn was_stopped(&self) -> bool {
+        self.result == "skipped" && self.seconds > 0.0
+    }
+
     /// The report of the preflight, which comes before everything and is no step of the plan.
     #[must_use]
     pub fn of_preflight(preflight: &Preflight, engine: &str) -> Self {
@@ -267,6 +272,7 @@ fn headline(report: &Report) -> String {
             format!("passed: {} messages arrived ({with})", report.messages.len())
         }
         ("passed", _) => format!("passed ({with})"),
+        (_, Some(verdict)) if verdict.exit_code == INTERRUPTED => format!("stopped by the user ({with})"),
         (result, Some(verdict)) => match &verdict.layer {
             Some(layer) => format!("{result}: the layer {layer} is broken ({with})"),
             None => format!("{result} ({with})"),
