@@ -47,6 +47,68 @@ fn help_names_every_command() {
 }
 
 #[test]
+fn help_of_a_command_names_its_flags() {
+    let output = Machine::bare().xtask(&["e2e", "--help"]).assert().code(0).get_output().stdout.clone();
+    insta::assert_snapshot!(String::from_utf8(output).unwrap());
+}
+
+/// Runs a command that has to fail with this code, and gives its one JSON document and what it told people.
+fn json(command: &mut Command, code: i32) -> (serde_json::Value, String) {
+    let output = command.assert().code(code).get_output().clone();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let report = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}\n{told}"));
+    (report, told)
+}
+
+#[test]
+fn a_script_gets_one_report_also_of_a_run_that_could_not_begin() {
+    let bad = "[cluster]\nname = \"Edge\"\n";
+    let good = "[cluster]\nname = \"lab\"\n";
+    let cases: [(&[&str], &str, i32, &str); 7] = [
+        (&["up", "--yes"], bad, 3, "correct what is named"),
+        (&["verify"], bad, 3, "correct what is named"),
+        (&["e2e", "--unprivileged"], good, 2, "--help"),
+        (&["e2e", "--engine", "podman"], good, 4, "`--yes`"),
+        (&["up", "--engine", "docker", "--yes"], good, 4, "cargo xtask doctor"),
+        (&["run", "--engine", "docker", "--yes"], good, 4, "cargo xtask doctor"),
+        (&["verify"], good, 1, "run `cargo xtask up` first"),
+    ];
+    for (args, settings, code, next) in cases {
+        let machine = Machine::bare();
+        let settings = machine.settings(settings);
+        let args = [args, &["--json", "--profile", &settings]].concat();
+        let (report, told) = json(&mut machine.xtask(&args), code);
+        assert_eq!((&report["schema"], &report["command"]), (&1.into(), &args[0].into()), "{report:#}");
+        assert_eq!((&report["result"], &report["verdict"]["exitCode"]), (&"failed".into(), &code.into()));
+        let error = report["error"].as_str().unwrap();
+        assert!(told.contains(&format!("error: {error}")), "{told}\n{report:#}");
+        assert!(report["verdict"]["next"].as_str().unwrap().contains(next), "{report:#}");
+        assert_eq!(report["steps"], serde_json::json!([]));
+        // On what it would have run is known as soon as the settings are.
+        let known = if code == 3 { "" } else { "lab" };
+        assert_eq!(report["environment"]["cluster"], known, "{report:#}");
+    }
+}
+
+#[test]
+fn a_script_gets_no_secret() {
+    let machine = Machine::bare();
+    let mut up = machine.xtask(&["up", "--json", "--engine", "docker"]);
+    let (report, _) = json(up.env("DOCKER_HOST", "tcp://me:s3cret-hunter2@127.0.0.1:1"), 4);
+    assert!(report["error"].as_str().unwrap().contains("tcp://[redacted]@127.0.0.1:1"), "{report:#}");
+    assert!(!report.to_string().contains("s3cret"), "{report:#}");
+}
+
+#[test]
+fn a_command_line_that_cannot_be_understood_has_no_report() {
+    for args in [&["up", "--json", "--fast"][..], &["down", "--json"]] {
+        let error = stderr(&mut Machine::bare().xtask(args), 2);
+        assert!(error.contains("unexpected argument"), "{error}");
+    }
+}
+
+#[test]
 fn a_mistyped_command_is_a_usage_error() {
     let error = stderr(&mut Machine::bare().xtask(&["e2ee"]), 2);
     assert!(error.contains("unrecognized subcommand 'e2ee'"), "{error}");
@@ -157,6 +219,8 @@ fn a_second_invocation_waits_its_turn() {
     fs_err::create_dir_all(&folder).unwrap();
     let lock = fs_err::File::create(folder.join("kedge.lock")).unwrap().into_file();
     lock.lock().unwrap();
+    let (report, _) = json(&mut machine.xtask(&["up", "--json"]), 6);
+    assert!(report["verdict"]["next"].as_str().unwrap().starts_with("wait for the end"), "{report:#}");
     let error = stderr(&mut machine.xtask(&["up"]), 6);
     assert!(error.contains("another `cargo xtask` is at work on `kedge`"), "{error}");
 }

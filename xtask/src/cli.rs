@@ -75,13 +75,21 @@ impl Global {
     }
 }
 
+/// How a command that leaves a report tells its result.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Format {
+    /// Print the report as one JSON document to standard output, also when the run fails, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Bring everything up, prove that telemetry arrives at the hub, and remove everything
     E2e(commands::e2e::Args),
     /// Bring everything up: cluster, registry, images, hub, device, pod
-    Up,
+    Up(Format),
     /// Run the edge as a container directly on the engine, without Kubernetes, with registry, hub and device
     Run(commands::run::Args),
     /// Remove everything that `up`, `run` and `e2e` have made
@@ -135,6 +143,21 @@ pub enum Command {
     Completions(commands::completions::Args),
     /// Print the manual page, or write one for each command
     Man(commands::man::Args),
+}
+
+impl Command {
+    /// The name of the command, if it was asked for its report as JSON.
+    #[must_use]
+    pub fn with_json_report(&self) -> Option<&'static str> {
+        let (name, format) = match self {
+            Self::E2e(args) => ("e2e", args.format),
+            Self::Up(format) => ("up", *format),
+            Self::Run(args) => ("run", args.format),
+            Self::Verify(args) => ("verify", args.format),
+            _ => return None,
+        };
+        format.json.then_some(name)
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::preload;
 use crate::process::Process;
 use crate::progress::Progress;
 use crate::provisioning::{Kept, Redaction};
+use crate::report::Results;
 use crate::session::Setup;
 use crate::settings::{Runtime, Settings};
 use crate::verify::Proof;
@@ -65,6 +66,8 @@ pub struct Context {
     pub events: Option<Arc<EventHub>>,
     /// What the user sees.
     pub progress: Arc<Progress>,
+    /// What goes to standard output.
+    pub results: Results,
     /// Ends the run.
     pub cancel: CancellationToken,
     /// The folder of this run, with a log for each step.
@@ -94,6 +97,7 @@ impl Context {
             device: None,
             events: setup.events.map(Arc::new),
             progress: Arc::new(Progress::default()),
+            results: setup.results,
             cancel: setup.cancel,
             run_folder,
             preflight: None,

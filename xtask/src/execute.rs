@@ -4,6 +4,7 @@
 //! hold a child process or a half-made container; what has not begun is reported as skipped.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -199,6 +200,16 @@ fn finished(
 #[error("stopped by the user")]
 pub struct Interrupted;
 
+/// A step of the plan has failed; what follows it in an error says why.
+#[derive(Debug, Clone, Copy)]
+pub struct FailedStep(pub Action);
+
+impl fmt::Display for FailedStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to {}", self.0.purpose())
+    }
+}
+
 /// Turns the records of a run into its result: the first failure, with the step's purpose as context.
 ///
 /// # Errors
@@ -206,9 +217,8 @@ pub struct Interrupted;
 pub fn conclude(records: &mut [Record]) -> Result<()> {
     for record in records.iter_mut() {
         if let Outcome::Failed(error) = &mut record.outcome {
-            let context = format!("failed to {}", record.step.action.purpose());
             let text = anyhow!("{error:#}");
-            return Err(std::mem::replace(error, text).context(context));
+            return Err(std::mem::replace(error, text).context(FailedStep(record.step.action)));
         }
     }
     if records.iter().all(Record::succeeded) { Ok(()) } else { Err(Interrupted.into()) }

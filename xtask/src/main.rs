@@ -14,11 +14,10 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(error) => {
             eprintln!("error: {}", plain_lines(&format!("{error:#}")));
-            let verdict = Verdict::of(&error);
-            if verdict.layer.is_some() {
-                eprintln!("next:  {}", verdict.next);
+            if let Some(next) = Verdict::particular_next(&error) {
+                eprintln!("next:  {}", plain_lines(&next));
             }
-            ExitCode::from(verdict.exit_code)
+            ExitCode::from(exit::code(&error))
         }
     }
 }

@@ -70,6 +70,8 @@ pub const QPID: [Tool; 1] = [tool(
 )];
 /// What signs a package repository.
 pub const SIGNING: [Tool; 1] = [tool("gpg", "signs a package repository for a test", "gpg")];
+/// What shows a report as people see it.
+pub const BROWSER: [Tool; 1] = [tool("chromium", "shows the page of a report for a test", "chromium")];
 /// What the hub is measured next to.
 pub const LOAD: [Tool; 1] =
     [tool("/usr/sbin/mosquitto", "the MQTT broker that the hub is measured next to", "mosquitto")];

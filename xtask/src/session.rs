@@ -15,8 +15,8 @@ use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::engine::Connector;
 use crate::evidence;
-use crate::execute::{conclude, execute};
-use crate::exit::{NotProved, Usage};
+use crate::execute::{Outcome, Record, conclude, execute};
+use crate::exit::Usage;
 use crate::lock::Lock;
 use crate::observe::observe;
 use crate::paths::{self, Paths};
@@ -25,13 +25,18 @@ use crate::plan::{Action, Plan};
 use crate::preview::Preview;
 use crate::progress;
 use crate::provisioning::{self, Kept};
-use crate::report::{CriticalPath, Environment, Report, StepReport};
+use crate::report::{CriticalPath, Environment, Report, Results, StepReport};
 use crate::room;
 use crate::secret_input::Source;
-use crate::settings::{Hub, Origins, Resolved, Runtime, Settings, word};
+use crate::settings::{Hub, Origins, Resolved, Runtime, Settings};
 use crate::sources::{self, SourcesError};
 use crate::steps;
-use crate::verdict::Verdict;
+use crate::verify;
+
+/// There is nothing to look at; the text says what to do first.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NothingUp(&'static str);
 
 /// Settings, folders and cancellation of an invocation, before an engine is needed.
 #[derive(Debug, Clone)]
@@ -50,6 +55,8 @@ pub struct Setup {
     pub yes: bool,
     /// Where arrival at the user's hub can be read, if they have told.
     pub events: Option<EventHub>,
+    /// What goes to standard output.
+    pub results: Results,
 }
 
 impl Setup {
@@ -87,7 +94,16 @@ impl Setup {
         let paths = Paths::discover(&settings.cluster.name)?;
         let cancel = CancellationToken::new();
         cancel_on_signal(cancel.clone())?;
-        Ok(Self { settings, origins, paths, cancel, dry_run: global.dry_run, yes: global.yes, events: None })
+        let (dry_run, yes, results) = (global.dry_run, global.yes, Results::default());
+        Ok(Self { settings, origins, paths, cancel, dry_run, yes, events: None, results })
+    }
+
+    /// The same for somebody who reads the results in another way.
+    #[must_use]
+    pub fn telling(mut self, results: Results) -> Self {
+        results.on(Environment::of(&self.settings, None));
+        self.results = results;
+        self
     }
 
     /// Takes the Event-Hub-compatible connection string from where the user says it is.
@@ -114,12 +130,7 @@ impl Setup {
     /// How to connect to an engine.
     #[must_use]
     pub fn connector(&self) -> Connector<'_> {
-        Connector {
-            choice: self.settings.engine.choice,
-            owner: &self.settings.cluster.name,
-            folder: self.paths.cache.join("engine"),
-            registry_port: self.settings.registry.port,
-        }
+        Connector::of(&self.settings, &self.paths)
     }
 
     /// Checks the files that a user edits, and tells what in them is probably not meant.
@@ -158,14 +169,14 @@ impl Setup {
     /// # Errors
     /// When nothing is up, or the engine does not answer.
     pub async fn attach(self) -> Result<Arc<Context>> {
-        let credentials =
-            Credentials::load(&self.paths.state)?.with_context(|| match self.settings.hub.kind {
-                Hub::Local => "nothing is up; run `cargo xtask up` first",
-                Hub::Azure => {
-                    "nothing is up; run `cargo xtask up` first, or name the cluster of `deploy`, as in `cargo xtask verify \
-                     --context NAME`"
-                }
-            })?;
+        let nothing = NothingUp(match self.settings.hub.kind {
+            Hub::Local => "nothing is up; run `cargo xtask up` first",
+            Hub::Azure => {
+                "nothing is up; run `cargo xtask up` first, or name the cluster of `deploy`, as in `cargo xtask verify \
+                 --context NAME`"
+            }
+        });
+        let credentials = Credentials::load(&self.paths.state)?.ok_or(nothing)?;
         let mut engines = self.holders().await?.into_iter();
         let (engine, _) = engines.next().context("there is no container engine here")?;
         let device = provisioning::kept(&self.paths)?.and_then(|checked| checked.kept);
@@ -202,8 +213,9 @@ fn profile(global: &Global) -> Result<(PathBuf, String)> {
 /// When something is in the way, or a step failed.
 pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<Option<Arc<Context>>> {
     if setup.dry_run {
+        let results = setup.results.clone();
         let preview = Preview::of(setup, goals).await?;
-        print!("{}", preview.to_text());
+        preview.show(&results)?;
         return preview.verdict().map(|()| None);
     }
     let context = setup.open(goals).await?;
@@ -236,11 +248,37 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
         }
     }
     let mut steps = vec![StepReport::of_observation(started)];
-    let run = |action| steps::run(Arc::clone(context), action);
-    let mut records = execute(&plan, &context.progress, &context.cancel, run).await;
-    let result = conclude(&mut records);
+    let (mut records, lost) = execute_beside(context, &plan).await;
+    let result = match lost {
+        Some(lost) => Err(lost),
+        None => conclude(&mut records),
+    };
     steps.extend(records.iter().map(StepReport::of));
     Ok((steps, result))
+}
+
+/// Executes the plan while the engine is there. When it has gone, everything else is a consequence: the steps that wait for
+/// something end as well, and what they say is not the cause.
+async fn execute_beside(context: &Arc<Context>, plan: &Plan) -> (Vec<Record>, Option<anyhow::Error>) {
+    let run = |action| steps::run(Arc::clone(context), action);
+    let mut work = std::pin::pin!(execute(plan, &context.progress, &context.cancel, run));
+    let lost = |error: &anyhow::Error| {
+        context.progress.say(&format!("the run ends, for the engine has gone: {error:#}"));
+        verify::without_engine(context, error)
+    };
+    tokio::select! {
+        records = &mut work => {
+            // A step may meet the loss before the next look does.
+            let failed = records.iter().any(|record| matches!(record.outcome, Outcome::Failed(_)));
+            let gone = if failed { context.engine.is_there().await.err() } else { None };
+            (records, gone.as_ref().map(lost))
+        }
+        error = context.engine.gone() => {
+            let lost = lost(&error);
+            context.cancel.cancel();
+            (work.await, Some(lost))
+        }
+    }
 }
 
 /// What has come of a run, in one line.
@@ -261,49 +299,28 @@ pub fn write_report(
     mut steps: Vec<StepReport>,
     error: Option<&anyhow::Error>,
 ) {
-    let ended = Timestamp::now();
     let started = context.preflight.as_ref().map_or(context.started, |preflight| preflight.started);
     if let Some(preflight) = &context.preflight {
         steps.insert(0, StepReport::of_preflight(preflight, &context.engine.description()));
     }
     let findings = context.findings().clone();
     let report = Report {
-        schema: 1,
-        command: command.to_owned(),
-        started,
-        ended,
-        seconds: ended.duration_since(started).as_secs_f64(),
-        result: result_word(error),
-        error: error.map(|error| format!("{error:#}")),
-        verdict: error.map(Verdict::of),
         environment: Environment {
             engine: context.engine.description(),
-            context: None,
             on: findings.place.map(Place::word),
             privileged: findings.place.map(Place::is_privileged),
-            cluster: context.settings.cluster.name.clone(),
             kubernetes: findings.kubernetes,
             node_image: findings.node_image,
-            runtime: word(&findings.runtime.unwrap_or(context.settings.runtime.kind)),
-            hub: word(&context.settings.hub.kind),
+            ..Environment::of(&context.settings, findings.runtime)
         },
         critical_path: CriticalPath::of(&steps),
         steps,
         layers: findings.proof.layers,
         messages: findings.proof.messages,
+        ..Report::of(command, started, error)
     };
-    report
-        .publish(&context.run_folder, &context.paths.project, &context.progress, |text| context.redact(text));
-}
-
-/// What became of a run, in a word.
-#[must_use]
-pub fn result_word(error: Option<&anyhow::Error>) -> &'static str {
-    match error {
-        None => "passed",
-        Some(error) if error.chain().any(<dyn std::error::Error>::is::<NotProved>) => "not proved",
-        Some(_) => "failed",
-    }
+    let (folder, project) = (&context.run_folder, &context.paths.project);
+    report.publish(folder, project, &context.progress, &context.results, |text| context.redact(text));
 }
 
 /// Cancels on Ctrl-C and on SIGTERM; a second signal ends the program at once.

@@ -1,9 +1,17 @@
 //! What a failed run comes down to: the layer that is broken, the cause and the next action in a sentence each, and
 //! the exit code of its class.
 
+mod remedy;
+
 use serde::Serialize;
 
-use crate::exit::{self, Unproved};
+use crate::confirm::NotAgreed;
+use crate::engine::NoEngine;
+use crate::execute::FailedStep;
+use crate::exit::{self, Busy, Unproved};
+use crate::preflight::Missing;
+use crate::room::NoRoom;
+use crate::session::NothingUp;
 
 /// Why a run has failed, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,14 +41,50 @@ impl Verdict {
                 exit_code,
             },
             None => {
-                Self { layer: None, cause: format!("{error:#}"), next: next(exit_code).into(), exit_code }
+                let next = step_remedy(error).or_else(|| of_its_own(error).map(str::to_owned));
+                let next = next.unwrap_or_else(|| of_its_class(exit_code).to_owned());
+                Self { layer: None, cause: format!("{error:#}"), next, exit_code }
             }
         }
     }
+
+    /// What to do next, where that follows from the layer that is broken, or from the step and how it has failed.
+    #[must_use]
+    pub fn particular_next(error: &anyhow::Error) -> Option<String> {
+        let broken = error.chain().find_map(|cause| cause.downcast_ref::<Unproved>());
+        broken.map(|broken| broken.next.clone()).or_else(|| step_remedy(error))
+    }
+}
+
+/// What helps with the step that has failed.
+fn step_remedy(error: &anyhow::Error) -> Option<String> {
+    let FailedStep(action) = error.downcast_ref::<FailedStep>()?;
+    remedy::of(*action, &format!("{error:#}"))
+}
+
+/// What an error that has no layer and no step says should be done.
+fn of_its_own(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| {
+        if cause.is::<Missing>() {
+            Some("run the command again with `--yes`, which installs what is missing")
+        } else if cause.is::<NotAgreed>() {
+            Some("run the command again with `--yes`, which agrees beforehand")
+        } else if cause.is::<NoEngine>() {
+            Some("do what is told of one of the engines; `cargo xtask doctor` tells what each of them can do here")
+        } else if cause.is::<NoRoom>() {
+            Some("make room on the disk that is named, or move the folder to a larger one, and run the command again")
+        } else if cause.is::<Busy>() {
+            Some("wait for the end of the other one, and run the command again")
+        } else if cause.is::<NothingUp>() {
+            Some("run `cargo xtask up` first")
+        } else {
+            None
+        }
+    })
 }
 
 /// What helps with a class of errors of which nothing more is known.
-fn next(exit_code: u8) -> &'static str {
+fn of_its_class(exit_code: u8) -> &'static str {
     match exit_code {
         exit::USAGE => "see `cargo xtask --help`",
         exit::SETTINGS => "correct what is named, and run the command again; nothing was changed",
@@ -55,6 +99,8 @@ fn next(exit_code: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::Image;
+    use crate::plan::Action;
     use anyhow::{Error, anyhow};
 
     #[test]
@@ -75,5 +121,29 @@ mod tests {
         let verdict = Verdict::of(&anyhow!("no such file").context("failed to push"));
         assert_eq!((verdict.layer, verdict.cause.as_str()), (None, "failed to push: no such file"));
         assert!(verdict.exit_code == exit::FAILURE && verdict.next.contains("logs"));
+    }
+
+    #[test]
+    fn what_is_known_of_a_failure_goes_before_what_is_said_of_its_class() {
+        let push = FailedStep(Action::Push(Image::Edge));
+        let failed = || anyhow!("podman: unauthorized").context(push);
+        // What the clean-up adds hides nothing.
+        for error in [failed(), failed().context("something could not be removed")] {
+            let next = Verdict::of(&error).next;
+            assert!(next.contains("`cargo xtask registry down`"), "{next}");
+            assert_eq!(Verdict::particular_next(&error), Some(next));
+        }
+        let step = anyhow!("podman answered 409").context(FailedStep(Action::Network));
+        assert!(Verdict::of(&step).next.contains("logs"));
+        assert_eq!(Verdict::particular_next(&step), None);
+        for (error, part) in [
+            (Error::from(Missing::new(Vec::new())), "`--yes`, which installs"),
+            (NotAgreed(String::new()).into(), "`--yes`, which agrees"),
+            (NoRoom { folders: Vec::new() }.into(), "make room"),
+            (Busy("kedge".into()).into(), "wait"),
+        ] {
+            let next = Verdict::of(&error.context("failed to begin")).next;
+            assert!(next.contains(part), "{next}");
+        }
     }
 }

@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use anyhow::Result;
 use jiff::Timestamp;
 
+use crate::cli::Format;
 use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
+use crate::engine::Connector;
 use crate::evidence;
 use crate::exit::Usage;
 use crate::place::{Place, Privilege};
@@ -33,6 +35,9 @@ pub struct Args {
     /// Where the Event-Hub-compatible connection string of your IoT Hub is: a file, `-` for standard input, or `env:NAME`
     #[arg(long, value_name = secret_input::VALUE)]
     events: Option<OsString>,
+    /// How the result is told.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// Where the edge runs, as it is typed.
@@ -67,9 +72,10 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     setup.read_events(args.events.as_deref()).await?;
     let goals = [Action::Telemetry(place)];
     if setup.dry_run {
+        let results = setup.results.clone();
         carry_out(setup, "e2e", &goals).await?;
         if !args.keep {
-            println!("then everything that was made is removed");
+            results.line("then everything that was made is removed");
         }
         return Ok(());
     }
@@ -81,7 +87,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
         );
     }
     let (mut steps, result) = reach(&context, &goals).await?;
-    verify::print(&context.findings().proof);
+    verify::print(&context.results, &context.findings().proof);
     let failed = result.is_err();
     if failed {
         evidence::collect(&context).await;
@@ -113,7 +119,15 @@ fn cannot_be_proved(context: &Context) -> bool {
 async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> {
     let started = Timestamp::now();
     let work = async {
-        let removed = down::remove_everything(&context.engine, &context.paths).await;
+        // A service of ours that has ended meanwhile is started anew: what it has made is still there.
+        let anew = match context.engine.is_there().await {
+            Ok(()) => None,
+            Err(_) => {
+                Some(Connector::of(&context.settings, &context.paths).reach(context.engine.kind()).await?)
+            }
+        };
+        let engine = anew.as_ref().unwrap_or(&context.engine);
+        let removed = down::remove_everything(engine, &context.paths).await;
         removed.map(|inventory| format!("removed: {inventory}"))
     };
     let removed = context.progress.show("down", "remove everything that was made", work).await;
@@ -146,7 +160,9 @@ mod tests {
 
     #[test]
     fn the_pod_cannot_be_asked_to_do_without_privileges() {
-        let place = |on, unprivileged| Args { on, unprivileged, keep: false, events: None }.place();
+        let place = |on, unprivileged| {
+            Args { on, unprivileged, keep: false, events: None, format: Format::default() }.place()
+        };
         assert_eq!(place(On::Cluster, false).unwrap(), Place::Cluster);
         assert_eq!(place(On::Host, false).unwrap(), Place::Host(Privilege::Privileged));
         assert_eq!(place(On::Host, true).unwrap(), Place::Host(Privilege::Unprivileged));

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command};
 use crate::execute::Interrupted;
+use crate::report::Results;
 use crate::session::Setup;
 
 /// Runs the command that was typed.
@@ -46,12 +47,22 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Man(args) => return man::run(args),
         _ => {}
     }
+    let results = Results::of(cli.command.with_json_report());
+    let result = carry_out(cli, &results).await;
+    if let Err(error) = &result {
+        results.fail(error);
+    }
+    result
+}
+
+async fn carry_out(cli: Cli, results: &Results) -> Result<()> {
     let setup =
         if removes(&cli.command) { Setup::for_removal(&cli.global)? } else { Setup::new(&cli.global)? };
+    let setup = setup.telling(results.clone());
     let stopped = setup.cancel.clone();
     match cli.command {
         Command::E2e(args) => Box::pin(e2e::run(setup, &args)).await,
-        Command::Up => Box::pin(up::run(setup)).await,
+        Command::Up(_) => Box::pin(up::run(setup)).await,
         Command::Run(args) => Box::pin(run::run(setup, &args)).await,
         Command::Down => down::run(setup).await,
         Command::Image(command) => Box::pin(image::run(setup, &command)).await,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{Action, Plan, Step, Work};
 use crate::preview::Preview;
+use crate::report::Results;
 use crate::session::Setup;
 
 /// Flags of `plan`.
@@ -23,15 +24,24 @@ pub struct Args {
 /// When something is in the way, after the plan was printed.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let preview = Preview::of(setup, &[Action::Pod]).await?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&preview.to_json())?);
-    } else {
-        print!("{}", preview.to_text());
-    }
+    preview.show(&Results::of(args.json.then_some("plan")))?;
     preview.verdict()
 }
 
 impl Preview {
+    /// Prints the preview.
+    ///
+    /// # Errors
+    /// Never in practice; JSON could be refused.
+    pub fn show(&self, results: &Results) -> Result<()> {
+        if results.is_json() {
+            results.give(&serde_json::to_string_pretty(&self.to_json())?);
+        } else {
+            print!("{}", self.to_text());
+        }
+        Ok(())
+    }
+
     /// The preview for people: a line for each package that would be installed, and the plan.
     #[must_use]
     pub fn to_text(&self) -> String {

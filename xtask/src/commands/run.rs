@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::cli::Format;
 use crate::place::Privilege;
 use crate::plan::Action;
 use crate::session::{Setup, carry_out};
@@ -12,6 +13,9 @@ pub struct Args {
     /// Give the container no more rights than it needs, instead of all
     #[arg(long)]
     unprivileged: bool,
+    /// How the result is told.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// Brings registry, hub, device and the edge's container up.

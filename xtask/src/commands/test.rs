@@ -30,8 +30,13 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         drop(setup.engine(Action::demand(&[Action::Pod])).await?);
-        let tools: [&[_]; 4] =
-            [&preflight::FUZZING, &preflight::PYTHON_SDK, &preflight::QPID, &preflight::SIGNING];
+        let tools: [&[_]; 5] = [
+            &preflight::BROWSER,
+            &preflight::FUZZING,
+            &preflight::PYTHON_SDK,
+            &preflight::QPID,
+            &preflight::SIGNING,
+        ];
         let more = tools.concat();
         preflight::ensure_tools(preflight::absent(&more), setup.yes).await?;
     }
@@ -49,8 +54,8 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !args.faults {
         let sdk = ["--package", "kedge-sim", "--test", "sdk"];
         commands.push(cmd!(shell, "{cargo} test --locked {sdk...} -- --include-ignored --nocapture"));
-        let arrival = ["--package", "xtask", "--test", "arrival"];
-        commands.push(cmd!(shell, "{cargo} test --locked {arrival...} -- --include-ignored"));
+        let others = ["--package", "xtask", "--test", "arrival", "--test", "report"];
+        commands.push(cmd!(shell, "{cargo} test --locked {others...} -- --include-ignored"));
         commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}"));
     }
     for command in commands {

@@ -5,16 +5,15 @@ use std::ffi::OsString;
 use anyhow::Result;
 use jiff::Timestamp;
 
+use crate::cli::Format;
 use crate::edge;
 use crate::evidence;
 use crate::exit::{UNPROVED, code};
 use crate::place::Place;
 use crate::plan::Action;
-use crate::report::{CriticalPath, Environment, Report};
+use crate::report::{Environment, Report, Results};
 use crate::secret_input;
-use crate::session::{Setup, result_word, write_report};
-use crate::settings::word;
-use crate::verdict::Verdict;
+use crate::session::{Setup, write_report};
 use crate::verify::{self, Elsewhere, Proof};
 
 /// What is shown while it goes on.
@@ -29,6 +28,9 @@ pub struct Args {
     /// Where the Event-Hub-compatible connection string of your IoT Hub is: a file, `-` for standard input, or `env:NAME`
     #[arg(long, value_name = secret_input::VALUE)]
     events: Option<OsString>,
+    /// How the result is told.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// Proves that telemetry arrives, now.
@@ -45,7 +47,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     let place = edge::place(&context).await?;
     let walk = async { verify::telemetry_step(&context, place).await.map(|effect| effect.note) };
     let result = context.progress.show(&Action::Telemetry(place).id(), WALK, walk).await.map(drop);
-    print(&context.findings().proof);
+    print(&context.results, &context.findings().proof);
     let broken = result.as_ref().is_err_and(|error| code(error) == UNPROVED);
     if broken {
         evidence::collect(&context).await;
@@ -71,40 +73,28 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
         result.map(|()| format!("{} messages", proof.messages.len()))
     };
     let result = elsewhere.progress.show(&Action::Telemetry(place).id(), WALK, walk).await.map(drop);
-    print(&proof);
-    let (ended, error) = (Timestamp::now(), result.as_ref().err());
+    print(&elsewhere.setup.results, &proof);
     let report = Report {
-        schema: 1,
-        command: "verify".to_owned(),
-        started,
-        ended,
-        seconds: ended.duration_since(started).as_secs_f64(),
-        result: result_word(error),
-        error: error.map(|error| format!("{error:#}")),
-        verdict: error.map(Verdict::of),
         environment: Environment {
             context: Some(target.context.clone()),
             on: Some(place.word()),
-            cluster: settings.cluster.name.clone(),
             kubernetes: target.client.apiserver_version().await.ok().map(|version| version.git_version),
-            runtime: word(&scene.runtime_kind().unwrap_or(settings.runtime.kind)),
-            hub: word(&settings.hub.kind),
-            ..Environment::default()
+            ..Environment::of(settings, scene.runtime_kind())
         },
-        steps: Vec::new(),
-        critical_path: CriticalPath::default(),
         layers: proof.layers,
         messages: proof.messages,
+        ..Report::of("verify", started, result.as_ref().err())
     };
-    let paths = &elsewhere.setup.paths;
-    report.publish(&paths.run(started), &paths.project, &elsewhere.progress, |text| elsewhere.redact(text));
+    let Setup { paths, results, .. } = &elsewhere.setup;
+    let redact = |text: &str| elsewhere.redact(text);
+    report.publish(&paths.run(started), &paths.project, &elsewhere.progress, results, redact);
     result
 }
 
-/// Prints the layers, if any were walked, each in one line; the error has the whole of what is wrong.
-pub fn print(proof: &Proof) {
+/// Tells the layers, if any were walked, each in one line; the error has the whole of what is wrong.
+pub fn print(results: &Results, proof: &Proof) {
     for layer in &proof.layers {
         let detail = layer.detail.lines().next().unwrap_or_default();
-        println!("{:13} {:12} {detail}", layer.name, layer.result);
+        results.line(&format!("{:13} {:12} {detail}", layer.name, layer.result));
     }
 }

@@ -11,7 +11,9 @@ use super::answer::Refusal;
 use super::podman::{REQUEST_LIMIT, Service};
 use super::spec::Rights;
 use super::{DOCKER_SOCKET, Engine, EngineKind, capabilities};
+use crate::paths::Paths;
 use crate::process::find_on_path;
+use crate::settings::Settings;
 
 /// The engine that the user wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -102,7 +104,18 @@ impl Demand {
     }
 }
 
-impl Connector<'_> {
+impl<'a> Connector<'a> {
+    /// How to connect with these settings.
+    #[must_use]
+    pub fn of(settings: &'a Settings, paths: &Paths) -> Self {
+        Self {
+            choice: settings.engine.choice,
+            owner: &settings.cluster.name,
+            folder: paths.cache.join("engine"),
+            registry_port: settings.registry.port,
+        }
+    }
+
     /// The first engine that is reachable and can do what is asked. Where nothing needs privileges, one that can give
     /// them comes first all the same, so that all parts of a deployment meet in one engine.
     ///

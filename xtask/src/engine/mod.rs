@@ -11,6 +11,7 @@ mod evidence;
 mod exec;
 mod images;
 mod inventory;
+mod life;
 mod logs;
 mod podman;
 mod probe;

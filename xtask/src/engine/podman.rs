@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::task::JoinHandle;
 
@@ -32,6 +32,7 @@ const MOST_PROCESSES: u64 = 20_000;
 pub(super) struct Service {
     handle: duct::Handle,
     keep_alive: JoinHandle<()>,
+    log: PathBuf,
     // Removed with the socket in it when the service ends.
     _socket_folder: tempfile::TempDir,
     environment: Vec<(OsString, OsString)>,
@@ -63,9 +64,9 @@ impl Service {
             // Killed while it sets up a container's network, it would leave firewall rules that nobody removes.
             .outlives_its_parent()
             .start()?;
-        let mut service =
-            Self { handle, keep_alive: tokio::spawn(async {}), _socket_folder: socket_folder, environment };
-        let docker = service.wait_until_answering(&socket, &log).await?;
+        let idle = tokio::spawn(async {});
+        let mut service = Self { handle, keep_alive: idle, log, _socket_folder: socket_folder, environment };
+        let docker = service.wait_until_answering(&socket).await?;
         service.keep_alive = tokio::spawn(keep_alive(docker.clone()));
         Ok((service, docker))
     }
@@ -74,10 +75,27 @@ impl Service {
         self.environment.clone()
     }
 
-    async fn wait_until_answering(&self, socket: &Path, log: &Path) -> Result<Docker> {
+    /// Whether the service still runs.
+    ///
+    /// # Errors
+    /// When it has ended; the error says how.
+    pub(super) fn has_not_ended(&self) -> Result<()> {
+        let log = self.log.display();
+        match self.handle.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(output)) => {
+                bail!("Podman's service has ended ({}); its output is in `{log}`", output.status)
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("Podman's service has ended; its output is in `{log}`"))
+            }
+        }
+    }
+
+    async fn wait_until_answering(&self, socket: &Path) -> Result<Docker> {
         let connection = wait_for("Podman's service", START_LIMIT, || async {
-            if let Ok(Some(_)) | Err(_) = self.handle.try_wait() {
-                return Observation::Failed(format!("it ended; its output is in `{}`", log.display()));
+            if let Err(error) = self.has_not_ended() {
+                return Observation::Failed(format!("{error:#}"));
             }
             let docker = Docker::connect_with_unix(
                 &socket.to_string_lossy(),

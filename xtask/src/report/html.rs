@@ -76,7 +76,11 @@ fn layers(report: &Report) -> String {
 
 fn steps(report: &Report) -> String {
     let row = |step: &super::StepReport| {
-        let class = if step.result == "done" && !step.changed { "unchanged" } else { step.result };
+        let class = match step.result {
+            "done" if !step.changed => "unchanged",
+            _ if step.was_stopped() => "stopped",
+            result => result,
+        };
         format!(
             "<tr class=\"{class}\"><td>{}</td><td>{}</td><td class=\"number\">{:.1} s</td><td>{}</td></tr>\n",
             escape(&step.id),
@@ -90,7 +94,7 @@ fn steps(report: &Report) -> String {
         return rows;
     }
     format!(
-        "<div class=\"wide\"><table>\n<thead><tr><th>step</th><th>result</th><th class=\"number\">time</th><th>what</th></tr>\
+        "<div class=\"wide\"><table class=\"steps\">\n<thead><tr><th>step</th><th>result</th><th class=\"number\">time</th><th>what</th></tr>\
          </thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
     )
 }

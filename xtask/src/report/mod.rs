@@ -5,6 +5,7 @@ mod html;
 mod junit;
 mod markdown;
 mod plot;
+mod results;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -18,11 +19,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::execute::{Outcome, Record};
+use crate::exit::{INTERRUPTED, NotProved};
 use crate::paths::shown;
 use crate::preflight::Preflight;
 use crate::progress::Progress;
+use crate::settings::{Runtime, Settings, word};
 use crate::verdict::Verdict;
 use crate::verify::{Evidence, Layer};
+
+pub use self::results::Results;
 
 /// The name of the step before all others.
 const PREFLIGHT: &str = "preflight";
@@ -30,7 +35,7 @@ const PREFLIGHT: &str = "preflight";
 const OBSERVATION: &str = "observe";
 
 /// The whole report. Times are UTC, durations seconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Version of this format.
@@ -93,8 +98,21 @@ pub struct Environment {
     pub hub: String,
 }
 
+impl Environment {
+    /// What the settings say, with the runtime that was found in the edge where there is one.
+    #[must_use]
+    pub fn of(settings: &Settings, runtime: Option<Runtime>) -> Self {
+        Self {
+            cluster: settings.cluster.name.clone(),
+            runtime: word(&runtime.unwrap_or(settings.runtime.kind)),
+            hub: word(&settings.hub.kind),
+            ..Self::default()
+        }
+    }
+}
+
 /// One step of the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepReport {
     /// Its name.
@@ -119,7 +137,7 @@ pub struct StepReport {
 }
 
 /// A chain of steps, each of which waited for the one before.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CriticalPath {
     /// The names, first to last.
@@ -156,6 +174,11 @@ impl StepReport {
 }
 
 impl StepReport {
+    /// Whether it had begun when the run was stopped.
+    fn was_stopped(&self) -> bool {
+        self.result == "skipped" && self.seconds > 0.0
+    }
+
     /// The report of the preflight, which comes before everything and is no step of the plan.
     #[must_use]
     pub fn of_preflight(preflight: &Preflight, engine: &str) -> Self {
@@ -228,6 +251,15 @@ impl CriticalPath {
     }
 }
 
+/// What became of a run, in a word.
+fn result_word(error: Option<&anyhow::Error>) -> &'static str {
+    match error {
+        None => "passed",
+        Some(error) if error.chain().any(<dyn std::error::Error>::is::<NotProved>) => "not proved",
+        Some(_) => "failed",
+    }
+}
+
 /// The variable that names the file which GitHub Actions shows as the summary of a job.
 const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
@@ -240,6 +272,7 @@ fn headline(report: &Report) -> String {
             format!("passed: {} messages arrived ({with})", report.messages.len())
         }
         ("passed", _) => format!("passed ({with})"),
+        (_, Some(verdict)) if verdict.exit_code == INTERRUPTED => format!("stopped by the user ({with})"),
         (result, Some(verdict)) => match &verdict.layer {
             Some(layer) => format!("{result}: the layer {layer} is broken ({with})"),
             None => format!("{result} ({with})"),
@@ -249,33 +282,63 @@ fn headline(report: &Report) -> String {
 }
 
 impl Report {
-    /// Writes the report into the run's folder, after `redact` has taken the secrets out, and says where it is. That it cannot be
-    /// written is told, and does not hide how the run itself went.
+    /// What a command that ends now has come to, with nothing yet of how.
+    #[must_use]
+    pub fn of(command: &str, started: Timestamp, error: Option<&anyhow::Error>) -> Self {
+        let ended = Timestamp::now();
+        Self {
+            schema: 1,
+            command: command.to_owned(),
+            started,
+            ended,
+            seconds: ended.duration_since(started).as_secs_f64(),
+            result: result_word(error),
+            error: error.map(|error| format!("{error:#}")),
+            verdict: error.map(Verdict::of),
+            environment: Environment::default(),
+            steps: Vec::new(),
+            critical_path: CriticalPath::default(),
+            layers: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// Writes the report into the run's folder, after `redact` has taken the secrets out, says where it is, and gives it to a
+    /// script that has asked. That it cannot be written is told, and does not hide how the run itself went.
     pub fn publish(
         self,
         folder: &Path,
         project: &Path,
         progress: &Progress,
+        results: &Results,
         redact: impl Fn(&str) -> String,
     ) {
-        match self.write(folder, redact) {
+        // Once before a format writes some characters in another way, and once after, for what is in no text of its own.
+        let report = self.without_secrets(&redact);
+        let written = report.to_json(&redact).and_then(|json| {
+            results.give(&json);
+            report.write(folder, &json, redact)
+        });
+        match written {
             Ok(path) => progress.say(&format!("report: {}", shown(&path, project))),
             Err(error) => progress.say(&format!("the report could not be written: {error:#}")),
         }
     }
 
+    fn to_json(&self, redact: impl Fn(&str) -> String) -> Result<String> {
+        let json = serde_json::to_string_pretty(self).context("failed to write the report as JSON")?;
+        Ok(redact(&json) + "\n")
+    }
+
     /// Writes `report.json`, `report.html` and `junit.xml`, and the summary where CI asks for one. Gives the path of the first.
-    fn write(self, folder: &Path, redact: impl Fn(&str) -> String) -> Result<PathBuf> {
-        // Once before a format writes some characters in another way, and once after, for what is in no text of its own.
-        let report = self.without_secrets(&redact);
+    fn write(&self, folder: &Path, json: &str, redact: impl Fn(&str) -> String) -> Result<PathBuf> {
         fs_err::create_dir_all(folder)?;
         let path = folder.join("report.json");
-        let json = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")?;
-        fs_err::write(&path, redact(&json) + "\n")?;
-        fs_err::write(folder.join("junit.xml"), redact(&junit::render(&report)))?;
-        fs_err::write(folder.join("report.html"), redact(&html::render(&report)))?;
+        fs_err::write(&path, json)?;
+        fs_err::write(folder.join("junit.xml"), redact(&junit::render(self)))?;
+        fs_err::write(folder.join("report.html"), redact(&html::render(self)))?;
         if let Some(summary) = std::env::var_os(SUMMARY).filter(|path| !path.is_empty()) {
-            let text = redact(&markdown::render(&report, &folder.display().to_string()));
+            let text = redact(&markdown::render(self, &folder.display().to_string()));
             let mut file =
                 fs_err::OpenOptions::new().create(true).append(true).open(PathBuf::from(summary))?;
             file.write_all(text.as_bytes())?;

@@ -6,10 +6,10 @@ use crate::verify::Evidence;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 92.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 14.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 
 /// The drawing; nothing without messages.
 pub(super) fn temperature(messages: &[Evidence]) -> String {
@@ -43,11 +43,12 @@ pub(super) fn temperature(messages: &[Evidence]) -> String {
         let _ = writeln!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{2:.1}\" y2=\"{2:.1}\"/><text class=\"value\" x=\"{1:.1}\" \
-             y=\"{3:.1}\">{value:.1} °C</text>",
+             y=\"{3:.1}\">{4} °C</text>",
             WIDTH - RIGHT,
             LEFT - 6.0,
             y(value),
-            y(value) + 4.0
+            y(value) + 4.0,
+            short(value)
         );
     }
     for tick in super::timeline::ticks(whole) {
@@ -70,4 +71,9 @@ pub(super) fn temperature(messages: &[Evidence]) -> String {
         );
     }
     svg + "</svg></div>\n<p class=\"legend\">machine temperature by the time of arrival at the hub</p>\n"
+}
+
+/// A number in a few characters, whatever a sensor may say.
+fn short(value: f64) -> String {
+    if value.abs() < 10_000.0 { format!("{value:.1}") } else { format!("{value:.0e}") }
 }

@@ -6,14 +6,14 @@ use super::text::escape;
 use super::{Report, StepReport};
 
 const WIDTH: f64 = 900.0;
-const NAMES: f64 = 130.0;
+const NAMES: f64 = 156.0;
 /// Beside the last bar, for its time.
-const MARGIN: f64 = 60.0;
+const MARGIN: f64 = 84.0;
 const ROW: f64 = 22.0;
 
 /// The drawing; nothing without steps that took time.
 pub(super) fn timeline(report: &Report) -> String {
-    let begun = |step: &&StepReport| step.result != "skipped";
+    let begun = |step: &&StepReport| step.result != "skipped" || step.was_stopped();
     let steps: Vec<_> = report.steps.iter().filter(begun).collect();
     let Some(start) = steps.iter().map(|step| step.started).min() else { return String::new() };
     let since = |time: jiff::Timestamp| time.duration_since(start).as_secs_f64().max(0.0);
@@ -37,6 +37,8 @@ pub(super) fn timeline(report: &Report) -> String {
     for (row, step) in steps.iter().enumerate() {
         let class = if step.result == "failed" {
             "failed"
+        } else if step.was_stopped() {
+            "stopped"
         } else if report.critical_path.steps.contains(&step.id) {
             "critical"
         } else {
@@ -57,11 +59,14 @@ pub(super) fn timeline(report: &Report) -> String {
             step.seconds
         );
     }
-    let path = format!(
-        "<p class=\"legend\"><span class=\"critical\"></span> critical path, {:.1} s of {:.1} s</p>\n",
-        report.critical_path.seconds, report.seconds
+    let failed = steps.iter().any(|step| step.result == "failed");
+    let legend = format!(
+        "<p class=\"legend\"><span class=\"critical\"></span> critical path, {:.1} s of {:.1} s{}</p>\n",
+        report.critical_path.seconds,
+        report.seconds,
+        if failed { " <span class=\"failed\"></span> failed" } else { "" }
     );
-    svg + "</svg></div>\n" + &path
+    svg + "</svg></div>\n" + &legend
 }
 
 /// Round seconds, at most ten of them.

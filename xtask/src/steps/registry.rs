@@ -68,10 +68,7 @@ fn refuse_taken_port(port: u16) -> Result<()> {
 /// When the port or the name is taken, or the registry does not answer.
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let spec = spec(context, context.reference(Image::Registry)?)?;
-    let found = context.ensure_container("the registry", &spec, || asks_for_the_login(context)).await;
-    let found = found.with_context(|| {
-        format!("if port {} is in use, choose another `registry.port`", context.settings.registry.port)
-    })?;
+    let found = context.ensure_container("the registry", &spec, || asks_for_the_login(context)).await?;
     let host = published_host(context);
     Ok(if found == Fit::Runs {
         Effect::unchanged(host)

@@ -10,6 +10,8 @@ use super::layers::Name;
 pub(super) enum Kind {
     /// It may pass: something starts, or is on its way.
     Passing,
+    /// The engine of the machine does not answer.
+    Engine,
     /// The edge has ended, and nobody starts it again.
     Ended,
     /// A unit of systemd has failed.
@@ -85,7 +87,13 @@ impl Cause {
 type Words = (&'static [Name], &'static [&'static str], Kind, &'static str);
 
 /// What the words of a layer mean: the layers, any of the marks in small letters, the kind of trouble and what to do.
-const WORDS: [Words; 10] = [
+const WORDS: [Words; 11] = [
+    (
+        &[Name::Engine],
+        &["does not answer"],
+        Kind::Engine,
+        "start the container engine, and run `cargo xtask up`",
+    ),
     (
         &[Name::InnerEngine, Name::Runtime, Name::Agent, Name::Module, Name::Gateway],
         &["no space left", "disk quota", "database or disk is full"],
@@ -200,6 +208,7 @@ mod tests {
             (Name::Pod, "p: Running, restarts 2, OOMKilled", Kind::Pod),
             (Name::Pod, "p: ErrImagePull: unexpected status: 401 Unauthorized", Kind::Image),
             (Name::Pod, "p: Pending, ContainerCreating", Kind::Passing),
+            (Name::Engine, "the container engine does not answer: podman: client error", Kind::Engine),
         ] {
             assert_eq!(kind(layer, text), expected, "{text}");
         }

@@ -219,6 +219,19 @@ pub async fn diagnose(context: &Context, place: Place, error: Error, known: Opti
     }
 }
 
+/// Why a run has failed whose engine has gone: nothing rests on anything without it.
+pub fn without_engine(context: &Context, error: &Error) -> Error {
+    let next = "start the engine, and run the command again; `cargo xtask down` removes what is left";
+    let layer =
+        Layer { name: Name::Engine, result: BROKEN, detail: format!("{error:#}"), next: Some(next.into()) };
+    let unproved = Unproved::of(&layer);
+    let mut findings = context.findings();
+    if let Some(place) = findings.place {
+        findings.proof.layers = Name::up_to(place, layer);
+    }
+    unproved.into()
+}
+
 /// A layer often says the very thing that ended the wait; what it does not say is added.
 fn with_cause(mut layer: Layer, error: &str) -> Layer {
     layer.detail =
