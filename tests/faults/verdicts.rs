@@ -13,7 +13,9 @@ use crate::world::{DEVICE, HUB, NAME, World};
 fn a_the_edge() {
     let world = World::well();
     // journald does not learn whose words they are of a process that ends at once.
-    world.sh("systemd-run --wait --unit=kedge-broken --quiet sh -c 'echo out of order; sleep 1; exit 3' || true");
+    world.sh(
+        "systemd-run --wait --unit=kedge-broken --quiet sh -c 'echo out of order; sleep 1; exit 3' || true",
+    );
     world.verdict("systemd", "kedge-broken.service has failed; it said: out of order", || {
         world.sh("systemctl reset-failed");
     });
@@ -271,12 +273,12 @@ fn i_while_the_edge_comes_up() {
 #[ignore = "needs a container engine"]
 fn j_two_pods_never_have_one_volume() {
     let world = World::well();
-    let stubborn = "systemd-run --quiet --unit=kedge-stubborn --property=TimeoutStopSec=8 sh -c 'trap : TERM; while :; do sleep 1; done'";
-    world.sh(stubborn);
+    let stubborn = "--property=TimeoutStopSec=8 --property=After=kedge-volumes.service --unit=kedge-stubborn";
+    world.sh(&format!("systemd-run --quiet {stubborn} sh -c 'trap : TERM; while :; do sleep 1; done'"));
     world.kubectl(&["delete", "pod", "--all", "--wait=false"]);
     world.heal();
     let console = world.kubectl(&["logs", "deployment/kedge"]);
-    assert!(console.contains("kedge: another pod has the volume of the runtime, and ends"), "{console}");
+    assert!(console.contains("another pod has the volumes of the edge, and ends"), "{console}");
     world.succeed("verify");
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, PodSpec};
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client};
 
 use self::trouble::{Kind, Trouble};
@@ -60,6 +60,7 @@ impl Rollout<'_> {
     /// When the pod does not get ready in time, or trouble has lasted too long for it.
     pub async fn wait(&self, client: &Client, watcher: &impl Watcher) -> Result<(), WaitError> {
         let lasting = Lasting::default();
+        self.try_anew(client).await;
         wait_for("the pod", self.limit, || async {
             let seen = match self.look(client).await {
                 Ok(seen) if is_rolled_out(&seen.deployment) => return Observation::Ready(()),
@@ -83,10 +84,24 @@ impl Rollout<'_> {
         .await
     }
 
+    /// Removes a pod that Kubernetes has failed with before, and tries again after minutes only: what it has failed for may
+    /// be mended by now, and its failures say nothing of that. Where that is not allowed, the minutes are waited for.
+    async fn try_anew(&self, client: &Client) {
+        let Ok(seen) = self.look(client).await else { return };
+        for pod in seen.pods.iter().filter(|pod| trouble::backs_off(pod)) {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let _ = self.pods(client).delete(name, &DeleteParams::default()).await;
+        }
+    }
+
+    fn pods(&self, client: &Client) -> Api<Pod> {
+        Api::namespaced(client.clone(), self.namespace)
+    }
+
     async fn look(&self, client: &Client) -> kube::Result<Seen> {
         let deployments: Api<Deployment> = Api::namespaced(client.clone(), self.namespace);
         let deployment = deployments.get(manifests::DEPLOYMENT).await?;
-        let pods: Api<Pod> = Api::namespaced(client.clone(), self.namespace);
+        let pods = self.pods(client);
         let pods = pods.list(&ListParams::default().labels(manifests::SELECTOR)).await?.items;
         // A pod that is being replaced says nothing about the one to come.
         let pods = pods.into_iter().filter(|pod| is_of(pod, &deployment)).collect();

@@ -184,9 +184,10 @@ impl Lasting {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What was found last.
-    pub(super) fn last(&self) -> Option<Cause> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, cause, _)| cause.clone())
+    /// What was found last, and in which layer.
+    pub(super) fn last(&self) -> Option<(Name, Cause)> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().map(|(layer, cause, _)| (*layer, cause.clone()))
     }
 }
 

@@ -201,7 +201,7 @@ async fn collect(scene: &Scene<'_>, device: &str, feed: Feed<'_>, limit: Duratio
     .await;
     match (proved, lasting.last()) {
         (Ok(proved), _) => Ok(Arrival::Proved(proved)),
-        (Err(_), Some(cause)) => Ok(Arrival::Broken(cause)),
+        (Err(_), Some((_, cause))) => Ok(Arrival::Broken(cause)),
         (Err(error), None) => Err(error.into()),
     }
 }

@@ -89,7 +89,7 @@ impl Name {
         let layer = |&name: &Self| match found.take_if(|layer| layer.name == name) {
             Some(layer) => layer,
             None if found.is_some() => Layer { name, result: "ok", detail: String::new(), next: None },
-            None => Layer { name, result: "not reached", detail: String::new(), next: None },
+            None => Layer { name, result: super::NOT_REACHED, detail: String::new(), next: None },
         };
         Self::all(place).iter().map(layer).collect()
     }
@@ -181,8 +181,27 @@ pub(super) async fn look(scene: &Scene<'_>, name: Name) -> std::result::Result<S
 pub(super) async fn observe(scene: &Scene<'_>, name: Name, lasting: &Lasting) -> Observation<String> {
     match look(scene, name).await {
         Ok(fine) => Observation::Ready(fine),
-        Err(cause) if lasting.is_over(name, &cause) => Observation::Failed(cause.text),
-        Err(cause) => Observation::NotYet(cause.text),
+        Err(cause) => {
+            let (layer, cause) = beneath(scene, name, cause).await;
+            if lasting.is_over(layer, &cause) {
+                Observation::Failed(cause.text)
+            } else {
+                Observation::NotYet(cause.text)
+            }
+        }
+    }
+}
+
+/// A pod may end while one looks into it, and then that is the cause.
+async fn beneath(scene: &Scene<'_>, name: Name, cause: Cause) -> (Name, Cause) {
+    let is_in_the_pod = !matches!(name, Name::Engine | Name::Node | Name::Pod | Name::Hub)
+        && matches!(scene.means, Means::Own(_, Place::Cluster) | Means::Foreign(..));
+    if !is_in_the_pod {
+        return (name, cause);
+    }
+    match look(scene, Name::Pod).await {
+        Ok(_) => (name, cause),
+        Err(cause) => (Name::Pod, cause),
     }
 }
 

@@ -69,14 +69,17 @@ impl Layer {
         let (result, detail) = match outcome {
             Outcome::Fine(detail) => ("ok", detail),
             Outcome::NotProved(why) => (NOT_PROVED, why),
-            Outcome::NotReached => ("not reached", String::new()),
-            Outcome::Broken(cause) => return Self::broken(scene, name, cause),
+            Outcome::NotReached => (NOT_REACHED, String::new()),
+            Outcome::Broken(name, cause) => return Self::broken(scene, name, cause),
         };
         Self { name, result, detail, next: None }
     }
 }
 
 const BROKEN: &str = "broken";
+
+/// A layer beneath is broken.
+const NOT_REACHED: &str = "not reached";
 
 /// Nothing is broken as far as can be seen, and one could not look further.
 const NOT_PROVED: &str = "not proved";
@@ -95,6 +98,15 @@ impl Proof {
     #[must_use]
     pub fn broken(&self) -> Option<&Layer> {
         self.layers.iter().find(|layer| layer.result == BROKEN)
+    }
+
+    /// Notes that a layer has broken which was well before: nothing above it counts.
+    fn breaks(&mut self, broken: Layer) {
+        let Some(at) = self.layers.iter().position(|layer| layer.name == broken.name) else { return };
+        for above in &mut self.layers[at + 1..] {
+            *above = Layer { result: NOT_REACHED, detail: String::new(), ..above.clone() };
+        }
+        self.layers[at] = broken;
     }
 
     /// The layer of which nobody could say whether it is well.
@@ -131,7 +143,8 @@ enum Outcome {
     Fine(String),
     NotProved(String),
     NotReached,
-    Broken(Cause),
+    /// The layer, or one beneath that has broken meanwhile.
+    Broken(Name, Cause),
 }
 
 /// Walks all layers, within `limit`; the last one, the hub, only if it is wanted. Only telemetry that was enqueued after
@@ -144,7 +157,13 @@ async fn walk(scene: &Scene<'_>, limit: Limit, with_hub: bool) -> Proof {
         } else {
             look(scene, name, limit.left(), &mut proof.messages).await
         };
-        let layer = Layer::of(scene, name, outcome);
+        let layer = match outcome {
+            Outcome::Broken(beneath, cause) if beneath != name => {
+                proof.breaks(Layer::broken(scene, beneath, cause));
+                Layer::of(scene, name, Outcome::NotReached)
+            }
+            outcome => Layer::of(scene, name, outcome),
+        };
         scene.progress.detail("telemetry", &format!("{name}: {}", layer.result));
         proof.layers.push(layer);
         scene.record(&proof);
@@ -160,8 +179,8 @@ async fn look(scene: &Scene<'_>, name: Name, limit: Duration, messages: &mut Vec
                 Outcome::Fine(format!("{} messages with continuous sequence numbers", messages.len()))
             }
             Ok(hub::Arrival::NotProved(why)) => Outcome::NotProved(why),
-            Ok(hub::Arrival::Broken(cause)) => Outcome::Broken(cause),
-            Err(error) => Outcome::Broken(Cause::passing(format!("{error:#}"))),
+            Ok(hub::Arrival::Broken(cause)) => Outcome::Broken(name, cause),
+            Err(error) => Outcome::Broken(name, Cause::passing(format!("{error:#}"))),
         };
     }
     let lasting = Lasting::default();
@@ -169,8 +188,8 @@ async fn look(scene: &Scene<'_>, name: Name, limit: Duration, messages: &mut Vec
         Ok(detail) => Outcome::Fine(detail),
         // The layer is named where the error is shown; what was seen last is what matters.
         Err(WaitError::TimedOut { last: seen, .. } | WaitError::Died { reason: seen, .. }) => {
-            let next = lasting.last().and_then(|cause| cause.next);
-            Outcome::Broken(Cause { next, ..Cause::passing(seen) })
+            let (layer, next) = lasting.last().map_or((name, None), |(layer, cause)| (layer, cause.next));
+            Outcome::Broken(layer, Cause { next, ..Cause::passing(seen) })
         }
     }
 }
@@ -242,6 +261,17 @@ fn with_cause(mut layer: Layer, error: &str) -> Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_on_a_layer_that_has_broken_since_does_not_count() {
+        let layer = |name, result| Layer { name, result, detail: "x".into(), next: None };
+        let found = [Name::Node, Name::Pod, Name::Systemd].map(|name| layer(name, "ok"));
+        let mut proof = Proof { layers: found.into(), messages: Vec::new() };
+        proof.breaks(layer(Name::Pod, BROKEN));
+        let results: Vec<_> = proof.layers.iter().map(|layer| layer.result).collect();
+        assert_eq!(results, ["ok", BROKEN, NOT_REACHED]);
+        assert_eq!(proof.broken().map(|layer| layer.name), Some(Name::Pod));
+    }
 
     #[test]
     fn the_cause_is_told_once() {

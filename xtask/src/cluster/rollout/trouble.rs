@@ -108,6 +108,12 @@ pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
     })
 }
 
+/// Whether Kubernetes has failed with the pod before, and waits until it tries again.
+pub(super) fn backs_off(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    containers.into_iter().any(|container| is_waiting(container, &[CRASH_LOOP, "ImagePullBackOff"]))
+}
+
 fn is_waiting(container: &ContainerStatus, reasons: &[&str]) -> bool {
     waiting(container).0.is_some_and(|reason| reasons.contains(&reason))
 }
@@ -233,7 +239,9 @@ mod tests {
 
     #[test]
     fn an_image_is_given_up_when_it_is_not_there_or_was_tried_twice() {
-        let found = of_pods(&[waiting("ImagePullBackOff")]).unwrap();
+        let pod = waiting("ImagePullBackOff");
+        assert!(backs_off(&pod) && !backs_off(&waiting("ErrImagePull")));
+        let found = of_pods(&[pod]).unwrap();
         assert_eq!(found.kind, Kind::Unpulled);
         let after = |begun, failed, reason: &str| {
             tried(found.clone(), &Pulls { begun, failed, reason: Some(reason.into()) })
