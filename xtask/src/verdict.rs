@@ -9,15 +9,18 @@ use crate::confirm::NotAgreed;
 use crate::engine::NoEngine;
 use crate::execute::FailedStep;
 use crate::exit::{self, Busy, Unproved};
+use crate::images::Image;
+use crate::plan::Action;
 use crate::preflight::Missing;
 use crate::room::NoRoom;
 use crate::session::NothingUp;
+use crate::verify::Name;
 
 /// Why a run has failed, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// The broken layer, such as `agent`; none when the run failed before there was one to look at.
+    /// The broken layer, such as `agent`, or the one that the failed step brings about; none when the run failed before that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<String>,
     /// What is wrong.
@@ -43,7 +46,8 @@ impl Verdict {
             None => {
                 let next = step_remedy(error).or_else(|| of_its_own(error).map(str::to_owned));
                 let next = next.unwrap_or_else(|| of_its_class(exit_code).to_owned());
-                Self { layer: None, cause: format!("{error:#}"), next, exit_code }
+                let layer = failed_step(error).and_then(layer_of).map(|name| name.to_string());
+                Self { layer, cause: format!("{error:#}"), next, exit_code }
             }
         }
     }
@@ -56,10 +60,27 @@ impl Verdict {
     }
 }
 
+fn failed_step(error: &anyhow::Error) -> Option<Action> {
+    error.downcast_ref::<FailedStep>().map(|FailedStep(action)| *action)
+}
+
+/// The layer that a step brings about.
+fn layer_of(action: Action) -> Option<Name> {
+    match action {
+        Action::Network | Action::Registry | Action::Image(_) => Some(Name::Engine),
+        Action::Kind | Action::NodeImage | Action::Cluster | Action::Wiring => Some(Name::Node),
+        Action::Push(Image::TemperatureSensor) => Some(Name::Module),
+        Action::Push(_) | Action::Deploy | Action::Pod => Some(Name::Pod),
+        Action::EdgeContainer(_) => Some(Name::Container),
+        Action::Hub | Action::Device | Action::Telemetry(_) => Some(Name::Hub),
+        // Compiling is of this machine alone.
+        Action::Binaries => None,
+    }
+}
+
 /// What helps with the step that has failed.
 fn step_remedy(error: &anyhow::Error) -> Option<String> {
-    let FailedStep(action) = error.downcast_ref::<FailedStep>()?;
-    remedy::of(*action, &format!("{error:#}"))
+    remedy::of(failed_step(error)?, &format!("{error:#}"))
 }
 
 /// What an error that has no layer and no step says should be done.
@@ -99,8 +120,6 @@ fn of_its_class(exit_code: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::Image;
-    use crate::plan::Action;
     use anyhow::{Error, anyhow};
 
     #[test]
@@ -132,6 +151,7 @@ mod tests {
             let next = Verdict::of(&error).next;
             assert!(next.contains("`cargo xtask registry down`"), "{next}");
             assert_eq!(Verdict::particular_next(&error), Some(next));
+            assert_eq!(Verdict::of(&error).layer.as_deref(), Some("pod"));
         }
         let step = anyhow!("podman answered 409").context(FailedStep(Action::Network));
         assert!(Verdict::of(&step).next.contains("logs"));
