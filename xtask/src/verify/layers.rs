@@ -192,17 +192,18 @@ pub(super) async fn observe(scene: &Scene<'_>, name: Name, lasting: &Lasting) ->
     }
 }
 
-/// A pod may end while one looks into it, and then that is the cause.
+/// What a layer stands on may break while one waits for it, and then that is the cause.
 async fn beneath(scene: &Scene<'_>, name: Name, cause: Cause) -> (Name, Cause) {
-    let is_in_the_pod = !matches!(name, Name::Engine | Name::Node | Name::Pod | Name::Hub)
-        && matches!(scene.means, Means::Own(_, Place::Cluster) | Means::Foreign(..));
-    if !is_in_the_pod {
+    if !matches!(scene.means, Means::Own(..) | Means::Foreign(..)) {
         return (name, cause);
     }
-    match look(scene, Name::Pod).await {
-        Ok(_) => (name, cause),
-        Err(cause) => (Name::Pod, cause),
+    let below = scene.layers().iter().take_while(|layer| **layer != name);
+    for &layer in below.filter(|layer| !matches!(layer, Name::Engine | Name::Node)) {
+        if let Err(cause) = look(scene, layer).await {
+            return (layer, cause);
+        }
     }
+    (name, cause)
 }
 
 /// An API server that is paused, or whose machine is, would let one wait.
