@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use vt100::{Color, Parser};
-use xtask::progress::{Mark, Progress};
+use xtask::progress::{Mark, Progress, leave_terminal};
 
 /// Names the scene to be played.
 const SCENE: &str = "KEDGE_SCENE";
-const ROWS: u16 = 20;
+const ROWS: u16 = 100;
+const MANY: usize = 80;
 /// Longer than a picture of the view is shown.
 const MOMENT: Duration = Duration::from_millis(400);
 const EVIL: &str = "\u{1b}[2J\u{1b}]0;title\u{7}layer 3/7 of sha256:52a12eab2e7d \u{1b}[31m日本語\r\n";
@@ -23,6 +24,9 @@ const EVIL: &str = "\u{1b}[2J\u{1b}]0;title\u{7}layer 3/7 of sha256:52a12eab2e7d
 fn play() {
     let Some(scene) = std::env::var_os(SCENE) else { return };
     let progress = Progress::default();
+    if scene == "many" {
+        return play_many(&progress);
+    }
     progress.expect(18, 6);
     progress.begin("hub", "start the local IoT Hub");
     progress.begin("cluster", "create the kind cluster");
@@ -38,6 +42,27 @@ fn play() {
     progress.end("push-edge", Mark::Failed, Duration::from_secs(5), "");
     progress.end("cluster", Mark::Stopped, Duration::from_secs(72), EVIL);
     progress.say("the end");
+    if scene == "stopped" {
+        progress.begin("down", "remove everything that was made");
+        std::thread::sleep(MOMENT);
+        leave_terminal();
+        std::process::exit(0);
+    }
+}
+
+/// Steps that begin and end in quick succession, three at a time, while the view is drawn again and again.
+fn play_many(progress: &Progress) {
+    let name = |number: usize| format!("step-{number}");
+    progress.expect(MANY, 0);
+    for number in 0..MANY + 2 {
+        if number < MANY {
+            progress.begin(&name(number), "be one of many");
+        }
+        std::thread::sleep(Duration::from_millis(7 * (number as u64 % 5)));
+        if let Some(ended) = number.checked_sub(2) {
+            progress.end(&name(ended), Mark::Done, MOMENT, "");
+        }
+    }
 }
 
 /// What a scene writes on a terminal of so many columns.
@@ -105,6 +130,13 @@ fn on_a_narrow_terminal_every_row_holds_what_matters_and_none_wraps() {
 }
 
 #[test]
+fn no_line_is_lost_or_left_when_many_steps_begin_and_end() {
+    let (_, rows) = screen(&on_terminal("many", 40, &[]), 40);
+    let expected: Vec<_> = (0..MANY).map(|number| format!("step-{number} done in 0s")).collect();
+    assert_eq!(rows, expected);
+}
+
+#[test]
 fn what_is_left_on_a_terminal_are_lines_that_tell_how_each_step_ended() {
     let (terminal, rows) = screen(&on_terminal("ended", 100, &[]), 100);
     let colour_of = |word: &str| {
@@ -131,6 +163,12 @@ fn what_is_left_on_a_terminal_are_lines_that_tell_how_each_step_ended() {
     );
     assert_eq!(rows.last().unwrap(), "the end", "{rows:#?}");
     assert!(!terminal.screen().hide_cursor(), "the cursor stays hidden");
+}
+
+#[test]
+fn a_program_that_ends_at_once_leaves_nothing_that_looks_as_if_it_went_on() {
+    let (_, rows) = screen(&on_terminal("stopped", 100, &[]), 100);
+    assert_eq!(rows.last().unwrap(), "the end", "{rows:#?}");
 }
 
 #[test]

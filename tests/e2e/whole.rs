@@ -4,15 +4,16 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::harness::{
-    engine, files, impatient_settings, newest_report, nothing_is_left, project, state, step, succeed,
-    wait_until, xtask, xtask_output,
+    engine, files, impatient_settings, newest_report, newest_run, nothing_is_left, project, state, step,
+    succeed, wait_until, xtask, xtask_output,
 };
 
 #[test]
 #[ignore = "needs a container engine"]
 fn e2e_proves_telemetry_and_leaves_nothing_behind() {
     succeed(&["down"]);
-    succeed(&["e2e", "--yes"]);
+    let printed = succeed(&["e2e", "--yes", "--json"]);
+    assert_eq!(printed, fs_err::read_to_string(newest_run().join("report.json")).unwrap());
     let report = newest_report();
     assert_eq!(report["result"], "passed");
     assert_eq!(report["environment"]["runtime"], "simulated", "a simulated run says so");

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrival::EventHub;
 use crate::credentials::Credentials;
-use crate::engine::{ContainerSpec, Engine, Fit};
+use crate::engine::{Connector, ContainerSpec, Engine, Fit};
 use crate::images::{Image, Ingredients, Recipe};
 use crate::inputs::Fingerprint;
 use crate::lock::Lock;
@@ -117,6 +117,19 @@ impl Context {
         Ok(fs_err::create_dir_all(&self.run_folder)?)
     }
 
+    /// The same run with an engine that is there, if it can be had: a service of ours that has ended is started anew, for what
+    /// it has made has not ended with it.
+    pub async fn with_engine(self: &Arc<Self>) -> Arc<Self> {
+        if self.engine.is_there().await.is_ok() {
+            return Arc::clone(self);
+        }
+        match Connector::of(&self.settings, &self.paths).reach(self.engine.kind()).await {
+            Ok(engine) => Arc::new(Self { engine: Arc::new(engine), ..Self::clone(self) }),
+            // Whoever needs it will tell.
+            Err(_) => Arc::clone(self),
+        }
+    }
+
     /// Brings a container of this deployment up, and waits until it does what it is for. One that was there and does not
     /// is replaced, once: it would not do it the next time either. Tells how the container was found.
     ///
@@ -201,10 +214,14 @@ impl Context {
         self.run_folder.join(format!("{step}.log"))
     }
 
-    /// A child process of the step called `step`: logged there, and ended with the run.
+    /// A child process of the step called `step`: logged and shown there, and ended with the run.
     #[must_use]
     pub fn process(&self, step: &str, purpose: &str, program: impl AsRef<std::ffi::OsStr>) -> Process {
-        Process::new(purpose, program).log(&self.log(step)).cancelled_by(&self.cancel)
+        let (progress, name) = (Arc::clone(&self.progress), step.to_owned());
+        Process::new(purpose, program)
+            .log(&self.log(step))
+            .telling(move |line| progress.detail(&name, line))
+            .cancelled_by(&self.cancel)
     }
 
     /// Where the statically linked programs are.

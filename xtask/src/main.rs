@@ -3,14 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use xtask::progress::plain_lines;
+use xtask::progress::{leave_terminal, plain_lines};
 use xtask::verdict::Verdict;
 use xtask::{cli, commands, exit};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     // Boxed, for the compiler looks only so far into futures within futures.
-    match Box::pin(commands::run(cli::Cli::parse())).await {
+    let result = Box::pin(commands::run(cli::Cli::parse())).await;
+    leave_terminal();
+    match result {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(error) => {
             eprintln!("error: {}", plain_lines(&format!("{error:#}")));

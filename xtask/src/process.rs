@@ -2,6 +2,7 @@
 //! output in a log file, a purpose for the error text, a time limit, and an end on cancellation.
 
 mod error;
+mod listener;
 mod path;
 mod quote;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio_util::sync::CancellationToken;
+
+use self::listener::Listener;
 
 pub use self::error::ProcessError;
 pub use self::path::find_on_path;
@@ -46,6 +49,7 @@ pub struct Process {
     input: Vec<u8>,
     outlives: bool,
     at_terminal: bool,
+    listener: Option<Listener>,
 }
 
 impl Process {
@@ -63,6 +67,7 @@ impl Process {
             input: Vec::new(),
             outlives: false,
             at_terminal: false,
+            listener: None,
         }
     }
 
@@ -93,6 +98,13 @@ impl Process {
     #[must_use]
     pub fn log(mut self, log: &Path) -> Self {
         self.log = Some(log.to_owned());
+        self
+    }
+
+    /// Tells `listener` the last line of what goes to the log, while the child runs.
+    #[must_use]
+    pub fn telling(mut self, listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Listener::new(listener));
         self
     }
 
@@ -187,7 +199,7 @@ impl Process {
             .stdout_file(capture.file)
             .start()
             .map_err(|source| self.not_started(source))?;
-        self.finish(&handle, move || tail_of(&path, capture.start)).map(drop)
+        self.finish(&handle, &path, capture.start).map(drop)
     }
 
     fn read_blocking(&self) -> Result<String, ProcessError> {
@@ -200,7 +212,7 @@ impl Process {
             .stdout_capture()
             .start()
             .map_err(|source| self.not_started(source))?;
-        let stdout = self.finish(&handle, move || tail_of(&path, capture.start))?;
+        let stdout = self.finish(&handle, &path, capture.start)?;
         Ok(String::from_utf8_lossy(&stdout).into_owned())
     }
 
@@ -256,8 +268,10 @@ impl Process {
     }
 
     /// Waits for the child; whatever ends the wait, the child does not outlive it.
-    fn finish(&self, handle: &duct::Handle, tail: impl Fn() -> String) -> Result<Vec<u8>, ProcessError> {
+    fn finish(&self, handle: &duct::Handle, log: &Path, start: u64) -> Result<Vec<u8>, ProcessError> {
         let started = Instant::now();
+        let tail = || tail_of(log, start);
+        let mut heard = start;
         loop {
             match handle.wait_timeout(CHECK_INTERVAL) {
                 Ok(Some(output)) if output.status.success() => return Ok(output.stdout.clone()),
@@ -269,7 +283,11 @@ impl Process {
                         tail: tail(),
                     });
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    if let Some(listener) = &self.listener {
+                        heard = listener.hear(log, heard);
+                    }
+                }
                 Err(source) => return Err(self.not_started(source)),
             }
             let ended = if self.cancel.is_cancelled() {

@@ -3,6 +3,7 @@
 //! Everything here goes to standard error; standard output belongs to results. What comes from other programs is stripped of
 //! all that acts on a terminal. Colour is on a terminal only, and only on words that say the same without.
 
+mod echo;
 mod line;
 mod live;
 mod text;
@@ -77,6 +78,13 @@ impl Default for Progress {
 /// Says a sentence where the progress of the run is not known: above the live view, if there is one.
 pub fn say_above(text: &str) {
     live::say_above(text);
+}
+
+/// Leaves the terminal as it was before there was a live view, of which nothing stays that looks as if it went on; to be called
+/// before this program ends.
+pub fn leave_terminal() {
+    live::clear();
+    echo::restore();
 }
 
 impl Progress {

@@ -218,11 +218,13 @@ pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<
         preview.show(&results)?;
         return preview.verdict().map(|()| None);
     }
-    let context = setup.open(goals).await?;
+    let mut context = setup.open(goals).await?;
     let (steps, result) = reach(&context, goals).await?;
-    match &result {
-        Ok(()) => context.progress.say(&summary(&steps)),
-        Err(_) => evidence::collect(&context).await,
+    if result.is_ok() {
+        context.progress.say(&summary(&steps));
+    } else {
+        context = context.with_engine().await;
+        evidence::collect(&context).await;
     }
     write_report(&context, command, steps, result.as_ref().err());
     if result.is_err() {
@@ -336,6 +338,7 @@ fn cancel_on_signal(cancel: CancellationToken) -> Result<()> {
                 _ = terminate.recv() => {}
             }
             if stopping {
+                progress::leave_terminal();
                 std::process::exit(i32::from(crate::exit::INTERRUPTED));
             }
             stopping = true;

@@ -9,7 +9,6 @@ use crate::cli::Format;
 use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
-use crate::engine::Connector;
 use crate::evidence;
 use crate::exit::Usage;
 use crate::place::{Place, Privilege};
@@ -79,7 +78,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let context = setup.open(&goals).await?;
+    let mut context = setup.open(&goals).await?;
     if cannot_be_proved(&context) {
         context.progress.say(
             "arrival at your hub will not be proved: neither `--events` is given nor is `az` here; what can be seen without \
@@ -90,6 +89,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     verify::print(&context.results, &context.findings().proof);
     let failed = result.is_err();
     if failed {
+        context = context.with_engine().await;
         evidence::collect(&context).await;
     }
     let removed = if args.keep {
@@ -119,15 +119,7 @@ fn cannot_be_proved(context: &Context) -> bool {
 async fn clean_up(context: &Context, steps: &mut Vec<StepReport>) -> Result<()> {
     let started = Timestamp::now();
     let work = async {
-        // A service of ours that has ended meanwhile is started anew: what it has made is still there.
-        let anew = match context.engine.is_there().await {
-            Ok(()) => None,
-            Err(_) => {
-                Some(Connector::of(&context.settings, &context.paths).reach(context.engine.kind()).await?)
-            }
-        };
-        let engine = anew.as_ref().unwrap_or(&context.engine);
-        let removed = down::remove_everything(engine, &context.paths).await;
+        let removed = down::remove_everything(&context.engine, &context.paths).await;
         removed.map(|inventory| format!("removed: {inventory}"))
     };
     let removed = context.progress.show("down", "remove everything that was made", work).await;

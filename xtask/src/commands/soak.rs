@@ -83,7 +83,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     setup.settings.device.deployment =
         manifest.to_str().context("the path of the project is not UTF-8")?.into();
     let goals = [Action::Pod];
-    let context = setup.open(&goals).await?;
+    let mut context = setup.open(&goals).await?;
     let (steps, mut result) = reach(&context, &goals).await?;
     if result.is_ok() {
         let soak = Soak {
@@ -95,6 +95,7 @@ pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
     }
     let failed = result.is_err();
     if failed {
+        context = context.with_engine().await;
         evidence::collect(&context).await;
     }
     if !args.keep {

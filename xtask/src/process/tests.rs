@@ -1,4 +1,6 @@
 use super::*;
+use std::sync::{Arc, Mutex};
+
 use crate::wait::{Observation, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -79,4 +81,24 @@ async fn standard_output_is_returned_and_the_log_appended() {
         Process::new("speak", "sh").args(["-c", "echo out; echo err >&2"]).log(&log).read().await.unwrap();
     assert_eq!(text, "out\n");
     assert_eq!(fs_err::read_to_string(&log).unwrap(), "before\nerr\n");
+}
+
+#[tokio::test]
+async fn a_listener_hears_the_last_line_while_the_child_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    fs_err::write(&log, "of a child before\n").unwrap();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&heard);
+    let script = "echo one; echo two; sleep 0.5; echo; seq 5000; sleep 0.5; echo last";
+    Process::new("count", "sh")
+        .args(["-c", script])
+        .log(&log)
+        .telling(move |line| told.lock().unwrap().push(line.to_owned()))
+        .run()
+        .await
+        .unwrap();
+    let heard = heard.lock().unwrap().clone();
+    let at = |line: &str| heard.iter().position(|known| known == line);
+    assert!(at("two").is_some() && at("two") < at("5000") && at("of a child before").is_none(), "{heard:?}");
 }

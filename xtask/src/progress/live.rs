@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
-use super::line;
 use super::text::wrap;
+use super::{echo, line};
 
 /// How often the view is drawn anew.
 const TICK: Duration = Duration::from_millis(120);
@@ -61,10 +61,19 @@ pub(super) fn say_above(text: &str) {
     }
 }
 
+/// Takes the view away, if there is one.
+pub(super) fn clear() {
+    if let Some(bars) = SHOWN.get() {
+        // A closed terminal is clear enough.
+        drop(bars.clear());
+    }
+}
+
 impl Live {
     pub(super) fn new() -> Self {
         // As no-color.org has it.
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        echo::quiet();
         let bars = SHOWN.get_or_init(MultiProgress::new).clone();
         Self { bars, colour, overall: Mutex::default(), telemetry: Mutex::default() }
     }

@@ -69,6 +69,9 @@ const REMEDIES: [Remedy; 15] = [
         &[
             "connection refused",
             "connection reset",
+            "broken pipe",
+            "closed network connection",
+            ": eof",
             "no such host",
             "failed to ask the registry",
             "the registry; last seen",
@@ -199,6 +202,12 @@ mod tests {
             (
                 push,
                 "failed to ask the registry `localhost:5001`: Connection refused (os error 111)",
+                "starts one that has stopped",
+            ),
+            (
+                push,
+                "podman: Docker stream error: writing blob: Patch \"http://localhost:5001/v2/x\": write tcp \
+                 127.0.0.1:36146->127.0.0.1:5001: use of closed network connection",
                 "starts one that has stopped",
             ),
             (push, "the registry answers 507 Insufficient Storage", "why the registry refuses"),

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use self::cause::{Cause, Lasting};
 use crate::context::Context;
+use crate::engine::EngineKind;
 use crate::execute::Effect;
 use crate::exit::{NotProved, Unproved};
 use crate::place::Place;
@@ -240,7 +241,15 @@ pub async fn diagnose(context: &Context, place: Place, error: Error, known: Opti
 
 /// Why a run has failed whose engine has gone: nothing rests on anything without it.
 pub fn without_engine(context: &Context, error: &Error) -> Error {
-    let next = "start the engine, and run the command again; `cargo xtask down` removes what is left";
+    let next = match context.engine.kind() {
+        EngineKind::Docker => {
+            "start the engine, and run the command again; `cargo xtask down` removes what is left"
+        }
+        // Its service is our own, and comes with the next command.
+        EngineKind::Podman => {
+            "see in its log why it has ended, and run the command again; `cargo xtask down` removes what is left"
+        }
+    };
     let layer =
         Layer { name: Name::Engine, result: BROKEN, detail: format!("{error:#}"), next: Some(next.into()) };
     let unproved = Unproved::of(&layer);
