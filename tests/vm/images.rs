@@ -1,0 +1,70 @@
+//! The images that the machine's Docker holds: those of an edge on a plain engine, as this machine's engine has them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use xtask::cli::Cli;
+use xtask::context::Context;
+use xtask::images::Image;
+use xtask::paths::Paths;
+use xtask::plan::Action;
+use xtask::session::{Setup, carry_out};
+
+/// The base is only looked for, for the others stand for themselves.
+const IMAGES: [Image; 5] = [Image::Base, Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor];
+
+/// Images that are in the engine.
+pub(crate) struct Images {
+    context: Arc<Context>,
+    references: Vec<String>,
+}
+
+impl Images {
+    /// Builds those that the engine does not have, as every command does.
+    pub(crate) async fn built() -> Result<Self> {
+        let cli = Cli::try_parse_from(["cargo xtask", "--yes", "image", "build"])?;
+        let goals = IMAGES.map(Action::Image);
+        let context = carry_out(Setup::new(&cli.global)?, "image build", &goals).await?;
+        let context = context.context("images are built in no dry run")?;
+        let references = IMAGES.map(|image| context.reference(image));
+        let references = references.into_iter().collect::<Result<_>>()?;
+        Ok(Self { context, references })
+    }
+
+    pub(crate) fn references(&self) -> Vec<&str> {
+        self.references.iter().map(String::as_str).collect()
+    }
+
+    /// Saves each as an archive in `folder`.
+    pub(crate) async fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        fs_err::create_dir_all(folder)?;
+        let mut archives = Vec::new();
+        for (index, reference) in self.references.iter().enumerate() {
+            let archive = folder.join(format!("{index}.tar"));
+            self.context.engine.save_image(reference, &archive).await?;
+            archives.push(archive);
+        }
+        Ok(archives)
+    }
+
+    /// The folder in which costly things are kept.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.context.paths.cache.join("vm")
+    }
+
+    /// The folder with the statically linked programs.
+    pub(crate) fn binaries(&self) -> PathBuf {
+        self.context.binaries()
+    }
+
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.context.paths
+    }
+
+    /// The root of the workspace.
+    pub(crate) fn project(&self) -> &Path {
+        &self.context.paths.project
+    }
+}
