@@ -29,7 +29,7 @@ pub struct Args {
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
-        drop(setup.engine(Action::demand(&[Action::Pod])).await?);
+        drop(setup.engine(Action::demand(&[Action::Pod], setup.settings.security.tier)).await?);
         let tools: [&[_]; 4] =
             [&preflight::FUZZING, &preflight::PYTHON_SDK, &preflight::QPID, &preflight::SIGNING];
         let more = tools.concat();
