@@ -19,7 +19,7 @@ fn az(hub: &StandIn, script: &str) -> String {
 async fn arrival_is_proved_or_refused_or_not_claimed() {
     let hub = StandIn::start(json!({"live": "kedge-device"})).await;
     let deployment = Deployment::new(None);
-    deployment.succeed("run --yes --unprivileged");
+    deployment.succeed("run --yes");
     let authority = hub.authority();
     let events = hub.write("events", &hub.connection_string);
     let command = format!("verify --hub azure --events {}", events.display());

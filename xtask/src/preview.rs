@@ -35,7 +35,8 @@ impl Preview {
     pub async fn of(setup: Setup, goals: &[Action]) -> Result<Self> {
         setup.check_sources()?;
         let device = setup.device(goals)?;
-        let engine = match setup.connector().choose(Action::demand(goals)).await {
+        let engine = match setup.connector().choose(Action::demand(goals, setup.settings.security.tier)).await
+        {
             Ok(engine) => engine,
             Err(none) => {
                 let Some(kind) = setup.installable() else { return Err(none) };

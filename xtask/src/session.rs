@@ -143,7 +143,7 @@ impl Setup {
         self.check_sources()?;
         let device = self.device(goals)?;
         let lock = self.lock()?;
-        let (engine, preflight) = self.engine(Action::demand(goals)).await?;
+        let (engine, preflight) = self.engine(Action::demand(goals, self.settings.security.tier)).await?;
         self.refuse_two_engines(&engine).await?;
         let credentials = Credentials::load_or_make(&self.paths.state, &self.settings.hub.host_name)?;
         let mut context = Context::new(self, engine, credentials, Some(lock));
@@ -179,7 +179,7 @@ impl Setup {
     /// # Errors
     /// As [`provisioning::wanted`].
     pub fn device(&self, goals: &[Action]) -> Result<Option<Kept>> {
-        let is_edge = |action: &Action| matches!(action, Action::Deploy | Action::EdgeContainer(_));
+        let is_edge = |action: &Action| matches!(action, Action::Deploy | Action::EdgeContainer);
         if Action::leading_to(goals, self.settings.shape()).iter().any(is_edge) {
             provisioning::wanted(&self.paths, &self.settings)
         } else {
@@ -280,13 +280,14 @@ pub fn write_report(
             engine: context.engine.description(),
             context: None,
             on: findings.place.map(Place::word),
-            privileged: findings.place.map(Place::is_privileged),
             cluster: context.settings.cluster.name.clone(),
             kubernetes: findings.kubernetes,
             node_image: findings.node_image,
             runtime: word(&findings.runtime.unwrap_or(context.settings.runtime.kind)),
             hub: word(&context.settings.hub.kind),
-        },
+            ..Environment::default()
+        }
+        .confined(findings.decision, findings.security),
         critical_path: CriticalPath::of(&steps),
         steps,
         layers: findings.proof.layers,

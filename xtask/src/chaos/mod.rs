@@ -80,14 +80,12 @@ pub struct Survived {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Privilege;
 
     #[test]
     fn only_what_is_there_can_fail() {
         let faults = |place, hub, is_own| Fault::possible(place, hub, is_own);
         assert_eq!(faults(Place::Cluster, Hub::Local, true).len(), 6);
-        let host = Place::Host(Privilege::Privileged);
-        assert!(!faults(host, Hub::Local, true).contains(&Fault::PodDeleted));
+        assert!(!faults(Place::Host, Hub::Local, true).contains(&Fault::PodDeleted));
         let foreign = faults(Place::Cluster, Hub::Azure, false);
         assert_eq!(foreign, [Fault::ModuleKilled, Fault::EdgeKilled, Fault::EngineKilled, Fault::PodDeleted]);
     }

@@ -52,7 +52,7 @@ pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::E2e(args) => Box::pin(e2e::run(setup, &args)).await,
         Command::Up => Box::pin(up::run(setup)).await,
-        Command::Run(args) => Box::pin(run::run(setup, &args)).await,
+        Command::Run => Box::pin(run::run(setup)).await,
         Command::Down => down::run(setup).await,
         Command::Image(command) => Box::pin(image::run(setup, &command)).await,
         Command::Cluster(command) => Box::pin(cluster::run(setup, &command)).await,

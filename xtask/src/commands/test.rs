@@ -40,7 +40,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         let goal = if args.vm { Action::Image(Image::Edge) } else { Action::Pod };
-        drop(setup.engine(Action::demand(&[goal])).await?);
+        drop(setup.engine(Action::demand(&[goal], setup.settings.security.tier)).await?);
         let mut tools = Vec::new();
         if !args.vm {
             tools.extend(

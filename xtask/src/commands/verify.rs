@@ -90,7 +90,8 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
             runtime: word(&scene.runtime_kind().unwrap_or(settings.runtime.kind)),
             hub: word(&settings.hub.kind),
             ..Environment::default()
-        },
+        }
+        .confined(None, scene.security()),
         steps: Vec::new(),
         critical_path: CriticalPath::default(),
         layers: proof.layers,

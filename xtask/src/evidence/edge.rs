@@ -38,7 +38,7 @@ pub(super) async fn keep(folder: &Folder<'_>, context: &Context) {
 
 async fn is_there(context: &Context, place: Place) -> bool {
     match place {
-        Place::Host(_) => true,
+        Place::Host => true,
         Place::Cluster => context.paths.kubeconfig().exists(),
     }
 }

@@ -10,6 +10,7 @@ mod tests;
 mod text;
 mod timeline;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,9 @@ use crate::execute::{Outcome, Record};
 use crate::paths::shown;
 use crate::preflight::Preflight;
 use crate::progress::Progress;
+use crate::tier::{Decision, Tier};
 use crate::verdict::Verdict;
-use crate::verify::{Evidence, Layer};
+use crate::verify::{Evidence, Layer, Security};
 
 /// The name of the step before all others.
 const PREFLIGHT: &str = "preflight";
@@ -76,9 +78,15 @@ pub struct Environment {
     /// Where the edge runs: in the `cluster`, or directly on the `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<&'static str>,
-    /// Whether the edge has all privileges there.
+    /// How the edge is confined.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub privileged: Option<bool>,
+    pub tier: Option<Tier>,
+    /// What confines it, as it was read from inside the edge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
+    /// Why each stronger tier was not taken.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub stronger_tiers: BTreeMap<Tier, String>,
     /// Name of the deployment, and of its cluster where it has one.
     pub cluster: String,
     /// Version of its API server.
@@ -91,6 +99,19 @@ pub struct Environment {
     pub runtime: String,
     /// `local`: KEdge's own hub, not Azure's.
     pub hub: String,
+}
+
+impl Environment {
+    /// Says how the edge is confined: as it was found, else as it was decided.
+    #[must_use]
+    pub fn confined(mut self, decision: Option<Decision>, security: Option<Security>) -> Self {
+        self.tier =
+            security.as_ref().map(|found| found.tier).or(decision.as_ref().map(|decision| decision.tier));
+        self.security = security;
+        self.stronger_tiers =
+            decision.map(|decision| decision.stronger.into_iter().collect()).unwrap_or_default();
+        self
+    }
 }
 
 /// One step of the report.

@@ -47,9 +47,9 @@ pub async fn observe(context: &Context, action: Action) -> Result<Condition> {
             deploy::observe(context).await
         }
         Action::Pod => deploy::observe_pod(context).await,
-        Action::EdgeContainer(privilege) => {
-            edge::refuse_second(context, Place::Host(privilege)).await?;
-            edge_container::observe(context, privilege).await
+        Action::EdgeContainer => {
+            edge::refuse_second(context, Place::Host).await?;
+            edge_container::observe(context).await
         }
         Action::Telemetry(_) => Ok(Condition::Differs("it is proved anew every time".into())),
     }
@@ -79,9 +79,9 @@ pub async fn run(context: Arc<Context>, action: Action) -> Result<Effect> {
             deploy::ensure(context).await
         }
         Action::Pod => deploy::wait_until_ready(context).await,
-        Action::EdgeContainer(privilege) => {
-            edge::refuse_second(context, Place::Host(privilege)).await?;
-            edge_container::ensure(context, privilege).await
+        Action::EdgeContainer => {
+            edge::refuse_second(context, Place::Host).await?;
+            edge_container::ensure(context).await
         }
         Action::Telemetry(place) => crate::verify::telemetry_step(context, place).await,
     }
