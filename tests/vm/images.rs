@@ -1,5 +1,6 @@
 //! The images that the machine's Docker holds: those of an edge on a plain engine, as this machine's engine has them.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use xtask::paths::Paths;
 use xtask::plan::Action;
 use xtask::session::{Setup, carry_out};
 
+/// A deployment of its own: another command may be at work on the one that settings mostly name.
+const SETTINGS: &str = "[cluster]\nname = \"kedge-vm\"\n";
 /// The base is only looked for, for the others stand for themselves.
 const IMAGES: [Image; 5] = [Image::Base, Image::Registry, Image::Hub, Image::Edge, Image::TemperatureSensor];
 
@@ -24,10 +27,16 @@ pub(crate) struct Images {
 impl Images {
     /// Builds those that the engine does not have, as every command does.
     pub(crate) async fn built() -> Result<Self> {
-        let cli = Cli::try_parse_from(["cargo xtask", "--yes", "image", "build"])?;
+        let settings = tempfile::NamedTempFile::new()?;
+        fs_err::write(settings.path(), SETTINGS)?;
+        let words = ["cargo xtask", "--yes", "--profile"].map(OsStr::new);
+        let command = [settings.path().as_os_str(), OsStr::new("image"), OsStr::new("build")];
+        let cli = Cli::try_parse_from(words.into_iter().chain(command))?;
         let goals = IMAGES.map(Action::Image);
         let context = carry_out(Setup::new(&cli.global)?, "image build", &goals).await?;
         let context = context.context("images are built in no dry run")?;
+        // Nothing is deployed, so nothing has to be known of it.
+        fs_err::remove_dir_all(&context.paths.state)?;
         let references = IMAGES.map(|image| context.reference(image));
         let references = references.into_iter().collect::<Result<_>>()?;
         Ok(Self { context, references })

@@ -79,6 +79,10 @@ impl Facts {
         if code == libc::EACCES && self.is_confined() {
             return "AppArmor".into();
         }
+        // What asks for no capability is refused in the same way to everybody.
+        if code == libc::EPERM && attempt.needs.is_empty() {
+            return attempt.else_by.into();
+        }
         if self.is_in_user_namespace() && matches!(code, libc::EACCES | libc::EPERM) {
             return "user namespace".into();
         }
@@ -160,6 +164,7 @@ mod tests {
         let mapped = facts(all, "unconfined", "0 100000 65536");
         assert_eq!(by(&mapped, "debugfs", libc::EPERM), "user namespace");
         assert_eq!(by(&mapped, "sysrq-unmasked", libc::EACCES), "user namespace");
+        assert_eq!(by(&mapped, "parent-namespace", libc::EPERM), "PID namespace");
         let privileged = facts(all, "unconfined", own);
         assert_eq!(by(&privileged, "parent-namespace", libc::EPERM), "PID namespace");
     }

@@ -222,7 +222,7 @@ pub(crate) const ATTEMPTS: [Attempt; 45] = [
         "profile-change",
         "change the AppArmor profile to `unconfined`",
         &[],
-        "-",
+        "there is none",
         settings::profile_change,
     ),
     attempt(

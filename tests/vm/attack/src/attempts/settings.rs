@@ -255,5 +255,9 @@ pub(super) fn set_time() -> Result<(), Failed> {
 }
 
 pub(super) fn profile_change() -> Result<(), Failed> {
+    let label = read(Path::new("/proc/self/attr/current"), "read")?;
+    if label.starts_with(b"unconfined") {
+        return leads_nowhere("look");
+    }
     write(Path::new("/proc/self/attr/current"), b"changeprofile unconfined")
 }
