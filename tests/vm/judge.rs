@@ -69,14 +69,22 @@ fn table(tiers: &[(&str, Attacks)]) -> String {
     text
 }
 
-/// What confines the edge by tiers, in lines.
-fn confinement(tiers: &[(&str, Attacks)]) -> String {
+/// What confines the edge by tiers, in lines: as the tool proves it, and as the kernel tells a process in the edge.
+fn confinement(tiers: &[(&str, Attacks)], proof: impl Fn(&str) -> String) -> String {
     let mut text = String::new();
     for (tier, attacks) in tiers {
         let facts: Vec<_> = attacks.facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let _ = writeln!(text, "{tier}: {}", facts.join(", "));
+        let _ = writeln!(text, "{}\n  {}", proof(tier), facts.join(", "));
     }
     text
+}
+
+/// What the report of a run says of a layer.
+fn layer(report: &str, name: &str) -> String {
+    let report: Value = serde_json::from_str(report).unwrap_or_default();
+    let layers = report["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let layer = layers.iter().find(|layer| layer["name"] == name);
+    layer.and_then(|layer| layer["detail"].as_str()).unwrap_or("not in the report").to_owned()
 }
 
 /// What is not as it has to be in one tier. `file` reads one of its results.
@@ -89,16 +97,13 @@ fn problems(tier: &str, file: impl Fn(&str) -> String) -> Vec<String> {
     };
     let e2e = file("e2e");
     expect("the edge is proved", e2e.ends_with("ended with 0\n"), &e2e);
-    let report: Value = serde_json::from_str(&file("report.json")).unwrap_or_default();
-    let environment = &report["environment"];
+    let report = file("report.json");
+    let found: Value = serde_json::from_str(&report).unwrap_or_default();
+    let environment = &found["environment"];
     expect("the report tells the tier", environment["tier"] == tier, &environment.to_string());
-    let layers = report["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let detail = |name: &str| {
-        let layer = layers.iter().find(|layer| layer["name"] == name);
-        layer.and_then(|layer| layer["detail"].as_str()).unwrap_or_default().to_owned()
-    };
-    expect("systemd runs", detail("systemd") == "running", &detail("systemd"));
-    let engine = detail("inner-engine");
+    let systemd = layer(&report, "systemd");
+    expect("systemd runs", systemd == "running", &systemd);
+    let engine = layer(&report, "inner-engine");
     expect("the inner engine is on overlay2", engine.ends_with("overlay2"), &engine);
     for (name, words) in [
         ("memory-allowed", "has 50 MB"),
@@ -122,10 +127,11 @@ pub(crate) fn judge(results: &Path) {
     let tiers = TIERS.map(|tier| (tier, Attacks::parse(&read(tier, "attacks"))));
     let problems: Vec<_> = TIERS.iter().flat_map(|tier| problems(tier, |name| read(tier, name))).collect();
     let table = table(&tiers);
-    println!("{}\n{table}", confinement(&tiers));
+    let confinement = confinement(&tiers, |tier| layer(&read(tier, "report.json"), "security"));
+    println!("{confinement}\n{table}");
     assert_eq!(problems, [""; 0], "all that the machine has written is in `{}`", results.display());
     insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
-        insta::assert_snapshot!("confinement", confinement(&tiers));
+        insta::assert_snapshot!("confinement", confinement);
         insta::assert_snapshot!("attacks", table);
     });
     // A user namespace is called the boundary, so nothing but what stays within it may work there.
@@ -149,7 +155,10 @@ mod tests {
             "| root in the edge tries to | `privileged` | `confined` |\n|---|---|---|\n\
              | lift the limit | **works** | user namespace (EPERM) |\n| read the disk | **works** | cgroups |"
         );
-        assert_eq!(confinement(&tiers), "privileged: CapEff 3f, Seccomp 0\nconfined: CapEff 1f\n");
+        assert_eq!(
+            confinement(&tiers, |tier| format!("{tier}: few")),
+            "privileged: few\n  CapEff 3f, Seccomp 0\nconfined: few\n  CapEff 1f\n"
+        );
         assert_eq!((tiers[0].1.worked(), tiers[1].1.worked()), (2, 0));
     }
 

@@ -99,3 +99,15 @@ fn no_virtual_machine(architecture: &str, root: bool) -> Option<&'static str> {
         _ => Some("it runs this machine's programs, and is made for x86_64 alone"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_virtual_machine_is_made_where_it_can_be() {
+        assert_eq!(no_virtual_machine("x86_64", true), None);
+        assert!(no_virtual_machine("x86_64", false).is_some_and(|reason| reason.contains("root")));
+        assert!(no_virtual_machine("aarch64", true).is_some_and(|reason| reason.contains("x86_64")));
+    }
+}
