@@ -3,7 +3,7 @@
 use kedge_sim::secret::Secret;
 
 use super::yaml;
-use crate::cluster::manifests::{self, Pull, Values};
+use crate::cluster::manifests::{self, Confinement, Pull, Values};
 use crate::engine::Login;
 use crate::problems::{Collector, Problem};
 use crate::provisioning::SecretFiles;
@@ -20,6 +20,7 @@ pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
             pull: Pull::With { registry: "kedge", login: &login },
             files: &files,
             tailoring: None,
+            confinement: Confinement::NONE,
         };
         manifests::deployment(text, &values)?;
         anyhow::ensure!(
