@@ -225,7 +225,7 @@ impl Object {
 /// When the source is not what the types of Kubernetes allow, or lacks an object that has to be filled in.
 pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
     let mut objects = parse(source)?;
-    if let Some(daemon_set) = confinement::daemon_set(values)? {
+    if let Some(daemon_set) = profiles(values)? {
         // Before the pod that does not start without the profiles.
         let at = objects.iter().position(|object| matches!(object, Object::Deployment(_)));
         objects.insert(at.unwrap_or(objects.len()), daemon_set);
@@ -257,6 +257,14 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
         objects.retain(|object| !(object.is_secret() && object.name() == Some(PULL_SECRET)));
     }
     Ok(objects)
+}
+
+/// What brings the profiles onto the nodes, filled in; nothing where the tier does not go by them.
+///
+/// # Errors
+/// When the source is not what it has to be.
+pub fn profiles(values: &Values<'_>) -> Result<Option<Object>> {
+    confinement::daemon_set(values)
 }
 
 /// The objects that tell people and tools where the registry is (KEP-1755), and let their pods pull from it.

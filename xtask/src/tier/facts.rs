@@ -87,6 +87,21 @@ pub struct Cluster {
 }
 
 impl Facts {
+    /// What is known of a cluster that is to be made on this engine: its nodes share the kernel, and whatever they will say themselves
+    /// is believed to be for the best.
+    #[must_use]
+    pub fn of_nodes_to_come(self) -> Self {
+        let cluster = Cluster {
+            server: None,
+            containerd: None,
+            honours_userns: None,
+            level: None,
+            namespace: String::new(),
+        };
+        let sysbox = Some(String::new());
+        Self { host: Host::Kubernetes(cluster), apparmor: AppArmor::Ready, sysbox, ..self }
+    }
+
     /// Version of the API server, where there is one.
     #[must_use]
     pub fn server(&self) -> Option<Version> {

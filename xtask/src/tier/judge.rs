@@ -238,6 +238,12 @@ fn confined(facts: &Facts) -> Verdict {
                     "pods name seccomp profiles from Kubernetes {SECCOMP_FIELD} on, and this is {server}"
                 ));
             }
+            if facts.apparmor == AppArmor::Off && facts.cgroups != Some(1) {
+                return Verdict::Untried(
+                    "the nodes have no AppArmor, without which this is hardly less than all privileges"
+                        .to_owned(),
+                );
+            }
             if facts.cgroups == Some(1) {
                 return Verdict::Untried(
                     "on nodes with version 1 of cgroups, a pod without all privileges has not been seen to work".to_owned(),

@@ -44,6 +44,7 @@ fn the_strongest_tier_that_works_is_taken() {
         (pod(Cluster { containerd: Some(Version(1, 7)), ..cluster() }), Confined),
         (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, Confined),
         (Facts { cgroups: Some(1), ..pod(cluster()) }, Privileged),
+        (Facts { apparmor: AppArmor::Off, ..pod(Cluster { honours_userns: None, ..cluster() }) }, Privileged),
         (pod(Cluster { server: Some(Version(1, 18)), ..cluster() }), Privileged),
     ] {
         let decision = decide(&facts, Choice::Auto).unwrap();
@@ -80,6 +81,16 @@ fn a_tier_that_was_asked_for_is_had_or_refused_with_the_repair() {
         let decision = decide(&docker(), choice).unwrap();
         assert_eq!((Some(decision.tier), decision.stronger), (choice.tier(), Vec::new()));
     }
+}
+
+#[test]
+fn of_a_cluster_to_come_the_kernel_is_known() {
+    let old = Facts { cgroups: Some(1), apparmor: AppArmor::Off, ..docker() }.of_nodes_to_come();
+    assert!(decide(&old, Choice::Userns).unwrap_err().to_string().contains("version 1"));
+    for choice in [Choice::Auto, Choice::Sysbox, Choice::Confined, Choice::Privileged] {
+        assert!(decide(&old, choice).is_ok(), "{choice:?}");
+    }
+    assert!(decide(&docker().of_nodes_to_come(), Choice::Userns).is_err(), "its Linux is 6.1");
 }
 
 #[test]
