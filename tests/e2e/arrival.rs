@@ -46,7 +46,7 @@ async fn arrival_is_proved_or_refused_or_not_claimed() {
     assert!(stderr.contains("`az` is not logged in") && stderr.contains("--events FILE"), "{stderr}");
     let report = newest_report();
     assert_eq!(
-        (&report["result"], &report["layers"][8]["result"]),
+        (&report["result"], &report["layers"][9]["result"]),
         (&json!("not proved"), &json!("not proved"))
     );
 

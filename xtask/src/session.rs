@@ -225,6 +225,7 @@ pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<
 /// When something is in the way; nothing was changed then.
 pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<StepReport>, Result<()>)> {
     let started = Timestamp::now();
+    steps::check_tier(context, goals).await?;
     let observed = observe(context, goals).await;
     let plan = Plan::new(goals, context.settings.shape(), &observed).unobstructed()?;
     room::check(context, &plan).await?;

@@ -126,7 +126,8 @@ fn proved(context: &Context, place: Place) -> String {
     };
     let runtime = word(&findings.runtime.unwrap_or(settings.runtime.kind));
     let kind = word(&settings.hub.kind);
+    let tier = findings.security.as_ref().map(|found| format!(", {}", found.tier)).unwrap_or_default();
     format!(
-        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}; {kind} hub, {runtime} runtime)"
+        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}{tier}; {kind} hub, {runtime} runtime)"
     )
 }

@@ -99,7 +99,11 @@ fn facts(kind: EngineKind, info: &SystemInfo, machine: &Machine) -> Facts {
         },
         nsdelegate: if machine.has_engine { machine.nsdelegate() } else { None },
         apparmor: if has("name=apparmor") { machine.apparmor() } else { AppArmor::Off },
-        sysbox: info.runtimes.as_ref().is_some_and(|runtimes| runtimes.contains_key(SYSBOX)),
+        sysbox: info
+            .runtimes
+            .as_ref()
+            .is_some_and(|runtimes| runtimes.contains_key(SYSBOX))
+            .then(|| SYSBOX.to_owned()),
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
             (found.kernel, found.cgroups, found.nsdelegate),
             (Some(Version(6, 1)), Some(2), Some(true))
         );
-        assert_eq!((found.apparmor, found.sysbox), (AppArmor::Ready, false));
+        assert_eq!((found.apparmor, found.sysbox), (AppArmor::Ready, None));
         let few = info(&["name=rootless"], SystemInfoCgroupVersionEnum::_1);
         let ids = Machine { subordinate_ids: "user:1:1\ncontainers:1:1\n".into(), ..machine() };
         let found = facts(EngineKind::Podman, &few, &ids);

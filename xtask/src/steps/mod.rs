@@ -24,6 +24,23 @@ use crate::execute::Effect;
 use crate::images::Image;
 use crate::place::Place;
 use crate::plan::{Action, Condition};
+use crate::tier::judge;
+
+/// Whether the tier of the edge can be had, as far as the engine tells, before anything is made for it. What the nodes of a cluster
+/// have to say is heard when there are some.
+///
+/// # Errors
+/// [`crate::tier::Unobtainable`] when it cannot; else when the engine cannot be asked.
+pub async fn check_tier(context: &Context, goals: &[Action]) -> Result<()> {
+    let Some(place) = Action::place(goals) else { return Ok(()) };
+    let facts = context.engine.facts().await?;
+    let facts = match place {
+        Place::Host => facts,
+        Place::Cluster => facts.of_nodes_to_come(),
+    };
+    judge::decide(&facts, context.settings.security.tier)?;
+    Ok(())
+}
 
 /// How the part that an action is for is found.
 ///

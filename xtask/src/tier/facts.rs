@@ -35,8 +35,8 @@ pub struct Facts {
     pub nsdelegate: Option<bool>,
     /// Whether AppArmor can confine the edge.
     pub apparmor: AppArmor,
-    /// Whether Sysbox is there.
-    pub sysbox: bool,
+    /// Name of the engine's runtime or the cluster's RuntimeClass that is Sysbox, where there is one.
+    pub sysbox: Option<String>,
 }
 
 /// AppArmor, and the profile of the edge.
@@ -80,12 +80,36 @@ pub struct Cluster {
     pub containerd: Option<Version>,
     /// Whether the kubelets say that their runtime honours user namespaces; they do since Kubernetes 1.31.
     pub honours_userns: Option<bool>,
-    /// Whether a handler of containerd gives containers a writable cgroup.
-    pub cgroup_writable: Option<bool>,
     /// The Pod Security level that a namespace of somebody else enforces.
     pub level: Option<String>,
     /// Name of that namespace.
     pub namespace: String,
+}
+
+impl Facts {
+    /// What is known of a cluster that is to be made on this engine: its nodes share the kernel, and whatever they will say themselves
+    /// is believed to be for the best.
+    #[must_use]
+    pub fn of_nodes_to_come(self) -> Self {
+        let cluster = Cluster {
+            server: None,
+            containerd: None,
+            honours_userns: None,
+            level: None,
+            namespace: String::new(),
+        };
+        let sysbox = Some(String::new());
+        Self { host: Host::Kubernetes(cluster), apparmor: AppArmor::Ready, sysbox, ..self }
+    }
+
+    /// Version of the API server, where there is one.
+    #[must_use]
+    pub fn server(&self) -> Option<Version> {
+        match &self.host {
+            Host::Kubernetes(cluster) => cluster.server,
+            Host::Docker { .. } | Host::Podman { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

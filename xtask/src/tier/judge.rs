@@ -36,14 +36,32 @@ impl fmt::Display for Decision {
     }
 }
 
-/// The tier that was asked for cannot be had.
+/// What was asked for cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the tier `{tier}` cannot be had here: {reason}; `--tier auto` takes the strongest that can")]
-pub struct Unobtainable {
+pub enum Unobtainable {
     /// The one that was asked for.
-    pub tier: Tier,
-    /// Why not, and what would help.
-    pub reason: String,
+    #[error("the tier `{tier}` cannot be had here: {reason}; `--tier auto` takes the strongest that can")]
+    Asked {
+        /// Which one.
+        tier: Tier,
+        /// Why not, and what would help.
+        reason: String,
+    },
+    /// None of them, for these reasons.
+    #[error("no tier can be had here:{}", told_together(.0))]
+    All(Vec<(Tier, String)>),
+}
+
+/// What several tiers have against them in common is told once.
+fn told_together(reasons: &[(Tier, String)]) -> String {
+    let mut told: Vec<(String, &str)> = Vec::new();
+    for (tier, reason) in reasons {
+        match told.iter_mut().find(|(_, other)| other == reason) {
+            Some((tiers, _)) => *tiers += &format!(", `{tier}`"),
+            None => told.push((format!("`{tier}`"), reason)),
+        }
+    }
+    told.iter().map(|(tiers, reason)| format!("\n  {tiers}: {reason}")).collect()
 }
 
 /// Whether a tier works.
@@ -75,7 +93,7 @@ pub fn decide(facts: &Facts, choice: Choice) -> Result<Decision, Unobtainable> {
             Verdict::Untried(reason) => {
                 Ok(Decision { tier, gaps: [vec![reason], gaps(facts, tier)].concat(), stronger: Vec::new() })
             }
-            Verdict::Fails(reason) => Err(Unobtainable { tier, reason }),
+            Verdict::Fails(reason) => Err(Unobtainable::Asked { tier, reason }),
         };
     }
     let mut stronger = Vec::new();
@@ -88,8 +106,7 @@ pub fn decide(facts: &Facts, choice: Choice) -> Result<Decision, Unobtainable> {
             Verdict::Fails(reason) => stronger.push((tier, reason)),
         }
     }
-    let reasons: Vec<_> = stronger.iter().map(|(tier, reason)| format!("{tier}: {reason}")).collect();
-    Err(Unobtainable { tier: Tier::Privileged, reason: reasons.join("; ") })
+    Err(Unobtainable::All(stronger))
 }
 
 fn verdict(facts: &Facts, tier: Tier) -> Verdict {
@@ -187,7 +204,7 @@ fn userns_pod(facts: &Facts, cluster: &Cluster) -> Verdict {
 }
 
 fn sysbox(facts: &Facts) -> Verdict {
-    if facts.sysbox {
+    if facts.sysbox.is_some() {
         return Verdict::Untried("with Sysbox, the edge has not been seen to work".to_owned());
     }
     Verdict::Fails(match &facts.host {
@@ -220,6 +237,12 @@ fn confined(facts: &Facts) -> Verdict {
                 return fails(format!(
                     "pods name seccomp profiles from Kubernetes {SECCOMP_FIELD} on, and this is {server}"
                 ));
+            }
+            if facts.apparmor == AppArmor::Off && facts.cgroups != Some(1) {
+                return Verdict::Untried(
+                    "the nodes have no AppArmor, without which this is hardly less than all privileges"
+                        .to_owned(),
+                );
             }
             if facts.cgroups == Some(1) {
                 return Verdict::Untried(

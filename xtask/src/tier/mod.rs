@@ -1,10 +1,11 @@
 //! How the edge is kept from the machine that it runs on: four tiers, of which the strongest that works is taken.
 //!
-//! [`facts`] has what a machine, an engine or a cluster is like, [`judge`] what follows from that, [`profiles`] what the edge is
+//! [`facts`] has what a machine, an engine or a cluster is like ([`nodes`] of which), [`judge`] what follows from that, [`profiles`] what the edge is
 //! allowed, and [`proof`] what it really has, as it is read from the inside. All of it is pure.
 
 pub mod facts;
 pub mod judge;
+pub mod nodes;
 pub mod profiles;
 pub mod proof;
 

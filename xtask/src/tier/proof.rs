@@ -16,6 +16,7 @@ sed 's/^/uid_map: /' /proc/1/uid_map
 own=$(sed -n 's/^[0-9]*:name=systemd://p' /proc/1/cgroup)
 [ -n "$own" ] || own=$(sed -n 's/^0:://p' /proc/1/cgroup)
 echo "cgroup: $own"
+[ "$(readlink /proc/1/ns/cgroup)" = "$(readlink /proc/self/ns/cgroup)" ] || echo "cgroup namespace: its own"
 if grep -q ' /sys/fs/cgroup cgroup2 ' /proc/mounts; then
     echo "cgroups: 2"
     grep -q ' /sys/fs/cgroup cgroup2 [^ ]*nsdelegate' /proc/mounts && echo "nsdelegate: yes" || echo "nsdelegate: no"
@@ -45,8 +46,10 @@ pub struct Proof {
     pub apparmor: Option<String>,
     /// First id inside, first id outside, and how many.
     pub uid_map: String,
-    /// Its cgroup, as it sees that itself.
+    /// Its cgroup, as who looks at it sees that.
     pub cgroup: String,
+    /// Whether its cgroup is the root of a cgroup namespace.
+    pub own_cgroups: bool,
     /// Version of cgroups.
     pub cgroups: u8,
     /// Whether the mount of cgroup v2 has `nsdelegate`.
@@ -59,6 +62,12 @@ pub struct Proof {
 
 fn hexadecimal<S: serde::Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("{number:016x}"))
+}
+
+/// Whether the container is the root of a cgroup namespace: who looks is in that and sees so, or is in another one than process 1,
+/// which has made its own.
+fn has_own_cgroups(cgroup: &str, in_another: bool) -> bool {
+    in_another || ["/", "/init.scope"].contains(&cgroup)
 }
 
 /// What a tier promises of an edge.
@@ -93,6 +102,10 @@ impl Proof {
             seccomp: seccomp.parse().map_err(|_| unreadable("Seccomp", seccomp))?,
             apparmor: value("AppArmor").map(str::to_owned),
             uid_map: map.join(" "),
+            own_cgroups: has_own_cgroups(
+                value("cgroup").unwrap_or_default(),
+                value("cgroup namespace").is_some(),
+            ),
             cgroup: value("cgroup").unwrap_or_default().to_owned(),
             cgroups: cgroups.parse().map_err(|_| unreadable("cgroups", cgroups))?,
             nsdelegate: value("nsdelegate").map(|it| it == "yes"),
@@ -103,11 +116,6 @@ impl Proof {
     /// Whether root in the edge is somebody else on the machine.
     fn is_mapped(&self) -> bool {
         self.uid_map.split(' ').nth(1).is_some_and(|outside| outside != "0")
-    }
-
-    /// Whether it has a cgroup namespace of its own, in which its own cgroup is the root.
-    fn has_own_cgroups(&self) -> bool {
-        ["/", "/init.scope"].contains(&self.cgroup.as_str())
     }
 
     /// In what the edge is not what its tier promises; nothing when it is.
@@ -130,7 +138,7 @@ impl Proof {
         if tier != Tier::Privileged {
             demand(self.seccomp == 2, format!("no seccomp filter holds (mode {})", self.seccomp));
             demand(
-                self.has_own_cgroups() || self.cgroups == 1,
+                self.own_cgroups || self.cgroups == 1,
                 format!("it sees the cgroups of the machine (its own is {})", self.cgroup),
             );
         }
@@ -171,7 +179,7 @@ impl Proof {
             if self.nsdelegate == Some(false) {
                 gaps.push("no nsdelegate, so that it can lift its own limits");
             }
-            if !self.has_own_cgroups() {
+            if !self.own_cgroups {
                 gaps.push("no cgroup namespace");
             }
         }
@@ -191,7 +199,7 @@ impl Proof {
         } else {
             "root is root outside".to_owned()
         };
-        let cgroups = if self.has_own_cgroups() { "cgroups of its own" } else { "cgroups of the machine" };
+        let cgroups = if self.own_cgroups { "cgroups of its own" } else { "cgroups of the machine" };
         let memory = self.memory_max.map(|bytes| format!(", memory.max {bytes}")).unwrap_or_default();
         let gaps = self.gaps(tier);
         let gaps = if gaps.is_empty() { String::new() } else { format!(" ({})", gaps.join(", ")) };
@@ -276,6 +284,8 @@ memory.max: 536870912
         let proof = Proof::read(old).unwrap();
         assert_eq!(proof.gaps(Tier::Confined), ["no AppArmor", "no cgroup namespace"]);
         assert_eq!((proof.memory_max, proof.nsdelegate), (None, None));
+        let own = Proof::read(&format!("{old}cgroup namespace: its own\n")).unwrap();
+        assert_eq!(own.gaps(Tier::Confined), ["no AppArmor"]);
         let stripped = Proof::read(&CONFINED.replace("nsdelegate: yes", "nsdelegate: no")).unwrap();
         assert!(stripped.gaps(Tier::Confined)[0].starts_with("no nsdelegate"));
     }

@@ -7,7 +7,7 @@ fn docker() -> Facts {
         cgroups: Some(2),
         nsdelegate: Some(true),
         apparmor: AppArmor::Ready,
-        sysbox: false,
+        sysbox: None,
     }
 }
 
@@ -16,7 +16,6 @@ fn cluster() -> Cluster {
         server: Some(Version(1, 36)),
         containerd: Some(Version(2, 1)),
         honours_userns: Some(true),
-        cgroup_writable: None,
         level: None,
         namespace: "edge".into(),
     }
@@ -45,6 +44,7 @@ fn the_strongest_tier_that_works_is_taken() {
         (pod(Cluster { containerd: Some(Version(1, 7)), ..cluster() }), Confined),
         (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, Confined),
         (Facts { cgroups: Some(1), ..pod(cluster()) }, Privileged),
+        (Facts { apparmor: AppArmor::Off, ..pod(Cluster { honours_userns: None, ..cluster() }) }, Privileged),
         (pod(Cluster { server: Some(Version(1, 18)), ..cluster() }), Privileged),
     ] {
         let decision = decide(&facts, Choice::Auto).unwrap();
@@ -57,7 +57,7 @@ fn the_strongest_tier_that_works_is_taken() {
     let facts = Facts { host: remapping, cgroups: Some(1), ..docker() };
     let error = decide(&facts, Choice::Auto).unwrap_err().to_string();
     assert!(
-        error.contains("userns: its cgroups") && error.contains("privileged: this Docker remaps"),
+        error.contains("\n  `userns`: its cgroups") && error.contains("\n  `privileged`: this Docker remaps"),
         "{error}"
     );
 }
@@ -84,6 +84,16 @@ fn a_tier_that_was_asked_for_is_had_or_refused_with_the_repair() {
 }
 
 #[test]
+fn of_a_cluster_to_come_the_kernel_is_known() {
+    let old = Facts { cgroups: Some(1), apparmor: AppArmor::Off, ..docker() }.of_nodes_to_come();
+    assert!(decide(&old, Choice::Userns).unwrap_err().to_string().contains("version 1"));
+    for choice in [Choice::Auto, Choice::Sysbox, Choice::Confined, Choice::Privileged] {
+        assert!(decide(&old, choice).is_ok(), "{choice:?}");
+    }
+    assert!(decide(&docker().of_nodes_to_come(), Choice::Userns).is_err(), "its Linux is 6.1");
+}
+
+#[test]
 fn what_nobody_has_seen_is_taken_only_when_it_is_asked_for() {
     let old = Facts {
         cgroups: Some(1),
@@ -98,7 +108,8 @@ fn what_nobody_has_seen_is_taken_only_when_it_is_asked_for() {
         decision.gaps[0].contains("has not been seen to work") && decision.gaps[1].contains("AppArmor"),
         "{decision:?}"
     );
-    let sysbox = Facts { sysbox: true, ..pod(Cluster { honours_userns: None, ..cluster() }) };
+    let sysbox =
+        Facts { sysbox: Some("sysbox-runc".into()), ..pod(Cluster { honours_userns: None, ..cluster() }) };
     assert_eq!(decide(&sysbox, Choice::Auto).unwrap().tier, Tier::Confined);
     assert_eq!(decide(&sysbox, Choice::Sysbox).unwrap().tier, Tier::Sysbox);
 }
@@ -120,7 +131,9 @@ fn what_a_tier_lacks_is_told() {
 fn a_namespace_of_somebody_else_lets_in_what_its_level_lets_in() {
     let level =
         |level: &str, server| Cluster { level: Some(level.into()), server: Some(server), ..cluster() };
-    let works = |cluster: Cluster, choice| decide(&Facts { sysbox: true, ..pod(cluster) }, choice).is_ok();
+    let works = |cluster: Cluster, choice| {
+        decide(&Facts { sysbox: Some("sysbox-runc".into()), ..pod(cluster) }, choice).is_ok()
+    };
     let (old, new) = (Version(1, 34), Version(1, 35));
     for choice in [Choice::Userns, Choice::Confined, Choice::Privileged] {
         for strict in ["restricted", "baseline"] {
@@ -133,9 +146,17 @@ fn a_namespace_of_somebody_else_lets_in_what_its_level_lets_in() {
         assert!(works(level("privileged", new), choice));
     }
     assert!(works(level("baseline", old), Choice::Sysbox) && works(level("restricted", new), Choice::Sysbox));
-    let error = decide(&Facts { sysbox: true, ..pod(level("restricted", old)) }, Choice::Sysbox)
-        .unwrap_err()
-        .to_string();
+    let error = decide(
+        &Facts { sysbox: Some("sysbox-runc".into()), ..pod(level("restricted", old)) },
+        Choice::Sysbox,
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("enforce=baseline"), "{error}");
     assert_eq!(level_of(Tier::Confined, Some(new)), "privileged");
+    let error = decide(&pod(level("baseline", new)), Choice::Auto).unwrap_err().to_string();
+    assert!(
+        error.contains("\n  `userns`, `confined`, `privileged`: the namespace `edge` is not ours"),
+        "{error}"
+    );
 }
