@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
 use xtask::cli::Cli;
 use xtask::context::Context;
 use xtask::images::Image;
@@ -47,15 +48,13 @@ impl Images {
     }
 
     /// Saves each as an archive in `folder`.
-    pub(crate) async fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+    pub(crate) async fn save(&self, folder: &Path) -> Result<()> {
         fs_err::create_dir_all(folder)?;
-        let mut archives = Vec::new();
         for (index, reference) in self.references.iter().enumerate() {
             let archive = folder.join(format!("{index}.tar"));
             self.context.engine.save_image(reference, &archive).await?;
-            archives.push(archive);
         }
-        Ok(archives)
+        Ok(())
     }
 
     /// The folder in which costly things are kept.
@@ -66,6 +65,11 @@ impl Images {
     /// The folder with the statically linked programs.
     pub(crate) fn binaries(&self) -> PathBuf {
         self.context.binaries()
+    }
+
+    /// Cancelled by Ctrl-C.
+    pub(crate) fn cancel(&self) -> &CancellationToken {
+        &self.context.cancel
     }
 
     pub(crate) fn paths(&self) -> &Paths {

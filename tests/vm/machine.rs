@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use tokio_util::sync::CancellationToken;
 use xtask::inputs::{Fingerprint, Source, pack};
 use xtask::process::{Process, end_group};
 use xtask::steps::images::MMDEBSTRAP;
@@ -24,24 +25,14 @@ const MEMORY: &str = "6144";
 /// On the kernel's command line. The last word is what the attacks look for.
 const KERNEL: &str = "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 panic=-1 audit=1 kedge.attack=allowed";
 const MAKE_LIMIT: Duration = Duration::from_secs(10 * 60);
-const LOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Room for the results.
 const OUTPUT_BYTES: u64 = 64 << 20;
 
 /// A machine that is in the cache.
 pub(crate) struct Machine {
     folder: PathBuf,
-}
-
-/// One run of a machine.
-struct Boot<'a> {
-    /// What it is for, as it is shown.
-    purpose: &'a str,
-    /// What the machine finds in its root: the script `input/run`, and what that needs.
-    input: &'a [Source],
-    /// Whether the machine stays as it is after the run.
-    keeps_changes: bool,
-    limit: Duration,
+    /// Ends the machine; Ctrl-C cancels it.
+    cancel: CancellationToken,
 }
 
 impl Machine {
@@ -60,11 +51,11 @@ impl Machine {
             Self::make(images, cache, guest, &folder).await?;
             eprintln!("made the virtual machine in {} s", began.elapsed().as_secs());
         }
-        Ok(Self { folder })
+        Ok(Self { folder, cancel: images.cancel().clone() })
     }
 
     async fn make(images: &Images, cache: &Path, guest: &Path, folder: &Path) -> Result<()> {
-        let new = Self { folder: cache.join("new") };
+        let new = Self { folder: cache.join("new"), cancel: images.cancel().clone() };
         let root = new.folder.join("root");
         fs_err::create_dir_all(&new.folder)?;
         eprintln!("making the virtual machine from Debian's packages");
@@ -80,8 +71,21 @@ impl Machine {
             .args([&root])
             .log(&new.log("mmdebstrap"))
             .limit(MAKE_LIMIT)
+            .cancelled_by(&new.cancel)
             .run()
             .await?;
+        eprintln!("loading the images into its Docker");
+        let archives = root.join("images");
+        images.save(&archives).await?;
+        Process::new("load the images into the virtual machine", "unshare")
+            .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"])
+            .args([guest.join("load"), root.clone()])
+            .log(&new.log("load"))
+            .limit(MAKE_LIMIT)
+            .cancelled_by(&new.cancel)
+            .run()
+            .await?;
+        fs_err::remove_dir_all(archives)?;
         for (name, kept) in [("vmlinuz-", "kernel"), ("initrd.img-", "initrd")] {
             fs_err::copy(only_file(&root.join("boot"), name)?, new.folder.join(kept))?;
         }
@@ -90,57 +94,36 @@ impl Machine {
             .args([root.as_os_str(), new.disk().as_os_str(), DISK.as_ref()])
             .log(&new.log("mke2fs"))
             .limit(MAKE_LIMIT)
+            .cancelled_by(&new.cancel)
             .run()
             .await?;
         fs_err::remove_dir_all(root)?;
-        let archives = images.save(&new.folder.join("images")).await?;
-        let mut input = vec![
-            Source::file(guest.join("load"), "input/run"),
-            Source::file(guest.join("docker.sh"), "input/docker.sh"),
-        ];
-        input.extend(
-            archives
-                .iter()
-                .enumerate()
-                .map(|(index, archive)| Source::named(archive, format!("input/images/{index}.tar"))),
-        );
-        let load = Boot {
-            purpose: "load the images into the virtual machine",
-            input: &input,
-            keeps_changes: true,
-            limit: LOAD_LIMIT,
-        };
-        new.boot(&load, &new.folder.join("results")).await?;
-        fs_err::remove_dir_all(new.folder.join("images"))?;
         Ok(fs_err::rename(&new.folder, folder)?)
     }
 
-    /// Starts the machine, lets it do what is in `input`, and unpacks its results. The machine stays as it is.
+    /// Starts the machine, lets it do what is in `input` by the script `input/run`, and unpacks its results. The machine stays
+    /// as it is.
     pub(crate) async fn run(&self, input: &[Source], results: &Path, limit: Duration) -> Result<()> {
-        let boot = Boot { purpose: "run the virtual machine", input, keeps_changes: false, limit };
-        self.boot(&boot, results).await
-    }
-
-    async fn boot(&self, boot: &Boot<'_>, results: &Path) -> Result<()> {
         if results.exists() {
             fs_err::remove_dir_all(results)?;
         }
         fs_err::create_dir_all(results)?;
         // What goes in and out need not outlive the run.
         let exchange = tempfile::tempdir_in(&self.folder)?;
-        let [input, output] = ["input", "output"].map(|name| exchange.path().join(name));
-        pack(boot.input, BufWriter::new(fs_err::File::create(&input)?))?;
+        let [archive, output] = ["input", "output"].map(|name| exchange.path().join(name));
+        pack(input, BufWriter::new(fs_err::File::create(&archive)?))?;
         fs_err::File::create(&output)?.set_len(OUTPUT_BYTES)?;
         let [console, told] = ["console.txt", "told.txt"].map(|name| results.join(name));
-        let process = Process::new(boot.purpose, "qemu-system-x86_64")
-            .args(self.arguments(boot.keeps_changes, [&input, &output], [&console, &told]))
+        let process = Process::new("run the virtual machine", "qemu-system-x86_64")
+            .args(self.arguments([&archive, &output], [&console, &told]))
             .log(&results.join("qemu.txt"));
         let machine = process.start()?;
         let began = Instant::now();
         let shown = Cell::new(0);
-        let ended = wait_for("the virtual machine", boot.limit, || async {
+        let ended = wait_for("the virtual machine", limit, || async {
             show_more(&told, &shown, began);
             match machine.try_wait() {
+                Ok(None) if self.cancel.is_cancelled() => Observation::Failed("it was stopped".into()),
                 Ok(None) => Observation::NotYet(last_line(&told)),
                 Ok(Some(output)) if output.status.success() => Observation::Ready(()),
                 Ok(Some(output)) => Observation::Failed(output.status.to_string()),
@@ -149,15 +132,12 @@ impl Machine {
         })
         .await;
         end_group(&machine);
-        ended.with_context(|| {
-            format!("failed to {}; its files are in `{}`", boot.purpose, results.display())
-        })?;
+        ended.with_context(|| format!("its files are in `{}`", results.display()))?;
         tar::Archive::new(fs_err::File::open(&output)?).unpack(results)?;
         let status = fs_err::read_to_string(results.join("status")).unwrap_or_default();
         ensure!(
             status.trim() == "0",
-            "failed to {}: its script ended with `{}`, after: {}; all is in `{}`",
-            boot.purpose,
+            "the script in the virtual machine ended with `{}`, after: {}; all is in `{}`",
             status.trim(),
             last_line(&told),
             results.display()
@@ -166,13 +146,7 @@ impl Machine {
     }
 
     /// QEMU's arguments: no devices but disks and two serial ports.
-    fn arguments(
-        &self,
-        keeps_changes: bool,
-        [input, output]: [&Path; 2],
-        [console, told]: [&Path; 2],
-    ) -> Vec<String> {
-        let snapshot = if keeps_changes { "off" } else { "on" };
+    fn arguments(&self, [input, output]: [&Path; 2], [console, told]: [&Path; 2]) -> Vec<String> {
         let disk = |name: &str, path: &Path, more: &str| {
             [
                 "-drive".to_owned(),
@@ -191,7 +165,7 @@ impl Machine {
         arguments.extend(file("-kernel", folder("kernel")));
         arguments.extend(file("-initrd", folder("initrd")));
         arguments.extend(file("-append", KERNEL.into()));
-        arguments.extend(disk("disk", &self.disk(), &format!(",snapshot={snapshot}")));
+        arguments.extend(disk("disk", &self.disk(), ",snapshot=on"));
         arguments.extend(disk("input", input, ",readonly=on"));
         arguments.extend(disk("output", output, ""));
         arguments.extend(file("-serial", format!("file:{}", console.display())));
@@ -211,12 +185,7 @@ impl Machine {
 /// The files that the machine's disk is made of.
 fn guest_files(guest: &Path) -> Vec<Source> {
     let file = |name: &str| Source::file(guest.join(name), name);
-    vec![
-        Source::folder_at(guest.join("rootfs"), "rootfs"),
-        file("install.sh"),
-        file("load"),
-        file("docker.sh"),
-    ]
+    vec![Source::folder_at(guest.join("rootfs"), "rootfs"), file("install.sh"), file("load")]
 }
 
 /// The one file in a folder whose name begins so.

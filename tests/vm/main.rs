@@ -40,7 +40,6 @@ async fn run() -> Result<PathBuf> {
     let attack = compile_attack(&images).await?;
     let mut input = vec![
         Source::file(guest.join("tiers"), "input/run"),
-        Source::file(guest.join("docker.sh"), "input/docker.sh"),
         Source::file(attack, "input/kedge-attack"),
         Source::file(env!("CARGO_BIN_EXE_xtask"), "input/xtask"),
         Source::text(project.display().to_string(), "input/project"),
