@@ -12,6 +12,7 @@ use crate::cluster::{self, manifests};
 use crate::context::Context;
 use crate::exit::Unproved;
 use crate::place::Place;
+use crate::plan::Condition;
 use crate::tier::proof::{Promise, SCRIPT};
 use crate::tier::{self, Tier};
 
@@ -117,6 +118,14 @@ pub async fn prove_tier(context: &Context, place: Place) -> Result<String> {
         let next = cause.next.map_or_else(|| Name::Security.next().to_owned(), str::to_owned);
         Unproved { layer: Name::Security.to_string(), detail: cause.text, next }.into()
     })
+}
+
+/// How an edge that is ready was found: one that is not confined as it is to be has to be made anew.
+pub async fn confined_and_ready(context: &Context, place: Place) -> Condition {
+    match prove_tier(context, place).await {
+        Ok(_) => Condition::Holds("ready".into()),
+        Err(error) => Condition::Differs(format!("{error:#}")),
+    }
 }
 
 #[cfg(test)]
