@@ -115,9 +115,9 @@ fn a_mistyped_command_is_a_usage_error() {
 }
 
 #[test]
-fn flags_that_contradict_each_other_are_a_usage_error() {
-    let error = stderr(&mut Machine::bare().xtask(&["e2e", "--unprivileged"]), 2);
-    assert!(error.contains("`--unprivileged` goes with `--on host`"), "{error}");
+fn a_tier_that_there_is_not_is_a_usage_error() {
+    let error = stderr(&mut Machine::bare().xtask(&["e2e", "--tier", "rootless"]), 2);
+    assert!(error.contains("possible values: auto, userns, sysbox, confined, privileged"), "{error}");
 }
 
 #[test]

@@ -1,14 +1,21 @@
-//! What is applied to Kubernetes, as text. After a wanted change: `INSTA_UPDATE=always cargo test --test golden`.
+//! What is applied to Kubernetes, as text, and what was measured. After a wanted change: `INSTA_UPDATE=always cargo test --test golden`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use kedge_sim::secret::Secret;
-use xtask::cluster::manifests::{self, Object, Pull, Tailoring, Values};
+use xtask::cluster::manifests::{self, Confinement, Object, Pull, Tailoring, Values};
 use xtask::cluster::render;
 use xtask::engine::Login;
 use xtask::provisioning::{HUB_CA, SecretFiles};
+use xtask::tier::Tier;
+use xtask::tier::facts::Version;
 
 const SOURCE: &str = include_str!("../manifests/kedgedeployment.yaml");
+const PROFILES: &str = include_str!("../manifests/profiles.yaml");
+
+/// What the tiers withstand, as it was measured in the virtual machine.
+const ATTACKS: &str = include_str!("golden/attacks.snap");
+const README: &str = include_str!("../README.md");
 
 fn login() -> Login {
     Login { username: "kedge".into(), password: Secret::new("registry-password") }
@@ -26,6 +33,7 @@ fn objects(source: &str) -> anyhow::Result<Vec<Object>> {
             image: "localhost:5001/kedge/edge@sha256:0123",
             pull: Pull::With { registry: "localhost:5001", login: &login() },
             tailoring: None,
+            confinement: Confinement::NONE,
             files: &files("hostname = \"kedge-edge\"\n# device-key\n")
                 .with(HUB_CA, "-----BEGIN CERTIFICATE-----\n"),
         },
@@ -52,9 +60,72 @@ fn for_a_cluster_of_somebody_else_it_is_tailored() {
             memory: "1Gi",
             memory_limit: Some("3Gi"),
         }),
+        confinement: Confinement::NONE,
     };
     let objects = manifests::deployment(SOURCE, &values).unwrap();
     insta::assert_snapshot!(render::documents(&objects).unwrap());
+}
+
+/// A cluster of somebody else, as one of its servers sees the pod.
+fn confined(tier: Tier, server: Version, apparmor: bool, profiles: &str) -> anyhow::Result<Vec<Object>> {
+    let values = Values {
+        namespace: "edge",
+        image: "factory.example/kedge/edge@sha256:0123",
+        pull: Pull::AsBefore,
+        files: &files("hostname = \"kedge-edge\"\n"),
+        tailoring: None,
+        confinement: Confinement {
+            tier,
+            server: Some(server),
+            apparmor,
+            seccomp: "kedge/edge-0123abcd.json",
+            sysbox: Some("sysbox-runc"),
+            profiles,
+        },
+    };
+    manifests::deployment(SOURCE, &values)
+}
+
+/// What differs by tier: the namespace, the DaemonSet with the profiles, and of the Deployment what confines its pod.
+fn what_confines(tier: Tier, server: Version, apparmor: bool) -> String {
+    let mut objects = confined(tier, server, apparmor, PROFILES).unwrap();
+    objects.retain(|it| matches!(it, Object::Namespace(_) | Object::DaemonSet(_) | Object::Deployment(_)));
+    for object in &mut objects {
+        if let Object::Deployment(deployment) = object {
+            let pod = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+            pod.volumes = None;
+            let edge = &mut pod.containers[0];
+            (edge.startup_probe, edge.readiness_probe, edge.liveness_probe) = (None, None, None);
+            (edge.volume_mounts, edge.ports, edge.resources) = (None, None, None);
+        }
+    }
+    render::documents(&objects).unwrap()
+}
+
+#[test]
+fn each_tier_confines_the_pod_in_its_own_way() {
+    let new = Version(1, 36);
+    for tier in Tier::ALL {
+        insta::assert_snapshot!(format!("tier_{tier}"), what_confines(tier, new, true));
+    }
+    insta::assert_snapshot!(
+        "tier_confined_by_an_old_server",
+        what_confines(Tier::Confined, Version(1, 20), true)
+    );
+    insta::assert_snapshot!("tier_confined_without_apparmor", what_confines(Tier::Confined, new, false));
+    assert!(what_confines(Tier::Sysbox, Version(1, 34), true).contains("/enforce: baseline"));
+}
+
+#[test]
+fn profiles_that_are_something_else_are_refused() {
+    let refused = |profiles: &str| {
+        format!("{:#}", confined(Tier::Confined, Version(1, 36), true, profiles).unwrap_err())
+    };
+    assert!(refused(SOURCE).contains("has to have the DaemonSet `kedge-profiles`"));
+    assert!(refused("").contains("has to have the DaemonSet"));
+    let other = PROFILES.replace("readinessProbe:", "readyProbe:");
+    assert!(refused(&other).contains("unknown field"), "{}", refused(&other));
+    assert!(confined(Tier::Privileged, Version(1, 36), true, "").is_ok(), "it does not go by them");
 }
 
 #[test]
@@ -82,6 +153,7 @@ fn a_new_credential_changes_the_pod_template() {
             pull: Pull::With { registry: "r", login: &login },
             files: &files(text),
             tailoring: None,
+            confinement: Confinement::NONE,
         };
         let objects = manifests::deployment(SOURCE, &values).unwrap();
         let deployment = objects.into_iter().find_map(|object| match object {
@@ -108,4 +180,12 @@ fn a_manifest_that_kubernetes_would_not_take_as_written_is_refused() {
     assert!(broken("- name: edge\n", "- name: other\n").contains("no container `edge`"));
     assert!(broken("name: regcred", "name: pull").contains("no Secret `regcred`"));
     assert!(broken("replicas: 1", "replicas: one").contains("not a valid Deployment"));
+}
+
+#[test]
+fn the_readme_has_what_the_tiers_withstand_as_it_was_measured() {
+    let measured = ATTACKS.splitn(3, "---\n").nth(2).unwrap();
+    let (_, rest) = README.split_once("<!-- attacks: generated by `cargo xtask test --vm` -->\n").unwrap();
+    let (told, _) = rest.split_once("<!-- /attacks -->").unwrap();
+    assert_eq!(told, measured, "put the table of tests/golden/attacks.snap into the README");
 }

@@ -19,7 +19,7 @@ fn az(hub: &StandIn, script: &str) -> String {
 async fn arrival_is_proved_or_refused_or_not_claimed() {
     let hub = StandIn::start(json!({"live": "kedge-device"})).await;
     let deployment = Deployment::new(None);
-    deployment.succeed("run --yes --unprivileged");
+    deployment.succeed("run --yes");
     let authority = hub.authority();
     let events = hub.write("events", &hub.connection_string);
     let command = format!("verify --hub azure --events {}", events.display());
@@ -46,7 +46,7 @@ async fn arrival_is_proved_or_refused_or_not_claimed() {
     assert!(stderr.contains("`az` is not logged in") && stderr.contains("--events FILE"), "{stderr}");
     let report = newest_report();
     assert_eq!(
-        (&report["result"], &report["layers"][8]["result"]),
+        (&report["result"], &report["layers"][9]["result"]),
         (&json!("not proved"), &json!("not proved"))
     );
 

@@ -62,17 +62,17 @@ impl Deployment {
     }
 
     /// Proves a run on the host, and that nothing is left of it.
-    fn prove(&self, flags: &str, engine: &str, privileged: bool) {
+    fn prove(&self, flags: &str, engine: &str, tier: &str) {
         self.succeed(&format!("e2e --yes --on host {flags}"));
         let report = newest_report();
         let environment = &report["environment"];
         assert_eq!((&report["result"], &environment["on"]), (&"passed".into(), &"host".into()));
-        assert_eq!(environment["privileged"], privileged);
+        assert_eq!((&environment["tier"], &environment["security"]["tier"]), (&tier.into(), &tier.into()));
         assert!(environment["engine"].as_str().unwrap().starts_with(engine), "{environment}");
         assert!(environment.get("kubernetes").is_none(), "{environment}");
         let layers: Vec<_> =
             report["layers"].as_array().unwrap().iter().map(|layer| &layer["name"]).collect();
-        assert_eq!((layers[1], layers.len()), (&Value::from("container"), 9));
+        assert_eq!((layers[1], layers.len()), (&Value::from("container"), 10));
         self.nothing_is_left();
     }
 
@@ -95,16 +95,16 @@ impl Drop for Deployment {
 #[ignore = "needs a container engine"]
 fn the_edge_runs_on_podman_with_all_privileges_and_with_few() {
     let deployment = Deployment::new(None);
-    deployment.prove("--engine podman", "podman", true);
-    deployment.prove("--engine podman --unprivileged", "podman", false);
+    deployment.prove("--engine podman --tier privileged", "podman", "privileged");
+    deployment.prove("--engine podman", "podman", "confined");
 }
 
 #[test]
 #[ignore = "needs a container engine"]
 fn a_container_of_the_edge_is_kept_as_described_and_told_when_it_has_died() {
     let deployment = Deployment::new(None);
-    deployment.succeed("run --yes --engine podman --unprivileged");
-    let (_, _, told) = deployment.xtask("run --engine podman --unprivileged");
+    deployment.succeed("run --yes --engine podman");
+    let (_, _, told) = deployment.xtask("run --engine podman");
     assert!(told.contains("nothing to do"), "{told}");
     deployment.succeed("verify --engine podman");
     assert!(deployment.succeed("logs edge --tail 50 --engine podman").contains("kedge-edged"));
@@ -122,7 +122,7 @@ fn a_container_of_the_edge_is_kept_as_described_and_told_when_it_has_died() {
         told.contains("has ended with code 137; its last lines:") && told.contains("kedge-edged"),
         "{told}"
     );
-    deployment.succeed("run --engine podman --unprivileged");
+    deployment.succeed("run --engine podman");
     deployment.succeed("verify --engine podman");
 
     deployment.succeed("down --engine podman");
@@ -146,18 +146,18 @@ fn a_command_runs_in_the_module() {
 #[ignore = "needs a container engine"]
 fn docker_does_what_it_can_and_the_rest_is_told_with_the_cure() {
     let deployment = Deployment::new(Some(Dockerd::ready()));
-    deployment.prove("--engine docker --unprivileged", "docker", false);
+    deployment.prove("--engine docker", "docker", "confined");
 
     let (code, _, told) = deployment.xtask("plan --engine docker");
     if code == 0 {
         // This machine lacks no capability, so Docker has to do the rest as well.
-        deployment.prove("--engine docker", "docker", true);
+        deployment.prove("--engine docker --tier privileged", "docker", "privileged");
         return;
     }
     assert_eq!(code, 4, "{told}");
-    for command in ["e2e", "e2e --on host", "run", "up", "cluster up"] {
+    for command in ["e2e", "e2e --on host --tier privileged", "run --tier privileged", "up", "cluster up"] {
         let told = deployment.fail(&format!("{command} --engine docker"), 4);
-        for words in ["bounding set lacks CAP_", "`--engine podman`", "--on host --unprivileged"] {
+        for words in ["bounding set lacks CAP_", "`--engine podman`", "--on host --tier confined"] {
             assert!(told.contains(words), "{words} is not in: {told}");
         }
     }

@@ -164,7 +164,7 @@ fn environment() -> Environment {
     Environment {
         engine: "podman 4.3.1".into(),
         on: Some("cluster"),
-        privileged: Some(true),
+        tier: Some(xtask::tier::Tier::Privileged),
         cluster: "kedge".into(),
         kubernetes: Some("v1.20.2".into()),
         node_image: Some("localhost/kedge/node:ada997cbeffbbec7".into()),

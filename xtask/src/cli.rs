@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands;
 use crate::engine::Choice;
 use crate::settings::{Hub, Runtime, word};
+use crate::tier;
 
 /// Run Azure IoT Edge as a pod on Kubernetes, and prove it end to end.
 #[derive(Debug, Parser)]
@@ -50,6 +51,9 @@ pub struct Global {
     /// Runtime in the edge's image [default: that of the settings]
     #[arg(long, global = true, value_enum)]
     pub runtime: Option<Runtime>,
+    /// How the edge is confined [default: that of the settings]
+    #[arg(long, global = true, value_enum)]
+    pub tier: Option<tier::Choice>,
     /// Folder of `.deb` files with Microsoft's runtime, in the place of their repository
     #[arg(long, global = true, value_name = "DIR")]
     pub packages: Option<PathBuf>,
@@ -68,6 +72,7 @@ impl Global {
             one("--profile", self.profile.clone().map(Into::into)),
             one("--hub", self.hub.as_ref().map(|it| word(it).into())),
             one("--runtime", self.runtime.as_ref().map(|it| word(it).into())),
+            one("--tier", self.tier.as_ref().map(|it| word(it).into())),
             one("--packages", self.packages.clone().map(Into::into)),
         ];
         let preload = self.preload.iter().map(|image| ["--preload".into(), image.into()]);
@@ -91,7 +96,7 @@ pub enum Command {
     /// Bring everything up: cluster, registry, images, hub, device, pod
     Up(Format),
     /// Run the edge as a container directly on the engine, without Kubernetes, with registry, hub and device
-    Run(commands::run::Args),
+    Run(Format),
     /// Remove everything that `up`, `run` and `e2e` have made
     Down,
     /// Show what `up` would do and why, and change nothing
@@ -152,7 +157,7 @@ impl Command {
         let (name, format) = match self {
             Self::E2e(args) => ("e2e", args.format),
             Self::Up(format) => ("up", *format),
-            Self::Run(args) => ("run", args.format),
+            Self::Run(format) => ("run", *format),
             Self::Verify(args) => ("verify", args.format),
             _ => return None,
         };

@@ -26,7 +26,8 @@ use crate::provisioning::{Kept, Redaction};
 use crate::report::Results;
 use crate::session::Setup;
 use crate::settings::{Runtime, Settings};
-use crate::verify::Proof;
+use crate::tier::Decision;
+use crate::verify::{Proof, Security};
 use crate::wait::{Observation, WaitError, wait_for};
 
 /// How long the hub and the registry may take to answer.
@@ -45,6 +46,10 @@ pub struct Findings {
     pub place: Option<Place>,
     /// The runtime that was found in the edge.
     pub runtime: Option<Runtime>,
+    /// How the edge is confined, and why so.
+    pub decision: Option<Decision>,
+    /// What confines it, as it was read from inside.
+    pub security: Option<Security>,
     /// The layers and the telemetry.
     pub proof: Proof,
 }

@@ -22,6 +22,7 @@ use self::facts::Facts;
 use self::image::Pinned;
 use self::pull_secret::{Choice, LoginArgs};
 use self::target::Target;
+use crate::cluster::confinement::Confined;
 use crate::cluster::manifests::{self, MADE_BY, Object, PULL_SECRET, Pull, Tailoring, Values};
 use crate::cluster::rollout::{Rollout, Watcher};
 use crate::cluster::{self, plainly};
@@ -32,6 +33,7 @@ use crate::progress::Progress;
 use crate::provisioning::SecretFiles;
 use crate::session::Setup;
 use crate::settings::DeploySettings;
+use crate::tier::Decision;
 
 /// A node may have to pull the image from far away, and to be made first.
 const READY_LIMIT: Duration = Duration::from_secs(900);
@@ -78,6 +80,8 @@ pub struct Prepared {
     pub image: Pinned,
     /// The objects, the namespace first.
     pub objects: Vec<Object>,
+    /// The tier of the pod.
+    pub decision: Decision,
     /// What one should know of the login.
     pub warnings: Vec<String>,
 }
@@ -152,10 +156,10 @@ impl Logins {
 /// Makes the objects, with `files` in the Secret. `pushed` is the image, where it was pushed just now.
 ///
 /// # Errors
-/// When the image cannot be found, or the manifests are not valid.
+/// When the tier cannot be had, the image cannot be found, or the manifests are not valid.
 pub async fn prepare(
     setup: &Setup,
-    target: &Target,
+    (target, facts): (&Target, &Facts),
     request: &Request,
     logins: &Logins,
     files: &SecretFiles,
@@ -169,6 +173,7 @@ pub async fn prepare(
     let deployed = deployed_image(&target.client, &settings.namespace).await?;
     let image = image::pin(named, logins.own().as_ref(), deployed.as_deref()).await?;
     let source = fs_err::read_to_string(setup.paths.project.join("manifests/kedgedeployment.yaml"))?;
+    let confined = Confined::choose(&setup.paths.project, facts.tier.clone(), setup.settings.security.tier)?;
     let objects = manifests::deployment(
         &source,
         &Values {
@@ -177,9 +182,10 @@ pub async fn prepare(
             pull: logins.pull(),
             files,
             tailoring: Some(tailoring(settings)),
+            confinement: confined.values(),
         },
     )?;
-    Ok(Prepared { image, objects, warnings: logins.warnings() })
+    Ok(Prepared { image, objects, decision: confined.decision, warnings: logins.warnings() })
 }
 
 /// The objects, exactly as `deploy` applies them: without the namespace where that is somebody else's.
@@ -192,7 +198,8 @@ pub async fn render(setup: &Setup, request: &Request) -> Result<Vec<Object>> {
     let files = credentials::files(setup)?;
     let facts = Facts::look(&target, &settings.namespace).await?;
     let logins = Logins::read(setup, &target, request).await?;
-    let Prepared { mut objects, image, .. } = prepare(setup, &target, request, &logins, &files, None).await?;
+    let Prepared { mut objects, image, .. } =
+        prepare(setup, (&target, &facts), request, &logins, &files, None).await?;
     facts.suit(&mut objects, &image.platforms);
     objects.retain(|object| !facts.namespace().is_foreign() || !matches!(object, Object::Namespace(_)));
     Ok(objects)

@@ -8,8 +8,8 @@ use kube::Client;
 
 use crate::cluster::{self, exec, manifests};
 use crate::context::Context;
-use crate::engine::{ContainerState, Engine, Foreign, LogRequest, Output, Sink};
-use crate::place::{Place, Privilege};
+use crate::engine::{Engine, Foreign, LogRequest, Output, Sink};
+use crate::place::Place;
 
 /// How many lines of a container that has died are told.
 const LAST_LINES: usize = 10;
@@ -26,11 +26,7 @@ pub async fn place(context: &Context) -> Result<Place> {
         None => false,
         Some(state) => state.running || context.engine.nodes().await?.is_empty(),
     };
-    Ok(container.filter(|_| counts).map_or(Place::Cluster, |state| place_of(&state)))
-}
-
-fn place_of(container: &ContainerState) -> Place {
-    Place::Host(if container.privileged { Privilege::Privileged } else { Privilege::Unprivileged })
+    Ok(if counts { Place::Host } else { Place::Cluster })
 }
 
 /// Refuses to bring the edge up in `place` while it runs in another: the hub allows one connection for each identity of
@@ -46,7 +42,7 @@ pub async fn refuse_second(context: &Context, place: Place) -> Result<()> {
                 .is_some_and(|state| state.running)
                 .then_some("runs as a container on the engine already")
         }
-        Place::Host(_) => in_cluster(context).await?,
+        Place::Host => in_cluster(context).await?,
     };
     let Some(running) = running else { return Ok(()) };
     let name = &context.settings.cluster.name;
@@ -76,7 +72,7 @@ async fn in_cluster(context: &Context) -> Result<Option<&'static str>> {
 /// # Errors
 /// When the edge is not up, or the command could not be run.
 pub async fn run(context: &Context, place: Place, command: &[&str]) -> Result<Output> {
-    if let Place::Host(_) = place {
+    if let Place::Host = place {
         return context.engine.exec(&context.settings.edge_container(), command).await;
     }
     let client = cluster::client(&context.paths.kubeconfig()).await?;
@@ -114,7 +110,7 @@ impl<'a> Way<'a> {
     /// When the engine or the cluster cannot be asked, or there is no pod.
     pub async fn own(context: &'a Context) -> Result<Self> {
         match place(context).await? {
-            Place::Host(_) => Ok(Self::Container(&context.engine, context.settings.edge_container())),
+            Place::Host => Ok(Self::Container(&context.engine, context.settings.edge_container())),
             Place::Cluster => {
                 let client = cluster::patient_client(&context.paths.kubeconfig()).await?;
                 Self::pod(client, &context.settings.deploy.namespace).await
@@ -176,7 +172,7 @@ impl<'a> Way<'a> {
 /// # Errors
 /// When the edge is not there, or cannot be asked.
 pub async fn log(context: &Context, place: Place, lines: u16) -> Result<String> {
-    if let Place::Host(_) = place {
+    if let Place::Host = place {
         return context.engine.container_log(&context.settings.edge_container(), usize::from(lines)).await;
     }
     let client = cluster::client(&context.paths.kubeconfig()).await?;
@@ -186,7 +182,7 @@ pub async fn log(context: &Context, place: Place, lines: u16) -> Result<String> 
 /// How the edge has ended, with its last lines, when it will not come back by itself. Kubernetes starts a pod again;
 /// nobody starts a container of the engine again.
 pub async fn death(context: &Context, place: Place) -> Option<String> {
-    let Place::Host(_) = place else { return None };
+    let Place::Host = place else { return None };
     let name = context.settings.edge_container();
     // An engine that cannot be asked is told by the layer that rests on it.
     let state = context.engine.container(&name).await.ok()??;

@@ -12,6 +12,7 @@ use crate::provisioning::{Unfit, UnusableCredentials};
 use crate::room::NoRoom;
 use crate::settings::SettingsError;
 use crate::sources::SourcesError;
+use crate::tier::Unobtainable;
 use crate::verify::Layer;
 
 /// The command did what it is for.
@@ -106,6 +107,7 @@ pub fn code(error: &anyhow::Error) -> u8 {
             || cause.is::<NoRoom>()
             || cause.is::<NoHome>()
             || cause.is::<NotAgreed>()
+            || cause.is::<Unobtainable>()
             || is_of_the_machine(cause)
         {
             Some(MACHINE)

@@ -14,6 +14,7 @@ use crate::inputs::{Fingerprint, Source};
 use crate::packages;
 use crate::preload::{self, Preloaded};
 use crate::settings::{Runtime, RuntimeSettings};
+use crate::tier::Profiles;
 
 /// An image that KEdge builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +125,8 @@ impl Ingredients<'_> {
             folder("rootfs/common"),
             folder(&format!("rootfs/{target}")),
             folder("preload"),
+            folder("security"),
+            Source::text(Profiles::read(self.project)?.seccomp, "security/seccomp.json"),
         ];
         sources.extend(preload::sources(self.preloaded));
         let mut args = Vec::new();

@@ -4,6 +4,7 @@
 pub mod arrival;
 pub mod azure_hub;
 pub mod bench;
+pub mod capabilities;
 pub mod chaos;
 pub mod cli;
 pub mod cluster;
@@ -47,6 +48,7 @@ pub mod soak;
 pub mod sources;
 pub mod steps;
 pub mod text_file;
+pub mod tier;
 pub mod verdict;
 pub mod verify;
 pub mod wait;

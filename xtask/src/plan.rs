@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::images::Image;
-use crate::place::{Place, Privilege};
+use crate::place::Place;
 use crate::settings::{Hub, Runtime};
 
 /// One thing that the tool can bring about. Each is idempotent: it looks first, and does only what is missing.
@@ -42,7 +42,7 @@ pub enum Action {
     /// The pod ready.
     Pod,
     /// The edge as a container directly on the engine, ready.
-    EdgeContainer(Privilege),
+    EdgeContainer,
     /// Telemetry of the edge in this place proved to be at the hub.
     Telemetry(Place),
 }
@@ -223,12 +223,12 @@ impl Action {
                 Hub::Azure => vec![Self::Wiring, Self::Push(Image::Edge)],
             },
             Self::Pod => vec![Self::Deploy],
-            Self::EdgeContainer(_) => match shape.hub {
+            Self::EdgeContainer => match shape.hub {
                 Hub::Local => vec![Self::Device, Self::Image(Image::Edge)],
                 Hub::Azure => vec![Self::Network, Self::Image(Image::Edge)],
             },
             Self::Telemetry(Place::Cluster) => vec![Self::Pod],
-            Self::Telemetry(Place::Host(privilege)) => vec![Self::EdgeContainer(privilege)],
+            Self::Telemetry(Place::Host) => vec![Self::EdgeContainer],
         }
     }
 
@@ -249,7 +249,7 @@ impl Action {
             Self::Device => "device".into(),
             Self::Deploy => "deploy".into(),
             Self::Pod => "pod".into(),
-            Self::EdgeContainer(_) => "edge-container".into(),
+            Self::EdgeContainer => "edge-container".into(),
             Self::Telemetry(_) => "telemetry".into(),
         }
     }
@@ -271,10 +271,7 @@ impl Action {
             Self::Device => "register the edge device and its deployment".into(),
             Self::Deploy => "apply the manifests".into(),
             Self::Pod => "get the pod ready".into(),
-            Self::EdgeContainer(Privilege::Privileged) => "get the edge's container ready".into(),
-            Self::EdgeContainer(Privilege::Unprivileged) => {
-                "get the edge's unprivileged container ready".into()
-            }
+            Self::EdgeContainer => "get the edge's container ready".into(),
             Self::Telemetry(_) => "prove that telemetry arrives at the hub".into(),
         }
     }
@@ -291,7 +288,7 @@ impl Action {
             Self::NodeImage | Self::Image(Image::Node) => 45,
             Self::Binaries => 20,
             Self::Image(_) | Self::Cluster => 15,
-            Self::Kind | Self::Push(_) | Self::Pod | Self::EdgeContainer(_) => 5,
+            Self::Kind | Self::Push(_) | Self::Pod | Self::EdgeContainer => 5,
             // The settings have a limit of their own, of at most an hour.
             Self::Telemetry(_) => 65,
             Self::Network | Self::Registry | Self::Wiring | Self::Hub | Self::Device | Self::Deploy => 2,

@@ -72,9 +72,18 @@ pub const QPID: [Tool; 1] = [tool(
 pub const SIGNING: [Tool; 1] = [tool("gpg", "signs a package repository for a test", "gpg")];
 /// What shows a report as people see it.
 pub const BROWSER: [Tool; 1] = [tool("chromium", "shows the page of a report for a test", "chromium")];
+/// What runs the virtual machine of the tests; root has what assembles it.
+pub const VIRTUAL_MACHINE: [Tool; 2] = [
+    tool("qemu-system-x86_64", "runs the virtual machine of the tests", "qemu-system-x86"),
+    tool("/usr/sbin/mke2fs", "makes the disk of the virtual machine", "e2fsprogs"),
+];
 /// What the hub is measured next to.
 pub const LOAD: [Tool; 1] =
     [tool("/usr/sbin/mosquitto", "the MQTT broker that the hub is measured next to", "mosquitto")];
+
+/// Packages of one source, which break each other unless they are of one version: a machine may have some of them from
+/// Debian's backports.
+const OF_ONE_VERSION: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-utils"];
 
 /// How the machine was made ready.
 #[derive(Debug, Clone)]
@@ -103,8 +112,13 @@ impl Missing {
     /// The error for tools that are missing, with the command that installs them.
     #[must_use]
     pub fn new(missing: Vec<Tool>) -> Self {
-        let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
-        let command = format!("sudo apt-get install --no-install-recommends {}", packages.join(" "));
+        let packages: Vec<_> = missing.iter().map(|tool| tool.package.to_owned()).collect();
+        Self::installed_by(missing, &packages)
+    }
+
+    /// The same, where more has to be said to `apt-get` than the packages' names.
+    fn installed_by(missing: Vec<Tool>, words: &[String]) -> Self {
+        let command = format!("sudo apt-get install --no-install-recommends {}", words.join(" "));
         Self { missing, command }
     }
 }
@@ -181,7 +195,7 @@ pub async fn ensure_tools(missing: Vec<Tool>, yes: bool) -> Result<Vec<&'static 
         return Ok(Vec::new());
     }
     let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
-    let refusal = Missing::new(missing.clone());
+    let refusal = Missing::installed_by(missing.clone(), &words(&packages).await);
     eprintln!("missing on this machine:");
     for tool in &missing {
         eprintln!("  {:22} {}", tool.package, tool.purpose);
@@ -191,9 +205,51 @@ pub async fn ensure_tools(missing: Vec<Tool>, yes: bool) -> Result<Vec<&'static 
     }
     eprintln!("installing {}", packages.join(", "));
     apt("read the package lists", &["update"], UPDATE_LIMIT).await?;
-    let install = ["install", "--yes", "--no-install-recommends"];
-    apt("install the missing packages", &[&install[..], &packages[..]].concat(), INSTALL_LIMIT).await?;
+    // Which versions there are may have come with the lists.
+    let words = words(&packages).await;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(words.iter().map(String::as_str));
+    apt("install the missing packages", &install, INSTALL_LIMIT).await?;
     Ok(packages)
+}
+
+/// What is said to `apt-get install` for these packages.
+async fn words(packages: &[&str]) -> Vec<String> {
+    if !packages.contains(&OF_ONE_VERSION[0]) {
+        return packages.iter().map(ToString::to_string).collect();
+    }
+    let query = Process::new("ask for the versions of QEMU", "dpkg-query").args([
+        "--show",
+        "--showformat=${db:Status-Status} ${Package} ${Version}\\n",
+        "qemu-*",
+    ]);
+    // It fails where it knows none, so none is there.
+    let there = query.read().await.unwrap_or_default();
+    let policy = Process::new("ask for the version of QEMU", "apt-cache").args(["policy", OF_ONE_VERSION[0]]);
+    let policy = policy.read().await.unwrap_or_default();
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    with_versions(packages, &there, candidate)
+}
+
+/// Adds the version to those that have to be of one, if one that is there is of another.
+fn with_versions(packages: &[&str], there: &str, candidate: Option<&str>) -> Vec<String> {
+    let other = |line: &str| {
+        let (name, version) = line.strip_prefix("installed ")?.split_once(' ')?;
+        (OF_ONE_VERSION.contains(&name) && Some(version) != candidate).then(|| name.to_owned())
+    };
+    let others: Vec<_> = there.lines().filter_map(other).collect();
+    let (Some(candidate), false) = (candidate, others.is_empty()) else {
+        return packages.iter().map(ToString::to_string).collect();
+    };
+    let of_one_version = |name: &&str| OF_ONE_VERSION.contains(name);
+    let mut words: Vec<_> =
+        packages.iter().filter(|name| !of_one_version(name)).map(ToString::to_string).collect();
+    let together = OF_ONE_VERSION[..2].iter().map(ToString::to_string);
+    let versioned =
+        together.chain(others.into_iter().filter(|name| !OF_ONE_VERSION[..2].contains(&name.as_str())));
+    words.extend(versioned.map(|name| format!("{name}={candidate}")));
+    words.push("--allow-downgrades".into());
+    words
 }
 
 async fn apt(purpose: &str, args: &[&str], limit: Duration) -> Result<()> {
@@ -230,6 +286,26 @@ mod tests {
         assert!(!packages(Some(EngineKind::Docker)).contains(&"podman"));
         assert!(missing_among(Some(EngineKind::Podman), true, |_| true).is_empty());
         assert!(missing_among(None, false, |_| false).iter().all(|tool| tool.package != "mmdebstrap"));
+    }
+
+    #[test]
+    fn what_has_to_be_of_one_version_is_named_with_it() {
+        let packages = ["gpg", "qemu-system-x86"];
+        let there =
+            "not-installed qemu-system-common \ninstalled qemu-utils 1:10.0\ninstalled qemu-user 1:10.0\n";
+        assert_eq!(
+            with_versions(&packages, there, Some("1:7.2")),
+            [
+                "gpg",
+                "qemu-system-x86=1:7.2",
+                "qemu-system-common=1:7.2",
+                "qemu-utils=1:7.2",
+                "--allow-downgrades"
+            ]
+        );
+        assert_eq!(with_versions(&packages, "installed qemu-utils 1:7.2\n", Some("1:7.2")), packages);
+        assert_eq!(with_versions(&packages, "", Some("1:7.2")), packages);
+        assert_eq!(with_versions(&packages, there, None), packages);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::plan::{Action, Observed, Plan};
 use crate::preflight::{self, Tool};
 use crate::room;
 use crate::session::Setup;
+use crate::steps;
 
 /// What would be done, and what hinders it.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ impl Preview {
     pub async fn of(setup: Setup, goals: &[Action]) -> Result<Self> {
         setup.check_sources()?;
         let device = setup.device(goals)?;
-        let engine = match setup.connector().choose(Action::demand(goals)).await {
+        let engine = match setup.connector().choose(Action::demand(goals, setup.settings.security.tier)).await
+        {
             Ok(engine) => engine,
             Err(none) => {
                 let Some(kind) = setup.installable() else { return Err(none) };
@@ -51,6 +53,7 @@ impl Preview {
         let credentials = Credentials::load_or_make(&setup.paths.state, &setup.settings.hub.host_name)?;
         let mut context = Context::new(setup, engine, credentials, None);
         context.device = device.map(Arc::new);
+        steps::check_tier(&context, goals).await?;
         let plan = Plan::new(goals, context.settings.shape(), &observe(&context, goals).await);
         let refusal = room::check(&context, &plan).await.err();
         Ok(Self { install, plan, refusal })

@@ -89,7 +89,7 @@ fn needed(plan: &Plan, node_image_is_kept: bool) -> Room {
             Action::NodeImage | Action::Image(Image::Edge) => room.engine += 1000,
             Action::Cluster => room.engine += 400 + if has(|it| it == Action::Pod) { EDGE } else { 0 },
             Action::Registry => room.engine += 400,
-            Action::Network if has(|it| matches!(it, Action::EdgeContainer(_))) => room.engine += EDGE,
+            Action::Network if has(|it| matches!(it, Action::EdgeContainer)) => room.engine += EDGE,
             _ => {}
         }
     }
@@ -114,7 +114,6 @@ pub fn free(folder: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Privilege;
     use crate::plan::{Condition, Observed, Shape};
 
     #[test]
@@ -138,7 +137,7 @@ mod tests {
         let differs = || Condition::Differs("otherwise".into());
         for (edge, spoiled, base) in [
             (Action::Pod, Action::Deploy, Action::Cluster),
-            (Action::EdgeContainer(Privilege::Privileged), Action::Device, Action::Network),
+            (Action::EdgeContainer, Action::Device, Action::Network),
         ] {
             let mut found = all_there(&[edge]);
             found.extend([(spoiled, differs()), (edge, differs())]);

@@ -154,7 +154,7 @@ impl Setup {
         self.check_sources()?;
         let device = self.device(goals)?;
         let lock = self.lock()?;
-        let (engine, preflight) = self.engine(Action::demand(goals)).await?;
+        let (engine, preflight) = self.engine(Action::demand(goals, self.settings.security.tier)).await?;
         self.refuse_two_engines(&engine).await?;
         let credentials = Credentials::load_or_make(&self.paths.state, &self.settings.hub.host_name)?;
         let mut context = Context::new(self, engine, credentials, Some(lock));
@@ -190,7 +190,7 @@ impl Setup {
     /// # Errors
     /// As [`provisioning::wanted`].
     pub fn device(&self, goals: &[Action]) -> Result<Option<Kept>> {
-        let is_edge = |action: &Action| matches!(action, Action::Deploy | Action::EdgeContainer(_));
+        let is_edge = |action: &Action| matches!(action, Action::Deploy | Action::EdgeContainer);
         if Action::leading_to(goals, self.settings.shape()).iter().any(is_edge) {
             provisioning::wanted(&self.paths, &self.settings)
         } else {
@@ -239,6 +239,7 @@ pub async fn carry_out(setup: Setup, command: &str, goals: &[Action]) -> Result<
 /// When something is in the way; nothing was changed then.
 pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<StepReport>, Result<()>)> {
     let started = Timestamp::now();
+    steps::check_tier(context, goals).await?;
     let observed = observe(context, goals).await;
     let plan = Plan::new(goals, context.settings.shape(), &observed).unobstructed()?;
     room::check(context, &plan).await?;
@@ -310,11 +311,11 @@ pub fn write_report(
         environment: Environment {
             engine: context.engine.description(),
             on: findings.place.map(Place::word),
-            privileged: findings.place.map(Place::is_privileged),
             kubernetes: findings.kubernetes,
             node_image: findings.node_image,
             ..Environment::of(&context.settings, findings.runtime)
-        },
+        }
+        .confined(findings.decision, findings.security),
         critical_path: CriticalPath::of(&steps),
         steps,
         layers: findings.proof.layers,

@@ -71,7 +71,7 @@ fn layer_of(action: Action) -> Option<Name> {
         Action::Kind | Action::NodeImage | Action::Cluster | Action::Wiring => Some(Name::Node),
         Action::Push(Image::TemperatureSensor) => Some(Name::Module),
         Action::Push(_) | Action::Deploy | Action::Pod => Some(Name::Pod),
-        Action::EdgeContainer(_) => Some(Name::Container),
+        Action::EdgeContainer => Some(Name::Container),
         Action::Hub | Action::Device | Action::Telemetry(_) => Some(Name::Hub),
         // Compiling is of this machine alone.
         Action::Binaries => None,

@@ -84,15 +84,13 @@ pub struct Survived {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Privilege;
 
     #[test]
     fn only_what_is_there_can_fail() {
         let faults = |place, hub, is_own| Fault::possible(place, hub, is_own);
         assert_eq!(faults(Place::Cluster, Hub::Local, true).len(), 7);
-        let host = Place::Host(Privilege::Privileged);
         for of_a_cluster in [Fault::PodDeleted, Fault::NodeRestarted] {
-            assert!(!faults(host, Hub::Local, true).contains(&of_a_cluster));
+            assert!(!faults(Place::Host, Hub::Local, true).contains(&of_a_cluster));
         }
         let foreign = faults(Place::Cluster, Hub::Azure, false);
         assert_eq!(foreign, [Fault::ModuleKilled, Fault::EdgeKilled, Fault::EngineKilled, Fault::PodDeleted]);

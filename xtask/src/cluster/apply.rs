@@ -182,6 +182,7 @@ fn api(client: &Client, object: &Object) -> Api<DynamicObject> {
         Object::Namespace(it) => return Api::all_with(client.clone(), &of(it)),
         Object::Secret(it) => of(it),
         Object::ConfigMap(it) => of(it),
+        Object::DaemonSet(it) => of(&**it),
         Object::ServiceAccount(it) => of(it),
         Object::PersistentVolumeClaim(it) => of(&**it),
         Object::Service(it) => of(&**it),

@@ -2,22 +2,25 @@
 //!
 //! Pure functions from text and values to objects, so that `cargo xtask render` prints exactly what is applied.
 
+mod confinement;
 mod filling;
 mod reading;
 
 use anyhow::{Result, bail};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
+use self::confinement::fill_namespace;
 use self::filling::{fill_claim, fill_deployment, fill_pull_secret, fill_secret};
 use self::reading::{parse, read};
 use crate::engine::Login;
 use crate::provisioning::SecretFiles;
 
+pub use self::confinement::Confinement;
 pub use self::filling::docker_config;
 pub use self::reading::{Mistake, Step};
 
@@ -31,6 +34,8 @@ pub const CONTAINER: &str = "edge";
 pub const CREDENTIALS: &str = "kedge-credentials";
 /// The pull secret.
 pub const PULL_SECRET: &str = "regcred";
+/// The DaemonSet that brings the profiles onto the nodes.
+pub const PROFILES: &str = "kedge-profiles";
 /// The claim for the runtime's state.
 pub const STATE_CLAIM: &str = "kedge-state";
 /// The claim for what the inner engine has.
@@ -64,6 +69,8 @@ pub enum Object {
     Service(Box<Service>),
     /// A Deployment.
     Deployment(Box<Deployment>),
+    /// A DaemonSet.
+    DaemonSet(Box<DaemonSet>),
 }
 
 impl std::fmt::Debug for Object {
@@ -86,6 +93,8 @@ pub struct Values<'a> {
     pub files: &'a SecretFiles,
     /// What suits a cluster of somebody else; none in the tool's own.
     pub tailoring: Option<Tailoring<'a>>,
+    /// How the pod is confined.
+    pub confinement: Confinement<'a>,
 }
 
 /// With which login the image is pulled.
@@ -139,6 +148,7 @@ impl Object {
             Self::PersistentVolumeClaim(_) => "PersistentVolumeClaim",
             Self::Service(_) => "Service",
             Self::Deployment(_) => "Deployment",
+            Self::DaemonSet(_) => "DaemonSet",
         }
     }
 
@@ -191,6 +201,7 @@ impl Object {
             Self::PersistentVolumeClaim(it) => &it.metadata,
             Self::Service(it) => &it.metadata,
             Self::Deployment(it) => &it.metadata,
+            Self::DaemonSet(it) => &it.metadata,
         }
     }
 
@@ -203,6 +214,7 @@ impl Object {
             Self::PersistentVolumeClaim(it) => &mut it.metadata,
             Self::Service(it) => &mut it.metadata,
             Self::Deployment(it) => &mut it.metadata,
+            Self::DaemonSet(it) => &mut it.metadata,
         }
     }
 }
@@ -213,9 +225,15 @@ impl Object {
 /// When the source is not what the types of Kubernetes allow, or lacks an object that has to be filled in.
 pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
     let mut objects = parse(source)?;
+    if let Some(daemon_set) = profiles(values)? {
+        // Before the pod that does not start without the profiles.
+        let at = objects.iter().position(|object| matches!(object, Object::Deployment(_)));
+        objects.insert(at.unwrap_or(objects.len()), daemon_set);
+    }
     for object in &mut objects {
         if let Object::Namespace(namespace) = object {
             namespace.metadata.name = Some(values.namespace.to_owned());
+            fill_namespace(namespace, &values.confinement);
         } else {
             object.metadata_mut().namespace = Some(values.namespace.to_owned());
         }
@@ -239,6 +257,14 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
         objects.retain(|object| !(object.is_secret() && object.name() == Some(PULL_SECRET)));
     }
     Ok(objects)
+}
+
+/// What brings the profiles onto the nodes, filled in; nothing where the tier does not go by them.
+///
+/// # Errors
+/// When the source is not what it has to be.
+pub fn profiles(values: &Values<'_>) -> Result<Option<Object>> {
+    confinement::daemon_set(values)
 }
 
 /// The objects that tell people and tools where the registry is (KEP-1755), and let their pods pull from it.

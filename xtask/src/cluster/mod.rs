@@ -1,6 +1,7 @@
 //! Access to a Kubernetes cluster: apply, look, and run a command in the pod, without kubectl.
 
 pub mod apply;
+pub mod confinement;
 pub mod diff;
 pub mod exec;
 pub mod listing;

@@ -51,11 +51,10 @@ fn pod_security(message: &str, namespace: &str) -> Option<Refusal> {
     })
 }
 
-/// How the owner of a namespace lets privileged pods in.
-#[must_use]
-pub fn allow_privileged(namespace: &str) -> String {
+/// How the owner of a namespace lets the pod in.
+fn allow_privileged(namespace: &str) -> String {
     format!(
-        "the pod is privileged; if it may be, label the namespace: \
+        "the pod needs the level `privileged` in every tier but `sysbox`; if it may have that, label the namespace: \
          `kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged --overwrite`"
     )
 }
@@ -68,7 +67,7 @@ fn pod_security_policy(message: &str, namespace: &str) -> Option<Refusal> {
         policy: "PodSecurityPolicy".into(),
         reason: message[found..].to_owned(),
         advice: format!(
-            "the pod is privileged; if it may be, let the service account `default` of the namespace `{namespace}` use a \
+            "the pod needs more rights (see `[security] tier`); if it may have them, let the service account `default` of the namespace `{namespace}` use a \
              PodSecurityPolicy with `privileged: true`, by a RoleBinding"
         ),
         is_of_quota: false,
@@ -82,7 +81,7 @@ fn security_context_constraint(message: &str, namespace: &str) -> Option<Refusal
         policy: "the security context constraints of OpenShift".into(),
         reason: message[found..].to_owned(),
         advice: format!(
-            "the pod is privileged; if it may be: `oc adm policy add-scc-to-user privileged -z default -n {namespace}`"
+            "the pod needs more rights (see `[security] tier`); if it may have them: `oc adm policy add-scc-to-user privileged -z default -n {namespace}`"
         ),
         is_of_quota: false,
     })
@@ -116,7 +115,9 @@ fn webhook(message: &str, namespace: &str) -> Option<Refusal> {
 }
 
 fn exempt(namespace: &str) -> String {
-    format!("the pod is privileged; if it may be, have the namespace `{namespace}` exempted from that policy")
+    format!(
+        "the pod needs more rights (see `[security] tier`); if it may have them, have the namespace `{namespace}` exempted from that policy"
+    )
 }
 
 /// `exceeded quota: small, requested: …`, or `failed quota: small: must specify limits.memory`

@@ -58,9 +58,11 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         return Ok(());
     }
     let _lock = if setup.dry_run { None } else { Some(setup.lock()?) };
-    let mut prepared = prepare(&setup, &target, request, &logins, &files, pushed.as_deref()).await?;
+    let mut prepared =
+        prepare(&setup, (&target, &facts), request, &logins, &files, pushed.as_deref()).await?;
     facts.suit(&mut prepared.objects, &prepared.image.platforms);
     show_image(&setup, &prepared);
+    show_tier(&setup, &prepared);
     suits(&facts, &setup, &prepared.image.platforms)?
         .iter()
         .for_each(|warning| eprintln!("warning: {warning}"));
@@ -98,7 +100,8 @@ async fn apply(
         ask(setup, &format!("apply this to the cluster of the context `{context}`?"))?;
         let started = Instant::now();
         progress.begin("deploy", "apply the manifests");
-        let done = changes.carry_out(&target.client, namespace).await;
+        let done =
+            changes.carry_out(&target.client, namespace, |status| progress.detail("deploy", status)).await;
         let (mark, note) = match &done {
             Ok(done) => (Mark::Done, format!("applied {}", done.join(", "))),
             Err(_) => (Mark::Failed, String::new()),
@@ -133,6 +136,11 @@ pub(super) fn show(setup: &Setup, text: &str) {
     }
 }
 
+fn show_tier(setup: &Setup, prepared: &Prepared) {
+    let text: String = prepared.decision.lines().iter().map(|line| format!("{:15}{line}\n", "")).collect();
+    show(setup, &format!("tier           {}", text.trim_start().trim_start_matches("tier ")));
+}
+
 fn show_image(setup: &Setup, prepared: &Prepared) {
     let platforms = match prepared.image.platforms.as_slice() {
         [] => String::new(),
@@ -146,7 +154,11 @@ fn show_image(setup: &Setup, prepared: &Prepared) {
 
 /// The warnings about a cluster, if it suits.
 fn suits(facts: &Facts, setup: &Setup, platforms: &[String]) -> Result<Vec<String>> {
-    let wanted = Wanted { storage_class: &setup.settings.deploy.storage_class, platforms };
+    let wanted = Wanted {
+        tier: setup.settings.security.tier,
+        storage_class: &setup.settings.deploy.storage_class,
+        platforms,
+    };
     let judgement = facts.judge(&wanted);
     if judgement.obstacles.is_empty() {
         return Ok(judgement.warnings);

@@ -5,10 +5,10 @@ use anyhow::Result;
 
 use crate::engine::{Demand, Engine};
 use crate::engines;
-use crate::place::Privilege;
 use crate::preflight::{self, Missing};
 use crate::session::Setup;
-use crate::steps::{edge_container, kind};
+use crate::steps::kind;
+use crate::tier::{self, judge};
 
 /// Tells what each engine can do, and what is missing.
 ///
@@ -17,7 +17,7 @@ use crate::steps::{edge_container, kind};
 pub async fn run(setup: Setup) -> Result<()> {
     for kind in setup.settings.engine.choice.kinds() {
         match setup.connector().reach(*kind).await {
-            Ok(engine) => tell(&engine).await,
+            Ok(engine) => tell(&engine, setup.settings.security.tier).await,
             Err(error) => println!("{:10} {error:#}", kind.to_string()),
         }
     }
@@ -41,17 +41,24 @@ pub async fn run(setup: Setup) -> Result<()> {
 }
 
 /// Tells what an engine can do here.
-async fn tell(engine: &Engine) {
-    let abilities = engine.abilities(edge_container::rights(Privilege::Unprivileged)).await;
+async fn tell(engine: &Engine, tier: tier::Choice) {
+    let abilities = engine.abilities().await;
     println!("{:10} answers", engine.description());
-    for (ability, found) in [
-        ("privileged containers", &abilities.privileged),
-        ("cluster", &abilities.cluster),
-        ("unprivileged edge", &abilities.unprivileged),
-    ] {
+    for (ability, found) in
+        [("privileged containers", &abilities.privileged), ("cluster", &abilities.cluster)]
+    {
         match found {
             Ok(()) => println!("{:10} {ability}: yes", ""),
             Err(error) => println!("{:10} {ability}: no, {error:#}", ""),
         }
+    }
+    let decided = engine.facts().await.and_then(|facts| Ok(judge::decide(&facts, tier)?));
+    match decided {
+        Ok(decision) => {
+            let mut lines = decision.lines().into_iter();
+            println!("{:10} edge without Kubernetes: {}", "", lines.next().unwrap_or_default());
+            lines.for_each(|line| println!("{:10} {line}", ""));
+        }
+        Err(error) => println!("{:10} edge without Kubernetes: no, {error:#}", ""),
     }
 }

@@ -10,8 +10,7 @@ use crate::commands::{down, verify};
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
 use crate::evidence;
-use crate::exit::Usage;
-use crate::place::{Place, Privilege};
+use crate::place::Place;
 use crate::plan::Action;
 use crate::process::find_on_path;
 use crate::report::StepReport;
@@ -25,9 +24,6 @@ pub struct Args {
     /// Where the edge runs
     #[arg(long, value_enum, value_name = "PLACE", default_value_t = On::Cluster)]
     on: On,
-    /// On the host, give the container no more rights than it needs, instead of all
-    #[arg(long)]
-    unprivileged: bool,
     /// Leave everything running, whatever the outcome
     #[arg(long)]
     keep: bool,
@@ -48,15 +44,11 @@ enum On {
     Host,
 }
 
-impl Args {
-    fn place(&self) -> Result<Place, Usage> {
-        match (self.on, self.unprivileged) {
-            (On::Cluster, false) => Ok(Place::Cluster),
-            (On::Cluster, true) => Err(Usage(
-                "`--unprivileged` goes with `--on host`: in the cluster, the pod is privileged".into(),
-            )),
-            (On::Host, false) => Ok(Place::Host(Privilege::Privileged)),
-            (On::Host, true) => Ok(Place::Host(Privilege::Unprivileged)),
+impl From<On> for Place {
+    fn from(on: On) -> Self {
+        match on {
+            On::Cluster => Self::Cluster,
+            On::Host => Self::Host,
         }
     }
 }
@@ -64,10 +56,9 @@ impl Args {
 /// Proves the whole chain.
 ///
 /// # Errors
-/// [`Usage`] when the flags contradict each other. When a step failed or a layer is broken; what was made is removed
-/// all the same.
+/// When a step failed or a layer is broken; what was made is removed all the same.
 pub async fn run(mut setup: Setup, args: &Args) -> Result<()> {
-    let place = args.place()?;
+    let place = Place::from(args.on);
     setup.read_events(args.events.as_deref()).await?;
     let goals = [Action::Telemetry(place)];
     if setup.dry_run {
@@ -141,23 +132,8 @@ fn proved(context: &Context, place: Place) -> String {
     };
     let runtime = word(&findings.runtime.unwrap_or(settings.runtime.kind));
     let kind = word(&settings.hub.kind);
+    let tier = findings.security.as_ref().map(|found| format!(", {}", found.tier)).unwrap_or_default();
     format!(
-        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}; {kind} hub, {runtime} runtime)"
+        "proved: {count} messages of {device}/{SENSOR_MODULE} arrived at {hub} ({place}{tier}; {kind} hub, {runtime} runtime)"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pod_cannot_be_asked_to_do_without_privileges() {
-        let place = |on, unprivileged| {
-            Args { on, unprivileged, keep: false, events: None, format: Format::default() }.place()
-        };
-        assert_eq!(place(On::Cluster, false).unwrap(), Place::Cluster);
-        assert_eq!(place(On::Host, false).unwrap(), Place::Host(Privilege::Privileged));
-        assert_eq!(place(On::Host, true).unwrap(), Place::Host(Privilege::Unprivileged));
-        assert!(place(On::Cluster, true).unwrap_err().to_string().contains("--on host"));
-    }
 }

@@ -63,7 +63,7 @@ async fn carry_out(cli: Cli, results: &Results) -> Result<()> {
     match cli.command {
         Command::E2e(args) => Box::pin(e2e::run(setup, &args)).await,
         Command::Up(_) => Box::pin(up::run(setup)).await,
-        Command::Run(args) => Box::pin(run::run(setup, &args)).await,
+        Command::Run(_) => Box::pin(run::run(setup)).await,
         Command::Down => down::run(setup).await,
         Command::Image(command) => Box::pin(image::run(setup, &command)).await,
         Command::Cluster(command) => Box::pin(cluster::run(setup, &command)).await,

@@ -1,9 +1,10 @@
 //! `cargo xtask test`: every test there is, with all set-up that they need.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use xshell::{Shell, cmd};
 
 use crate::commands::fuzz;
+use crate::images::Image;
 use crate::plan::Action;
 use crate::preflight;
 use crate::session::Setup;
@@ -20,6 +21,10 @@ pub struct Args {
     /// Cause every way to fail for real, and nothing else; this takes long and is no part of the other tests
     #[arg(long, conflicts_with = "quick")]
     faults: bool,
+    /// Try the tiers of confinement in a virtual machine with cgroup v2 and AppArmor, and how they withstand attacks, and
+    /// nothing else
+    #[arg(long, conflicts_with_all = ["quick", "faults"])]
+    vm: bool,
 }
 
 /// Runs the tests in this program's terminal.
@@ -27,36 +32,57 @@ pub struct Args {
 /// # Errors
 /// When the machine lacks something, or a test failed.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
+    let whole = !(args.quick || args.faults || args.vm);
+    let obstacle = no_virtual_machine(std::env::consts::ARCH, preflight::is_root());
+    if let (true, Some(reason)) = (args.vm, obstacle) {
+        bail!("the tests in a virtual machine cannot run here: {reason}");
+    }
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
-        drop(setup.engine(Action::demand(&[Action::Pod])).await?);
-        let tools: [&[_]; 5] = [
-            &preflight::BROWSER,
-            &preflight::FUZZING,
-            &preflight::PYTHON_SDK,
-            &preflight::QPID,
-            &preflight::SIGNING,
-        ];
-        let more = tools.concat();
-        preflight::ensure_tools(preflight::absent(&more), setup.yes).await?;
+        let goal = if args.vm { Action::Image(Image::Edge) } else { Action::Pod };
+        drop(setup.engine(Action::demand(&[goal], setup.settings.security.tier)).await?);
+        let mut tools = Vec::new();
+        if !args.vm {
+            tools.extend(
+                [
+                    &preflight::BROWSER[..],
+                    &preflight::FUZZING,
+                    &preflight::PYTHON_SDK,
+                    &preflight::QPID,
+                    &preflight::SIGNING,
+                ]
+                .concat(),
+            );
+        }
+        if args.vm || (whole && obstacle.is_none()) {
+            tools.extend(preflight::VIRTUAL_MACHINE);
+        }
+        preflight::ensure_tools(preflight::absent(&tools), setup.yes).await?;
     }
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     // One after the other: they share the machine's engine and the names of the deployment.
     let flags = ["--include-ignored", "--test-threads=1", "--nocapture"];
+    let of_xtask =
+        |test: &str| cmd!(shell, "{cargo} test --locked --package xtask --test {test} -- {flags...}");
     let mut commands = Vec::new();
     if args.faults {
-        commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test faults -- {flags...}"));
-    } else {
+        commands.push(of_xtask("faults"));
+    } else if !args.vm {
         commands.push(cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast"));
     }
-    if !args.quick && !args.faults {
+    if whole {
         let sdk = ["--package", "kedge-sim", "--test", "sdk"];
         commands.push(cmd!(shell, "{cargo} test --locked {sdk...} -- --include-ignored --nocapture"));
         let others = ["--package", "xtask", "--test", "arrival", "--test", "report"];
         commands.push(cmd!(shell, "{cargo} test --locked {others...} -- --include-ignored"));
-        commands.push(cmd!(shell, "{cargo} test --locked --package xtask --test e2e -- {flags...}"));
+        commands.push(of_xtask("e2e"));
+    }
+    match obstacle {
+        Some(reason) if whole => eprintln!("left out are the tests in a virtual machine: {reason}"),
+        None if whole || args.vm => commands.push(of_xtask("vm")),
+        _ => {}
     }
     for command in commands {
         if setup.dry_run {
@@ -65,8 +91,29 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
             command.run()?;
         }
     }
-    if !args.quick && !args.faults {
+    if whole {
         fuzz::run(&setup, &fuzz::Args::everything(FUZZ_SECONDS)).await?;
     }
     Ok(())
+}
+
+/// Why the virtual machine cannot be made here, if it cannot.
+fn no_virtual_machine(architecture: &str, root: bool) -> Option<&'static str> {
+    match (architecture, root) {
+        ("x86_64", true) => None,
+        ("x86_64", false) => Some("its disk is made of files of many owners, so that needs root"),
+        _ => Some("it runs this machine's programs, and is made for x86_64 alone"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_virtual_machine_is_made_where_it_can_be() {
+        assert_eq!(no_virtual_machine("x86_64", true), None);
+        assert!(no_virtual_machine("x86_64", false).is_some_and(|reason| reason.contains("root")));
+        assert!(no_virtual_machine("aarch64", true).is_some_and(|reason| reason.contains("x86_64")));
+    }
 }

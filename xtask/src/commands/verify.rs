@@ -80,7 +80,8 @@ async fn elsewhere(setup: Setup, name: &str) -> Result<()> {
             on: Some(place.word()),
             kubernetes: target.client.apiserver_version().await.ok().map(|version| version.git_version),
             ..Environment::of(settings, scene.runtime_kind())
-        },
+        }
+        .confined(None, scene.security()),
         layers: proof.layers,
         messages: proof.messages,
         ..Report::of("verify", started, result.as_ref().err())

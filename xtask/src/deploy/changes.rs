@@ -10,8 +10,9 @@ use kube::{Api, Client};
 use super::facts::NamespaceFacts;
 use super::is_made_by_deploy;
 use crate::cluster::apply::{Compared, compare};
+use crate::cluster::confinement::{remove_profiles, superfluous_profiles, wait_for_profiles};
 use crate::cluster::diff::Difference;
-use crate::cluster::manifests::{CONTAINER, Object, PULL_SECRET};
+use crate::cluster::manifests::{CONTAINER, Object, PROFILES, PULL_SECRET};
 use crate::cluster::refusal::Refusal;
 use crate::cluster::{self, Refused, fine_when_gone, plainly};
 use crate::engine::Foreign;
@@ -38,7 +39,23 @@ enum Change {
     Nothing,
     Create,
     Update(Vec<Difference>),
-    Remove,
+    Remove(Superfluous),
+}
+
+/// What `deploy` has made before and that is not wanted any longer.
+#[derive(Debug, Clone, Copy)]
+enum Superfluous {
+    Login,
+    Profiles,
+}
+
+impl Superfluous {
+    async fn remove(self, client: &Client, namespace: &str) -> Result<()> {
+        match self {
+            Self::Login => remove_login(client, namespace).await,
+            Self::Profiles => remove_profiles(client, namespace).await,
+        }
+    }
 }
 
 impl Changes {
@@ -71,6 +88,10 @@ impl Changes {
         let mut changes = Self(rows.into_iter().map(|(row, _)| row).collect());
         if namespace.is_there {
             changes.0.extend(superfluous_login(client, objects, &namespace.name).await?);
+            let profiles = superfluous_profiles(client, objects, &namespace.name).await?;
+            let title = format!("DaemonSet `{PROFILES}`");
+            let ours = profiles.filter(is_made_by_deploy);
+            changes.0.extend(ours.map(|_| Row::to_remove(title, Superfluous::Profiles)));
             changes.rehearse(client, &namespace.name).await?;
         }
         Ok(changes)
@@ -112,19 +133,27 @@ impl Changes {
         self.0.iter().any(|row| is_deployment(row) && !matches!(row.change, Change::Create))
     }
 
-    /// Carries them out; tells what was done.
+    /// Carries them out; what was done. `tell` gets what is waited for meanwhile.
     ///
     /// # Errors
     /// When the API server refuses; the error names the object.
-    pub async fn carry_out(self, client: &Client, namespace: &str) -> Result<Vec<String>> {
+    pub async fn carry_out(
+        self,
+        client: &Client,
+        namespace: &str,
+        tell: impl Fn(&str) + Sync,
+    ) -> Result<Vec<String>> {
         let unwell = cluster::unwell_pods(client, namespace).await?;
         let mut done = Vec::new();
         let mut secret_changed = false;
         for row in self.0 {
             match (&row.change, &row.object) {
-                (Change::Nothing, _) => continue,
-                (_, Some(object)) => cluster::apply(client, object).await?,
-                (_, None) => remove_login(client, namespace).await?,
+                (Change::Remove(what), _) => what.remove(client, namespace).await?,
+                (Change::Create | Change::Update(_), Some(object)) => {
+                    cluster::apply(client, object).await?;
+                    wait_for_profiles(client, object, &tell).await?;
+                }
+                (Change::Nothing, _) | (_, None) => continue,
             }
             secret_changed |= row.is_secret;
             done.push(row.title);
@@ -161,6 +190,10 @@ fn explain(object: &Object, namespace: &str, error: anyhow::Error) -> anyhow::Er
 type Looked = (Row, bool);
 
 impl Row {
+    fn to_remove(title: String, what: Superfluous) -> Self {
+        Self { title, is_secret: false, change: Change::Remove(what), object: None }
+    }
+
     fn of(object: &Object, compared: Compared) -> Looked {
         let is_foreign = compared.live.as_ref().is_some_and(|live| !is_made_by_deploy(live));
         let change = match (compared.live, compared.differences) {
@@ -204,12 +237,7 @@ async fn superfluous_login(client: &Client, objects: &[Object], namespace: &str)
     let found =
         api.get_opt(PULL_SECRET).await.map_err(plainly).context("failed to look at the pull secret")?;
     let ours = found.filter(|found| is_made_by_deploy(&found.metadata));
-    Ok(ours.map(|_| Row {
-        title: format!("Secret `{PULL_SECRET}`"),
-        is_secret: false,
-        change: Change::Remove,
-        object: None,
-    }))
+    Ok(ours.map(|_| Row::to_remove(format!("Secret `{PULL_SECRET}`"), Superfluous::Login)))
 }
 
 async fn remove_login(client: &Client, namespace: &str) -> Result<()> {
@@ -234,7 +262,7 @@ impl fmt::Display for Changes {
             match change {
                 Change::Nothing => writeln!(f, "= {title}")?,
                 Change::Create => writeln!(f, "+ {title}")?,
-                Change::Remove => writeln!(f, "- {title}")?,
+                Change::Remove(_) => writeln!(f, "- {title}")?,
                 Change::Update(fields) => {
                     writeln!(f, "~ {title}")?;
                     for Difference { path, live, wanted } in fields {

@@ -8,6 +8,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolumeClaim};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -17,6 +18,8 @@ use super::is_made_by_deploy;
 use super::target::Target;
 use crate::cluster::manifests::{ENGINE_CLAIM, STATE_CLAIM};
 use crate::cluster::plainly;
+use crate::tier;
+use crate::tier::nodes::{Asked, Inside};
 
 pub use self::judgement::{Judgement, Wanted};
 
@@ -35,6 +38,8 @@ pub struct Facts {
     classes: Result<Vec<ClassFacts>, String>,
     /// Storage classes of the claims that are there already.
     claims: Vec<(String, Option<String>)>,
+    /// What decides about the tier of the pod.
+    pub tier: tier::Facts,
 }
 
 /// A namespace, which may not be there.
@@ -68,23 +73,35 @@ impl Facts {
         let client = &target.client;
         // First of all and alone: what is wrong with the connection or the login is told once.
         let version = target.version().await?;
-        let (nodes, classes): (Api<Node>, Api<StorageClass>) =
-            (Api::all(client.clone()), Api::all(client.clone()));
+        let (nodes, classes, runtimes): (Api<Node>, Api<StorageClass>, Api<RuntimeClass>) =
+            (Api::all(client.clone()), Api::all(client.clone()), Api::all(client.clone()));
         let all = ListParams::default();
-        let (nodes, classes, space, claims) = tokio::join!(
+        let (nodes, classes, runtimes, space, claims) = tokio::join!(
             nodes.list(&all),
             classes.list(&all),
+            runtimes.list(&all),
             look_at_namespace(client, namespace),
             look_at_claims(client, namespace)
         );
+        let space = space?;
+        let tier = tier::nodes::facts(&Asked {
+            server: &version,
+            nodes: nodes.as_ref().ok().map(|list| list.items.as_slice()),
+            // Who may not look at them cannot use one either.
+            classes: runtimes.as_ref().map_or(&[], |list| list.items.as_slice()),
+            namespace,
+            level: space.level.as_deref().filter(|_| space.is_foreign()),
+            inside: Inside::default(),
+        });
         Ok(Self {
             context: target.context.clone(),
             server: target.server.clone(),
             version,
             nodes: nodes.map(|list| list.iter().map(NodeFacts::of).collect()).map_err(|error| told(&error)),
-            namespace: space?,
+            namespace: space,
             classes: classes.map(|list| list.iter().map(class).collect()).map_err(|error| told(&error)),
             claims: claims?,
+            tier,
         })
     }
 

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::spec::{ContainerFile, ContainerSpec, pack};
 use super::{Engine, Foreign, OWNER_LABEL, SPEC_LABEL, is_missing};
+use crate::tier::{TIER, Tier};
 
 /// What the engine says of a container.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct ContainerState {
     pub running: bool,
     /// Whether it has all privileges.
     pub privileged: bool,
+    /// The tier that it was made for, where it is the edge.
+    pub tier: Option<Tier>,
     /// Since when it runs, or when it was started last.
     pub started: Option<Timestamp>,
     /// Its exit code, once it has ended.
@@ -112,8 +115,9 @@ impl Engine {
         }
         let name = &spec.name;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let seccomp = self.seccomp_option(&spec.rights)?;
         self.docker
-            .create_container(Some(options), self.create_body(spec))
+            .create_container(Some(options), self.create_body(spec, seccomp.as_deref()))
             .await
             .map_err(|error| self.told(error))
             .with_context(|| format!("failed to make the container `{name}`"))?;
@@ -278,6 +282,7 @@ impl Engine {
                 Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::EXITED)
             ),
             running: state.running.unwrap_or_default(),
+            tier: labels.get(TIER).and_then(|word| Tier::named(word)),
             privileged: found.host_config.and_then(|config| config.privileged).unwrap_or_default(),
             started: state.started_at.and_then(|time| time.parse().ok()),
             exit_code: state.exit_code,

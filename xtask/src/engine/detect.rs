@@ -10,7 +10,8 @@ use bollard::Docker;
 use super::answer::Refusal;
 use super::podman::{REQUEST_LIMIT, Service};
 use super::spec::Rights;
-use super::{DOCKER_SOCKET, Engine, EngineKind, capabilities};
+use super::{DOCKER_SOCKET, Engine, EngineKind};
+use crate::capabilities;
 use crate::paths::Paths;
 use crate::process::find_on_path;
 use crate::settings::Settings;
@@ -43,8 +44,6 @@ pub struct Abilities {
     pub privileged: Result<()>,
     /// Running a kind cluster.
     pub cluster: Result<()>,
-    /// Running the edge with the rights that it needs and no more.
-    pub unprivileged: Result<()>,
 }
 
 /// No engine here can do the work.
@@ -181,6 +180,7 @@ impl<'a> Connector<'a> {
             kind,
             version: version.version.unwrap_or_default(),
             owner: self.owner.to_owned(),
+            folder: self.folder.clone(),
             service,
         })
     }
@@ -188,7 +188,7 @@ impl<'a> Connector<'a> {
 
 /// What to do where an engine answers and cannot run privileged containers.
 fn cure(kind: EngineKind, choice: Choice) -> String {
-    let without = "do without privileges: `cargo xtask e2e --on host --unprivileged";
+    let without = "do without privileges: `cargo xtask e2e --on host --tier confined";
     match (kind, choice) {
         (EngineKind::Docker, Choice::Docker) => format!(
             "\nuse `--engine podman`, which gives a container what there is to give, or {without} --engine docker`"
@@ -268,13 +268,13 @@ impl Engine {
     }
 
     /// Tries out what the engine can do here.
-    pub async fn abilities(&self, unprivileged: Rights) -> Abilities {
+    pub async fn abilities(&self) -> Abilities {
         let privileged = self.meets(Demand { privileged: true, cluster: false }).await;
         let cluster = match &privileged {
             Ok(()) => self.can_be_called_by_kind(),
             Err(_) => Err(anyhow!("its nodes are privileged containers")),
         };
-        Abilities { privileged, cluster, unprivileged: self.try_rights(unprivileged).await }
+        Abilities { privileged, cluster }
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
         assert!(!unprivileged_words(EngineKind::Podman, &missing).contains("every capability"));
         assert_eq!(unprivileged_words(EngineKind::Docker, &[]), "it cannot run a privileged container");
         let asked_for = cure(EngineKind::Docker, Choice::Docker);
-        assert!(asked_for.contains("--engine podman") && asked_for.contains("--on host --unprivileged"));
+        assert!(asked_for.contains("--engine podman") && asked_for.contains("--on host --tier confined"));
         assert!(!cure(EngineKind::Docker, Choice::Auto).contains("--engine podman"), "it was tried");
     }
 

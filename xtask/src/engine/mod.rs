@@ -4,7 +4,6 @@
 //! clean-up can find exactly that, whatever an aborted run left behind.
 
 mod answer;
-mod capabilities;
 mod containers;
 mod detect;
 mod evidence;
@@ -15,6 +14,7 @@ mod life;
 mod logs;
 mod podman;
 mod probe;
+mod security;
 mod spec;
 mod version;
 
@@ -34,7 +34,8 @@ pub use self::exec::{Output, held};
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
 pub use self::logs::{LogRequest, Sink};
-pub use self::spec::{ContainerFile, ContainerSpec, Rights};
+pub use self::security::SYSBOX;
+pub use self::spec::{ContainerFile, ContainerSpec, Named, Rights};
 
 /// The label on every container, network and volume of a deployment, with its name as value.
 pub const OWNER_LABEL: &str = "io.kedge.owner";
@@ -85,6 +86,8 @@ pub struct Engine {
     kind: EngineKind,
     version: String,
     owner: String,
+    /// Where files are that the engine reads.
+    folder: PathBuf,
     /// Kept for its end: the service dies with the connection.
     service: Option<podman::Service>,
 }

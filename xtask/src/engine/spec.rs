@@ -9,7 +9,8 @@ use bollard::models::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Engine, SPEC_LABEL};
+use super::{Engine, EngineKind, SPEC_LABEL};
+use crate::tier::{TIER, Tier};
 
 /// A container to be started.
 #[derive(Debug, Default)]
@@ -40,6 +41,8 @@ pub struct ContainerSpec {
     pub own_cgroups: bool,
     /// What it may do.
     pub rights: Rights,
+    /// The tier that this is, where it is the edge.
+    pub tier: Option<Tier>,
 }
 
 /// What a container may do beyond what the engine allows every one.
@@ -48,15 +51,27 @@ pub enum Rights {
     /// Nothing.
     #[default]
     Default,
-    /// These things, with neither seccomp nor AppArmor in the way.
-    Named {
-        /// Capabilities, without `CAP_`.
-        capabilities: Vec<&'static str>,
-        /// Devices of the machine that it may use, and let its own containers use.
-        devices: Vec<&'static str>,
-    },
+    /// These things and no others.
+    Named(Named),
+    /// What this runtime gives.
+    Runtime(&'static str),
     /// Everything.
     All,
+}
+
+/// Rights, each by its name.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// Capabilities, without `CAP_`.
+    pub capabilities: Vec<&'static str>,
+    /// Devices of the machine that it may use, and let its own containers use.
+    pub devices: Vec<&'static str>,
+    /// The seccomp profile, as JSON.
+    pub seccomp: String,
+    /// The AppArmor profile; none for going without.
+    pub apparmor: Option<&'static str>,
+    /// Whether it is given a user namespace. Docker gives one to all or to none.
+    pub own_users: bool,
 }
 
 /// A file that is put into a container before it starts. Neither the image nor the environment nor the
@@ -94,7 +109,8 @@ impl ContainerSpec {
 
 impl Engine {
     /// The description in the engine's own words.
-    pub(super) fn create_body(&self, spec: &ContainerSpec) -> ContainerCreateBody {
+    /// `seccomp` is how it is told the profile.
+    pub(super) fn create_body(&self, spec: &ContainerSpec, seccomp: Option<&str>) -> ContainerCreateBody {
         let endpoint = |network: &String| {
             let settings =
                 EndpointSettings { aliases: Some(spec.aliases.clone()), ..EndpointSettings::default() };
@@ -102,6 +118,7 @@ impl Engine {
         };
         let mut labels = self.labels();
         labels.insert(SPEC_LABEL.to_owned(), spec.fingerprint());
+        labels.extend(spec.tier.map(|tier| (TIER.to_owned(), tier.to_string())));
         ContainerCreateBody {
             image: Some(spec.image.clone()),
             hostname: spec.host_name.clone(),
@@ -109,13 +126,13 @@ impl Engine {
             tty: Some(spec.terminal),
             exposed_ports: Some(spec.ports.iter().map(|(inside, _)| format!("{inside}/tcp")).collect()),
             networking_config: spec.network.as_ref().map(endpoint),
-            host_config: Some(host_config(spec)),
+            host_config: Some(host_config(spec, self.kind, seccomp)),
             ..ContainerCreateBody::default()
         }
     }
 }
 
-fn host_config(spec: &ContainerSpec) -> HostConfig {
+fn host_config(spec: &ContainerSpec, kind: EngineKind, seccomp: Option<&str>) -> HostConfig {
     let binding = |outside: u16| {
         let port = if outside == 0 { String::new() } else { outside.to_string() };
         Some(vec![PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port) }])
@@ -135,12 +152,18 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
     };
     match &spec.rights {
         Rights::Default => {}
-        Rights::Named { capabilities, devices } => {
+        Rights::Named(Named { capabilities, devices, apparmor, own_users, .. }) => {
+            // What an engine gives by itself differs.
+            config.cap_drop = texts(&["ALL"]);
             config.cap_add = texts(capabilities);
             // Rules for the cgroup would do, but Podman's Docker interface drops them without a word.
             config.devices = Some(devices.iter().map(|path| device(path)).collect());
-            config.security_opt = texts(&["seccomp=unconfined", "apparmor=unconfined"]);
+            let apparmor = format!("apparmor={}", apparmor.unwrap_or("unconfined"));
+            let seccomp = format!("seccomp={}", seccomp.unwrap_or("unconfined"));
+            config.security_opt = Some(vec![seccomp, apparmor]);
+            config.userns_mode = (*own_users && kind == EngineKind::Podman).then(|| "auto".to_owned());
         }
+        Rights::Runtime(name) => config.runtime = Some((*name).to_owned()),
         Rights::All => config.privileged = Some(true),
     }
     config
@@ -180,7 +203,13 @@ mod tests {
             volumes: vec![("edge-state".into(), "/state")],
             memory: vec![("/run", "exec")],
             own_cgroups: true,
-            rights: Rights::Named { capabilities: vec!["NET_ADMIN"], devices: vec!["/dev/net/tun"] },
+            rights: Rights::Named(Named {
+                capabilities: vec!["NET_ADMIN"],
+                devices: vec!["/dev/net/tun"],
+                seccomp: "{}".into(),
+                apparmor: Some("edge"),
+                own_users: true,
+            }),
             files: vec![ContainerFile { path: "/secret".into(), contents: b"key".to_vec() }],
             ..ContainerSpec::default()
         }
@@ -202,6 +231,8 @@ mod tests {
             changed(|spec| spec.terminal = true),
             changed(|spec| spec.own_cgroups = false),
             changed(|spec| spec.rights = Rights::All),
+            changed(|spec| spec.rights = Rights::Runtime("sysbox-runc")),
+            changed(|spec| spec.tier = Some(Tier::Confined)),
             changed(|spec| spec.files[0].contents.clear()),
         ];
         let distinct: std::collections::BTreeSet<_> = variants.iter().collect();
@@ -211,18 +242,30 @@ mod tests {
 
     #[test]
     fn rights_are_named_one_by_one_or_given_all_together() {
-        let named = host_config(&edge());
-        assert_eq!(named.cap_add.unwrap(), ["NET_ADMIN"]);
+        let config = |spec: &ContainerSpec, kind| host_config(spec, kind, Some("/profile.json"));
+        let named = config(&edge(), EngineKind::Docker);
+        assert_eq!(
+            (named.cap_add.unwrap(), named.cap_drop.unwrap()),
+            (vec!["NET_ADMIN".into()], vec!["ALL".into()])
+        );
         assert_eq!(named.devices.unwrap(), [device("/dev/net/tun")]);
-        assert_eq!(named.privileged, None);
-        let all = host_config(&ContainerSpec { rights: Rights::All, ..edge() });
+        assert_eq!(named.security_opt.unwrap(), ["seccomp=/profile.json", "apparmor=edge"]);
+        assert_eq!((named.privileged, named.userns_mode), (None, None));
+        assert_eq!(config(&edge(), EngineKind::Podman).userns_mode.unwrap(), "auto");
+        let all = config(&ContainerSpec { rights: Rights::All, ..edge() }, EngineKind::Docker);
         assert_eq!((all.privileged, all.cap_add, all.security_opt), (Some(true), None, None));
-        let none = host_config(&ContainerSpec::default());
+        let sysbox = ContainerSpec { rights: Rights::Runtime("sysbox-runc"), ..edge() };
+        let sysbox = config(&sysbox, EngineKind::Docker);
+        assert_eq!(
+            (sysbox.runtime.unwrap().as_str(), sysbox.cap_add, sysbox.security_opt),
+            ("sysbox-runc", None, None)
+        );
+        let none = config(&ContainerSpec::default(), EngineKind::Docker);
         assert_eq!((none.privileged, none.cap_add, none.cgroupns_mode), (None, None, None));
     }
 
     #[test]
     fn no_folder_of_the_machine_is_ever_mounted() {
-        assert_eq!(host_config(&edge()).binds.unwrap(), ["edge-state:/state"]);
+        assert_eq!(host_config(&edge(), EngineKind::Docker, None).binds.unwrap(), ["edge-state:/state"]);
     }
 }

@@ -78,7 +78,7 @@ pub async fn measure(setup: &Setup) -> Result<Vec<Measure>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     eprintln!("compiling the programs");
     let compile = Process::new("compile KEdge's programs", cargo).limit(COMPILE_LIMIT);
-    binaries::compilation(&setup.paths, compile).cancelled_by(&setup.cancel).run().await?;
+    binaries::compilation(&setup.paths, "kedge-sim", compile).cancelled_by(&setup.cancel).run().await?;
     let folder = tempfile::tempdir()?;
     let load = Load { setup, folder: folder.path(), programs: binaries::folder(&setup.paths) };
     let mut measures = load.beside_mosquitto().await?;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::plot::temperature;
 use super::text::escape;
 use super::timeline::timeline;
@@ -101,11 +103,26 @@ fn steps(report: &Report) -> String {
 
 fn environment(report: &Report) -> String {
     let environment = serde_json::to_value(&report.environment).unwrap_or_default();
-    let rows = environment.as_object().into_iter().flatten().map(|(name, value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(&words(name)), escape(&value))
-    });
-    format!("<div class=\"wide\"><table class=\"facts\">\n{}</table></div>\n", rows.collect::<String>())
+    format!("<div class=\"wide\"><table class=\"facts\">\n{}</table></div>\n", facts("", &environment))
+}
+
+/// A row for each value; what has values of its own comes apart.
+fn facts(of: &str, value: &Value) -> String {
+    let text = match value {
+        Value::Object(fields) => {
+            let rows =
+                fields.iter().map(|(name, value)| facts(format!("{of} {}", words(name)).trim(), value));
+            return rows.collect();
+        }
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let texts =
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
+            texts.collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    };
+    format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(of), escape(&text))
 }
 
 /// `nodeImage` as a person writes it.

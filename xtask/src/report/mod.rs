@@ -11,6 +11,7 @@ mod tests;
 mod text;
 mod timeline;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -24,8 +25,9 @@ use crate::paths::shown;
 use crate::preflight::Preflight;
 use crate::progress::Progress;
 use crate::settings::{Runtime, Settings, word};
+use crate::tier::{Decision, Tier};
 use crate::verdict::Verdict;
-use crate::verify::{Evidence, Layer};
+use crate::verify::{Evidence, Layer, Security};
 
 pub use self::results::Results;
 
@@ -81,9 +83,15 @@ pub struct Environment {
     /// Where the edge runs: in the `cluster`, or directly on the `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<&'static str>,
-    /// Whether the edge has all privileges there.
+    /// How the edge is confined.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub privileged: Option<bool>,
+    pub tier: Option<Tier>,
+    /// What confines it, as it was read from inside the edge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
+    /// Why each stronger tier was not taken.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub stronger_tiers: BTreeMap<Tier, String>,
     /// Name of the deployment, and of its cluster where it has one.
     pub cluster: String,
     /// Version of its API server.
@@ -108,6 +116,17 @@ impl Environment {
             hub: word(&settings.hub.kind),
             ..Self::default()
         }
+    }
+
+    /// Says how the edge is confined: as it was found, else as it was decided.
+    #[must_use]
+    pub fn confined(mut self, decision: Option<Decision>, security: Option<Security>) -> Self {
+        self.tier =
+            security.as_ref().map(|found| found.tier).or(decision.as_ref().map(|decision| decision.tier));
+        self.security = security;
+        self.stronger_tiers =
+            decision.map(|decision| decision.stronger.into_iter().collect()).unwrap_or_default();
+        self
     }
 }
 

@@ -23,6 +23,8 @@ pub const CLUSTER_NAME: &str = "cluster.name";
 pub const HUB: &str = "hub.use";
 /// Which runtime.
 pub const RUNTIME: &str = "runtime.use";
+/// How the edge is confined.
+pub const TIER: &str = "security.tier";
 /// The folder of Microsoft's packages.
 pub const PACKAGES: &str = "runtime.packages";
 /// Modules' images in the edge's image.
@@ -197,6 +199,7 @@ mod tests {
             let (other, wrong) = match field.name {
                 ENGINE => (Value::Text("podman".into()), Value::Text("Podman".into())),
                 HUB_PORTS => (Value::Text("standard".into()), Value::Text("8883".into())),
+                TIER => (Value::Text("confined".into()), Value::Text("rootless".into())),
                 HUB | RUNTIME => (Value::Text("azure".into()), Value::Text("aws".into())),
                 RUNTIME_VERSION => (Value::Text("1.5.21".into()), Value::Text("1.2".into())),
                 RUNTIME_ENGINE => (Value::Text("moby-engine".into()), Value::Text("podman".into())),

@@ -18,6 +18,7 @@ use crate::exit::Usage;
 use crate::plan::Shape;
 use crate::problems::{self, Problem};
 use crate::text_file;
+use crate::tier;
 
 /// Everything that a user can decide. The defaults are in [`fields`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub runtime: RuntimeSettings,
     /// The device's identity and configuration.
     pub device: DeviceSettings,
+    /// How the edge is confined.
+    pub security: SecuritySettings,
     /// Where the Deployment goes.
     pub deploy: DeploySettings,
     /// What counts as proof.
@@ -139,6 +142,13 @@ pub struct DeviceSettings {
     pub config: String,
 }
 
+/// How the edge is confined.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SecuritySettings {
+    /// The tier.
+    pub tier: tier::Choice,
+}
+
 /// The Deployment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeploySettings {
@@ -233,6 +243,7 @@ impl Resolved {
             (fields::ENGINE, "--engine", global.engine.as_ref().map(word).and_then(text)),
             (fields::HUB, "--hub", global.hub.as_ref().map(word).and_then(text)),
             (fields::RUNTIME, "--runtime", global.runtime.as_ref().map(word).and_then(text)),
+            (fields::TIER, "--tier", global.tier.as_ref().map(word).and_then(text)),
             // Unlike in the file, a path is here relative to the folder in which the user is.
             (fields::PACKAGES, "--packages", global.packages.as_deref().map(absolute).and_then(text)),
             (
@@ -349,6 +360,7 @@ impl Default for Settings {
                 preload: Vec::new(),
             },
             device: DeviceSettings { id: String::new(), deployment: String::new(), config: String::new() },
+            security: SecuritySettings::default(),
             deploy: DeploySettings::default(),
             verify: VerifySettings { messages: 0, time_limit: 0, consumer_group: String::new() },
             images: BTreeMap::new(),

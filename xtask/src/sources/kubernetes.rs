@@ -3,10 +3,11 @@
 use kedge_sim::secret::Secret;
 
 use super::yaml;
-use crate::cluster::manifests::{self, Pull, Values};
+use crate::cluster::manifests::{self, Confinement, Pull, Values};
 use crate::engine::Login;
 use crate::problems::{Collector, Problem};
 use crate::provisioning::SecretFiles;
+use crate::tier::Tier;
 
 /// Tells what is wrong with `manifests/kedgedeployment.yaml`.
 pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
@@ -20,6 +21,7 @@ pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
             pull: Pull::With { registry: "kedge", login: &login },
             files: &files,
             tailoring: None,
+            confinement: Confinement::NONE,
         };
         manifests::deployment(text, &values)?;
         anyhow::ensure!(
@@ -27,6 +29,23 @@ pub(super) fn deployment(file: &str, text: &str) -> Vec<Problem> {
             "the pod has no `hostname`; it is the name of the device's gateway, and is the same for every new pod"
         );
         Ok(())
+    })
+}
+
+/// Tells what is wrong with `manifests/profiles.yaml`.
+pub(super) fn profiles(file: &str, text: &str) -> Vec<Problem> {
+    let files = SecretFiles::new(&Secret::new(""));
+    check(file, text, |text| {
+        let confinement = Confinement { tier: Tier::Confined, profiles: text, ..Confinement::NONE };
+        let values = Values {
+            namespace: "kedge",
+            image: "kedge",
+            pull: Pull::AsBefore,
+            files: &files,
+            tailoring: None,
+            confinement,
+        };
+        manifests::profiles(&values).map(drop)
     })
 }
 
@@ -72,6 +91,10 @@ mod tests {
         assert_eq!(deployment("m.yaml", SOURCE), []);
         let source = include_str!("../../../manifests/local-registry-hosting.yaml");
         assert_eq!(local_registry("l.yaml", source), []);
+        assert_eq!(profiles("p.yaml", include_str!("../../../manifests/profiles.yaml")), []);
+        assert!(
+            profiles("p.yaml", source)[0].to_string().contains("has to have the DaemonSet `kedge-profiles`")
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Everything that a user edits, checked before anything is changed: the deployment manifest, the runtime's
-//! configuration, the Kubernetes manifests, kind's configuration, and the packages of Microsoft's runtime. All problems of all files are told at once.
+//! configuration, the Kubernetes manifests, kind's configuration, the profiles that confine the edge, and the packages of Microsoft's runtime. All problems of all files are told at once.
 
 mod deployment;
 mod json;
@@ -14,10 +14,11 @@ use std::collections::BTreeSet;
 use crate::cluster::manifests;
 use crate::edge_config::{self, images};
 use crate::paths::{self, Paths};
-use crate::problems::{self, Problem, did_you_mean};
+use crate::problems::{self, Collector, Problem, did_you_mean};
 use crate::provisioning;
 use crate::settings::{Hub, Origins, Settings};
 use crate::text_file;
+use crate::tier::Profiles;
 
 /// Files that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,7 @@ pub fn check(paths: &Paths, settings: &Settings) -> Result<(), SourcesError> {
     let pod = each("manifests/kedgedeployment.yaml", &kubernetes::deployment)
         .and_then(|manifest| manifests::pod_host_name(&manifest));
     each("manifests/local-registry-hosting.yaml", &kubernetes::local_registry);
+    each("manifests/profiles.yaml", &kubernetes::profiles);
     each("kind-cluster/kind.yaml", &kind::check);
     each("kind-cluster/kind-upstream.yaml", &kind::check);
     each(&settings.device.deployment, &deployment::check);
@@ -51,7 +53,17 @@ pub fn check(paths: &Paths, settings: &Settings) -> Result<(), SourcesError> {
         problems
     });
     problems.extend(packages::check(paths, &settings.runtime));
+    problems.extend(profiles(paths));
     if problems.is_empty() { Ok(()) } else { Err(SourcesError { problems }) }
+}
+
+/// What keeps the profiles of the edge from being used.
+fn profiles(paths: &Paths) -> Vec<Problem> {
+    let mut problems = Collector::new("image/security", "");
+    if let Err(error) = Profiles::read(&paths.project) {
+        problems.push(None, format!("{error:#}"));
+    }
+    problems.finish()
 }
 
 /// The names of the files that the Secret will have; nothing while credentials are to be given yet.

@@ -57,7 +57,7 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     let sources = sources(context)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let process = context.process("binaries", "compile KEdge's programs", cargo).limit(LIMIT);
-    compilation(&context.paths, process).run().await?;
+    compilation(&context.paths, "kedge-sim", process).run().await?;
     fs_err::write(stamp(&folder), record(&sources, &folder)?)?;
     // What an image is made of may be known by the programs of before.
     context.forget_fingerprints();
@@ -68,11 +68,11 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     })
 }
 
-/// Makes a process of cargo one that compiles the programs.
+/// Makes a process of cargo one that compiles the programs of a package.
 #[must_use]
-pub fn compilation(paths: &Paths, cargo: Process) -> Process {
+pub fn compilation(paths: &Paths, package: &str, cargo: Process) -> Process {
     cargo
-        .args(["build", "--release", "--locked", "--package", "kedge-sim", "--bins", "--target", &target()])
+        .args(["build", "--release", "--locked", "--package", package, "--bins", "--target", &target()])
         .envs([
             ("CARGO_TARGET_DIR", paths.project.join("target/static").into_os_string()),
             ("RUSTFLAGS", FLAGS.into()),

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::ListParams;
+use kube::{Api, Client};
 
+use crate::cluster::confinement::{Confined, remove_profiles, superfluous_profiles, wait_for_profiles};
 use crate::cluster::rollout::{Rollout, Watcher};
 use crate::cluster::{self, manifests};
 use crate::context::Context;
@@ -13,6 +17,8 @@ use crate::images::Image;
 use crate::place::Place;
 use crate::plan::Condition;
 use crate::steps::{device, registry};
+use crate::tier::nodes::{Asked, Inside, SCRIPT};
+use crate::tier::{self, Tier};
 use crate::verify::{self, Lookout};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
@@ -21,6 +27,53 @@ const READY_LIMIT: Duration = Duration::from_secs(240);
 /// # Errors
 /// When the hub does not know the device, the registry has no image, or the sources are not valid.
 pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
+    let client = cluster::client(&context.paths.kubeconfig()).await?;
+    render_confined(context, &confinement(context, &client).await?).await
+}
+
+/// How the pod is confined: chosen by what the cluster is like, and its nodes.
+async fn confinement(context: &Context, client: &Client) -> Result<Confined> {
+    let server = client.apiserver_version().await?.git_version;
+    let nodes = cluster::nodes(client).await?;
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    let classes = classes.list(&ListParams::default()).await.context("failed to list the runtime classes")?;
+    let facts = tier::nodes::facts(&Asked {
+        server: &server,
+        nodes: Some(&nodes),
+        classes: &classes.items,
+        namespace: &context.settings.deploy.namespace,
+        // The namespace is ours, and is labelled for the tier.
+        level: None,
+        inside: inside(context).await?,
+    });
+    let confined = Confined::choose(&context.paths.project, facts, context.settings.security.tier)?;
+    context.findings().decision = Some(confined.decision.clone());
+    Ok(confined)
+}
+
+/// What the nodes do not say of themselves. All are on this machine, and so alike.
+async fn inside(context: &Context) -> Result<Inside> {
+    let nodes = context.engine.nodes().await?;
+    let Some(node) = nodes.first() else { return Ok(Inside::default()) };
+    Ok(Inside::read(&context.engine.exec(node, &["sh", "-c", SCRIPT]).await?.stdout))
+}
+
+/// A pod with a user namespace gets a /sys of its own, which the kernel allows only where a whole one is mounted already: kind covers
+/// two files of the node's. What is mounted goes with the node, so it is looked at each time.
+async fn prepare_nodes(context: &Context, tier: Tier) -> Result<()> {
+    const WHOLE_SYS: &str =
+        "mkdir -p /mnt/sysfs && { mountpoint -q /mnt/sysfs || mount -t sysfs none /mnt/sysfs; }";
+    if tier != Tier::Userns {
+        return Ok(());
+    }
+    for node in context.engine.nodes().await? {
+        let output = context.engine.exec(&node, &["sh", "-c", WHOLE_SYS]).await?;
+        ensure!(output.success, "failed to prepare the node `{node}` for user namespaces: {}", output.text());
+    }
+    Ok(())
+}
+
+async fn render_confined(context: &Context, confined: &Confined) -> Result<Vec<manifests::Object>> {
     let read = |path: &str| fs_err::read_to_string(context.paths.project.join(path));
     let host = registry::published_host(context);
     let digest = registry::pushed_digest(context, Image::Edge).await?;
@@ -33,6 +86,7 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
             pull: manifests::Pull::With { registry: &host, login: &context.credentials.registry_login() },
             files: &files,
             tailoring: None,
+            confinement: confined.values(),
         },
     )
 }
@@ -43,12 +97,16 @@ pub async fn render(context: &Context) -> Result<Vec<manifests::Object>> {
 /// When they cannot be rendered or the API server not be asked.
 pub async fn observe(context: &Context) -> Result<Condition> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
-    let objects = render(context).await?;
-    let drifts = cluster::drifts(&client, &objects).await?;
+    let confined = confinement(context, &client).await?;
+    let objects = render_confined(context, &confined).await?;
+    let mut drifts = cluster::drifts(&client, &objects).await?;
+    if superfluous_profiles(&client, &objects, &context.settings.deploy.namespace).await?.is_some() {
+        drifts.push(format!("DaemonSet `{}` is of another tier", manifests::PROFILES));
+    }
     Ok(if drifts.is_empty() {
-        Condition::Holds(format!("{} objects", objects.len()))
+        Condition::Holds(format!("{} objects, {}", objects.len(), confined.decision))
     } else {
-        Condition::Differs(drifts.join("; "))
+        Condition::Differs(format!("{}; {}", drifts.join("; "), confined.decision))
     })
 }
 
@@ -58,7 +116,9 @@ pub async fn observe(context: &Context) -> Result<Condition> {
 /// When they cannot be rendered or the API server refuses.
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
-    let objects = render(context).await?;
+    let confined = confinement(context, &client).await?;
+    let objects = render_confined(context, &confined).await?;
+    prepare_nodes(context, confined.decision.tier).await?;
     let namespace = &context.settings.deploy.namespace;
     let unwell = cluster::unwell_pods(&client, namespace).await?;
     let mut applied = Vec::new();
@@ -68,10 +128,18 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
             cluster::apply(&client, object).await?;
             applied.push(object.title());
         }
+        wait_for_profiles(&client, object, |status| context.progress.detail("deploy", status)).await?;
+    }
+    if superfluous_profiles(&client, &objects, namespace).await?.is_some() {
+        remove_profiles(&client, namespace).await?;
+        applied.push(format!("removal of the DaemonSet `{}`", manifests::PROFILES));
     }
     if applied.iter().any(|title| *title == format!("Secret `{}`", manifests::CREDENTIALS)) {
         // A pod takes its credentials when it starts: one that was not well before may have taken others.
         cluster::restart(&client, namespace, &unwell).await?;
+    }
+    if !applied.is_empty() {
+        confined.decision.lines().iter().for_each(|line| context.progress.say(line));
     }
     Ok(if applied.is_empty() {
         Effect::unchanged(format!("{} objects", objects.len()))
@@ -91,7 +159,7 @@ fn rollout(context: &Context) -> Rollout<'_> {
 pub async fn observe_pod(context: &Context) -> Result<Condition> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     if rollout(context).is_complete(&client).await? {
-        return Ok(Condition::Holds("ready".into()));
+        return Ok(verify::confined_and_ready(context, Place::Cluster).await);
     }
     let pods = cluster::pods(&client, &context.settings.deploy.namespace).await?;
     Ok(Condition::Differs(pods.first().map_or("there is none".into(), cluster::describe)))
@@ -111,6 +179,7 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
         let known = watcher.lookout.found();
         return Err(verify::diagnose(context, Place::Cluster, error.into(), known).await);
     }
+    verify::prove_tier(context, Place::Cluster).await?;
     Ok(Effect::changed("ready"))
 }
 

@@ -8,13 +8,16 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::edge;
 use crate::edge_config;
-use crate::engine::{ContainerFile, ContainerSpec, Fit, Rights};
+use crate::engine::{ContainerFile, ContainerSpec, Fit, Named, Rights, SYSBOX};
 use crate::execute::Effect;
 use crate::images::Image;
-use crate::place::{Place, Privilege};
+use crate::place::Place;
 use crate::plan::Condition;
 use crate::provisioning::{Kept, Provisioning};
 use crate::steps::device;
+use crate::tier::facts::AppArmor;
+use crate::tier::judge::decide;
+use crate::tier::{Decision, Facts, Profiles, Tier, profiles};
 use crate::verify::{self, Lookout, Name, Proof};
 use crate::wait::{Observation, WaitError, wait_for};
 
@@ -25,17 +28,8 @@ const HUNG_LIMIT: Duration = Duration::from_secs(60);
 const READY: [&str; 2] = ["/usr/local/bin/kedge-health", "ready"];
 /// Where the image looks for what Kubernetes mounts on `/run`, which is in memory and empty here.
 const CREDENTIALS: &str = "/etc/kedge/credentials";
-/// What systemd and the inner engine cannot do without.
-const CAPABILITIES: [&str; 3] = [
-    // The inner engine makes networks and their rules.
-    "NET_ADMIN",
-    // systemd mounts and writes to its cgroups, and the inner engine makes namespaces.
-    "SYS_ADMIN",
-    // `docker exec` opens the namespaces of a module below /proc, which the kernel refuses where the module is of
-    // another user than root.
-    "SYS_PTRACE",
-];
-/// The inner engine allows every container these, so it must be allowed them itself.
+/// The inner engine allows every container these, so it must be allowed them itself. Only cgroup v1 asks for that when a container
+/// is made.
 const DEVICES: [&str; 2] = ["/dev/console", "/dev/net/tun"];
 /// Where the machine's security chip is, for a device that proves itself by it.
 const TPM: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
@@ -50,32 +44,36 @@ const MEMORY: [(&str, &str); 3] = [
 ///
 /// # Errors
 /// When the name is taken, or the hub or the engine cannot be asked.
-pub async fn observe(context: &Context, privilege: Privilege) -> Result<Condition> {
-    let place = Place::Host(privilege);
+pub async fn observe(context: &Context) -> Result<Condition> {
     // Before the hub is asked, which is not there yet on a fresh system: a taken name must be told before it is made.
     let name = context.settings.edge_container();
     context.engine.container(&name).await?;
     context.engine.refuse_foreign_volumes(&volumes(&name)).await?;
-    let fit = context.engine.fit(&spec(context, privilege).await?).await?;
+    let confinement = Confinement::choose(context).await?;
+    let fit = context.engine.fit(&spec(context, &confinement).await?).await?;
     if let Some(reason) = fit.reason() {
-        return Ok(Condition::Differs(reason.into()));
+        return Ok(Condition::Differs(format!("{reason}; {}", confinement.decision)));
     }
-    let health = edge::run(context, place, &READY).await?;
-    Ok(if health.success {
-        Condition::Holds("ready".into())
-    } else {
-        Condition::Differs(health.text().to_owned())
-    })
+    let health = edge::run(context, Place::Host, &READY).await?;
+    if !health.success {
+        return Ok(Condition::Differs(health.text().to_owned()));
+    }
+    Ok(verify::confined_and_ready(context, Place::Host).await)
 }
 
 /// Starts the container, and waits until the edge is ready; one that ends meanwhile ends the wait.
 ///
 /// # Errors
 /// When the engine refuses, or the edge does not get ready; the error has its last status.
-pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
-    let spec = spec(context, privilege).await?;
-    let place = Place::Host(privilege);
+pub async fn ensure(context: &Context) -> Result<Effect> {
+    let place = Place::Host;
+    let confinement = Confinement::choose(context).await?;
+    confinement.prepare(context).await?;
+    let spec = spec(context, &confinement).await?;
     let mut found = context.engine.ensure_container(&spec).await?;
+    if found != Fit::Runs {
+        confinement.decision.lines().iter().for_each(|line| context.progress.say(line));
+    }
     let limit = if found == Fit::Runs { HUNG_LIMIT } else { READY_LIMIT };
     let lookout = Lookout::default();
     let mut waited = wait_until_ready(context, place, limit, &lookout).await;
@@ -93,7 +91,56 @@ pub async fn ensure(context: &Context, privilege: Privilege) -> Result<Effect> {
     if let Err(error) = waited {
         return Err(verify::diagnose(context, place, error.into(), lookout.found()).await);
     }
+    verify::prove_tier(context, place).await?;
     Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
+}
+
+/// How the container is confined: chosen by what the engine and this machine are like.
+struct Confinement {
+    decision: Decision,
+    facts: Facts,
+    profiles: Profiles,
+}
+
+impl Confinement {
+    async fn choose(context: &Context) -> Result<Self> {
+        let profiles = Profiles::read(&context.paths.project)?;
+        let facts = context.engine.facts().await?;
+        let decision = decide(&facts, context.settings.security.tier)?;
+        context.findings().decision = Some(decision.clone());
+        Ok(Self { decision, facts, profiles })
+    }
+
+    /// Loads what the container is to be confined by.
+    async fn prepare(&self, context: &Context) -> Result<()> {
+        if self.apparmor().is_some() {
+            context.engine.load_profile(&self.profiles).await?;
+        }
+        Ok(())
+    }
+
+    fn apparmor(&self) -> Option<&'static str> {
+        let is_confined = self.decision.tier == Tier::Confined && self.facts.apparmor == AppArmor::Ready;
+        is_confined.then_some(profiles::APPARMOR)
+    }
+
+    /// What the edge may do.
+    fn rights(&self) -> Rights {
+        match self.decision.tier {
+            Tier::Privileged => Rights::All,
+            Tier::Sysbox => Rights::Runtime(SYSBOX),
+            Tier::Confined | Tier::Userns => {
+                let devices = DEVICES.into_iter().filter(|path| Path::new(path).exists());
+                Rights::Named(Named {
+                    capabilities: profiles::CAPABILITIES.to_vec(),
+                    devices: devices.filter(|_| self.facts.cgroups == Some(1)).collect(),
+                    seccomp: self.profiles.seccomp.clone(),
+                    apparmor: self.apparmor(),
+                    own_users: self.decision.tier == Tier::Userns,
+                })
+            }
+        }
+    }
 }
 
 /// Whether a new container would help against what is wrong in this layer: not where the edge waits for what it was told
@@ -126,7 +173,7 @@ async fn wait_until_ready(
     .await
 }
 
-async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> {
+async fn spec(context: &Context, confinement: &Confinement) -> Result<ContainerSpec> {
     let source = fs_err::read_to_string(context.paths.project.join(&context.settings.device.config))?;
     let files = device::files(context).await?;
     let file = |(name, contents): (&str, &[u8])| ContainerFile {
@@ -143,7 +190,8 @@ async fn spec(context: &Context, privilege: Privilege) -> Result<ContainerSpec> 
         memory: MEMORY.to_vec(),
         terminal: true,
         own_cgroups: true,
-        rights: with_tpm(rights(privilege), context.device.as_deref()),
+        rights: with_tpm(confinement.rights(), context.device.as_deref()),
+        tier: Some(confinement.decision.tier),
         name,
         ..ContainerSpec::default()
     })
@@ -154,22 +202,10 @@ fn volumes(name: &str) -> Vec<(String, &'static str)> {
     vec![(format!("{name}-engine"), "/var/lib/docker"), (format!("{name}-state"), "/var/lib/aziot")]
 }
 
-/// What the edge may do.
-#[must_use]
-pub fn rights(privilege: Privilege) -> Rights {
-    match privilege {
-        Privilege::Privileged => Rights::All,
-        Privilege::Unprivileged => {
-            let devices = DEVICES.into_iter().filter(|path| Path::new(path).exists()).collect();
-            Rights::Named { capabilities: CAPABILITIES.to_vec(), devices }
-        }
-    }
-}
-
 /// Adds the security chip, if the device needs it and the machine has one; the entrypoint tells when it has none.
 fn with_tpm(mut rights: Rights, device: Option<&Kept>) -> Rights {
     let needs_it = device.is_some_and(|kept| matches!(kept.provisioning, Provisioning::DpsTpm { .. }));
-    if let (true, Rights::Named { devices, .. }) = (needs_it, &mut rights) {
+    if let (true, Rights::Named(Named { devices, .. })) = (needs_it, &mut rights) {
         devices.extend(TPM.into_iter().filter(|path| Path::new(path).exists()));
     }
     rights
@@ -181,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_container_is_not_replaced_for_what_it_was_told_to_run() {
-        let all = Name::all(Place::Host(Privilege::Privileged));
+        let all = Name::all(Place::Host);
         let hung: Vec<_> = all.iter().copied().filter(|layer| is_hung(*layer)).collect();
         assert_eq!(hung, [Name::Systemd, Name::InnerEngine, Name::Runtime]);
     }

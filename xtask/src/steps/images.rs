@@ -17,7 +17,7 @@ use crate::steps::preload;
 
 /// What the base image is made with. Documentation and translations are left out, now and by every later
 /// `apt-get install`, because the options stay in the image.
-const MMDEBSTRAP: [&str; 13] = [
+pub const MMDEBSTRAP: [&str; 13] = [
     "--variant=minbase",
     // With `usr-is-merged` in the place of `usrmerge`, fifty megabytes of perl stay out.
     "--include=ca-certificates,usr-is-merged",

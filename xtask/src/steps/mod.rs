@@ -24,6 +24,23 @@ use crate::execute::Effect;
 use crate::images::Image;
 use crate::place::Place;
 use crate::plan::{Action, Condition};
+use crate::tier::judge;
+
+/// Whether the tier of the edge can be had, as far as the engine tells, before anything is made for it. What the nodes of a cluster
+/// have to say is heard when there are some.
+///
+/// # Errors
+/// [`crate::tier::Unobtainable`] when it cannot; else when the engine cannot be asked.
+pub async fn check_tier(context: &Context, goals: &[Action]) -> Result<()> {
+    let Some(place) = Action::place(goals) else { return Ok(()) };
+    let facts = context.engine.facts().await?;
+    let facts = match place {
+        Place::Host => facts,
+        Place::Cluster => facts.of_nodes_to_come(),
+    };
+    judge::decide(&facts, context.settings.security.tier)?;
+    Ok(())
+}
 
 /// How the part that an action is for is found.
 ///
@@ -47,9 +64,9 @@ pub async fn observe(context: &Context, action: Action) -> Result<Condition> {
             deploy::observe(context).await
         }
         Action::Pod => deploy::observe_pod(context).await,
-        Action::EdgeContainer(privilege) => {
-            edge::refuse_second(context, Place::Host(privilege)).await?;
-            edge_container::observe(context, privilege).await
+        Action::EdgeContainer => {
+            edge::refuse_second(context, Place::Host).await?;
+            edge_container::observe(context).await
         }
         Action::Telemetry(_) => Ok(Condition::Differs("it is proved anew every time".into())),
     }
@@ -79,9 +96,9 @@ pub async fn run(context: Arc<Context>, action: Action) -> Result<Effect> {
             deploy::ensure(context).await
         }
         Action::Pod => deploy::wait_until_ready(context).await,
-        Action::EdgeContainer(privilege) => {
-            edge::refuse_second(context, Place::Host(privilege)).await?;
-            edge_container::ensure(context, privilege).await
+        Action::EdgeContainer => {
+            edge::refuse_second(context, Place::Host).await?;
+            edge_container::ensure(context).await
         }
         Action::Telemetry(place) => crate::verify::telemetry_step(context, place).await,
     }

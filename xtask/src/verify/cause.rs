@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Certificate,
     /// What the hub has got, or not got.
     Telemetry,
+    /// The edge is not confined as it is to be.
+    Security,
     /// The pod ends again and again, or cannot be started.
     Pod,
 }
@@ -41,8 +43,8 @@ impl Kind {
     fn patience(self) -> Option<Duration> {
         match self {
             Self::Passing => None,
-            // Messages do not come into order again, and silence was waited for already.
-            Self::Ended | Self::Telemetry => Some(Duration::ZERO),
+            // Messages do not come into order again, silence was waited for already, and rights are given at the start.
+            Self::Ended | Self::Telemetry | Self::Security => Some(Duration::ZERO),
             // The edge tries again every few seconds, and tells meanwhile what was so at the last time.
             Self::Refused => Some(Duration::from_secs(5)),
             Self::Deployment => Some(Duration::from_secs(20)),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::cause::{Cause, Kind, Lasting};
 use super::runtime::Found;
 use super::scene::{Means, Scene};
-use super::{Layer, diagnosis, real, simulated, units};
+use super::{Layer, diagnosis, real, security, simulated, units};
 use crate::cluster;
 use crate::cluster::pulls::Pulls;
 use crate::place::Place;
@@ -32,6 +32,8 @@ pub enum Name {
     Pod,
     /// The edge's container, where it runs directly on the engine.
     Container,
+    /// What keeps the edge from the machine.
+    Security,
     /// systemd, process 1 of the edge.
     Systemd,
     /// The engine inside the edge.
@@ -52,10 +54,11 @@ impl Name {
     /// All layers of an edge in this place, in order.
     #[must_use]
     pub fn all(place: Place) -> &'static [Self] {
-        const IN_THE_CLUSTER: [Name; 10] = [
+        const IN_THE_CLUSTER: [Name; 11] = [
             Name::Engine,
             Name::Node,
             Name::Pod,
+            Name::Security,
             Name::Systemd,
             Name::InnerEngine,
             Name::Runtime,
@@ -64,9 +67,10 @@ impl Name {
             Name::Gateway,
             Name::Hub,
         ];
-        const ON_THE_HOST: [Name; 9] = [
+        const ON_THE_HOST: [Name; 10] = [
             Name::Engine,
             Name::Container,
+            Name::Security,
             Name::Systemd,
             Name::InnerEngine,
             Name::Runtime,
@@ -77,7 +81,7 @@ impl Name {
         ];
         match place {
             Place::Cluster => &IN_THE_CLUSTER,
-            Place::Host(_) => &ON_THE_HOST,
+            Place::Host => &ON_THE_HOST,
         }
     }
 }
@@ -103,6 +107,7 @@ impl Name {
             Self::Pod | Self::Container => {
                 "run `cargo xtask logs edge` for its last words, then `cargo xtask up`"
             }
+            Self::Security => "run `cargo xtask doctor`, which tells what works here, and `cargo xtask up`",
             Self::Systemd => "run `cargo xtask logs edge`; the units that failed are named there",
             Self::InnerEngine => "run `cargo xtask logs edge` for why docker.service does not run",
             Self::Runtime => "run `cargo xtask logs edge` for why the runtime's service does not run",
@@ -123,6 +128,7 @@ impl Name {
             Self::Pod | Self::Container => {
                 "see `kubectl describe pod` in its namespace, then run `cargo xtask deploy`"
             }
+            Self::Security => "run `cargo xtask deploy`, which tells what works there",
             Self::Systemd | Self::InnerEngine | Self::Runtime | Self::Gateway => {
                 "see `kubectl logs` of the pod, which has the journal of its services"
             }
@@ -140,6 +146,7 @@ impl fmt::Display for Name {
             Self::Node => "node",
             Self::Pod => "pod",
             Self::Container => "container",
+            Self::Security => "security",
             Self::Systemd => "systemd",
             Self::InnerEngine => "inner-engine",
             Self::Runtime => "runtime",
@@ -154,6 +161,7 @@ impl fmt::Display for Name {
 /// One look at a layer below the hub: what is fine about it, or why it is not.
 pub(super) async fn look(scene: &Scene<'_>, name: Name) -> std::result::Result<String, Cause> {
     let seen = match name {
+        Name::Security => return security::look(scene).await,
         Name::Engine => engine(scene).await,
         Name::Node => answered(node(scene)).await,
         Name::Pod => answered(pod(scene)).await,
@@ -282,12 +290,10 @@ async fn pod(scene: &Scene<'_>) -> Result<Seen> {
 
 /// One that has ended is told with its last lines.
 async fn container(scene: &Scene<'_>) -> Result<Seen> {
-    let Means::Own(context, place) = scene.means else { return Ok(Err("there is no container".into())) };
+    let Means::Own(context, _) = scene.means else { return Ok(Err("there is no container".into())) };
     let name = context.settings.edge_container();
     Ok(match context.engine.container(&name).await? {
-        Some(state) if state.running => {
-            Ok(format!("{name}, {}privileged", if place.is_privileged() { "" } else { "un" }))
-        }
+        Some(state) if state.running => Ok(name),
         Some(_) => Err(format!("the container `{name}` does not run")),
         None => Err(format!("there is no container `{name}`")),
     })

@@ -41,8 +41,12 @@ impl Lookout {
 
     async fn look(&self, scene: &Scene<'_>) -> Option<Layer> {
         for &name in scene.layers() {
-            // Whoever waits looks at these, and the hub is asked for telemetry when the edge is ready.
-            if matches!(name, Name::Engine | Name::Node | Name::Pod | Name::Container | Name::Hub) {
+            // Whoever waits looks at these; the tier is proved and the hub asked for telemetry when the edge is ready.
+            let is_for_others = matches!(
+                name,
+                Name::Engine | Name::Node | Name::Pod | Name::Container | Name::Security | Name::Hub
+            );
+            if is_for_others {
                 continue;
             }
             if let Err(cause) = layers::look(scene, name).await {

@@ -1,7 +1,7 @@
 //! What is looked at, and by which means: the edge of this deployment, or one in a cluster of somebody else, for which no
 //! engine is needed here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::layers::Name;
-use super::{Proof, runtime};
+use super::{Proof, Security, runtime};
 use crate::arrival::EventHub;
 use crate::cluster;
 use crate::context::Context;
@@ -40,6 +40,8 @@ pub struct Scene<'a> {
     pub events: Option<&'a EventHub>,
     /// Asked once.
     found: OnceCell<runtime::Found>,
+    /// How it is confined, as that was found last.
+    security: Arc<Mutex<Option<Security>>>,
 }
 
 /// The way to an edge.
@@ -67,6 +69,7 @@ impl<'a> Scene<'a> {
             started: context.started,
             events: context.events.as_deref(),
             found: OnceCell::new(),
+            security: Arc::default(),
         }
     }
 
@@ -81,7 +84,7 @@ impl<'a> Scene<'a> {
         events: Option<&'a EventHub>,
     ) -> Self {
         let (started, found) = (Timestamp::now(), OnceCell::new());
-        Self { means, settings, device, progress, cancel, started, events, found }
+        Self { means, settings, device, progress, cancel, started, events, found, security: Arc::default() }
     }
 
     /// Whether it is in the cluster of somebody else.
@@ -93,7 +96,7 @@ impl<'a> Scene<'a> {
     /// The same edge, of which only what comes from now on proves something.
     #[must_use]
     pub fn from_now(&self) -> Self {
-        Self { started: Timestamp::now(), found: OnceCell::new(), ..self.clone() }
+        Self { started: Timestamp::now(), found: OnceCell::new(), security: Arc::default(), ..self.clone() }
     }
 
     /// The layers that it has.
@@ -168,7 +171,19 @@ impl<'a> Scene<'a> {
             let mut findings = context.findings();
             findings.proof = proof.clone();
             findings.runtime = self.runtime_kind();
+            findings.security = self.security();
         }
+    }
+
+    /// Notes how it is confined.
+    pub(super) fn note_security(&self, found: Security) {
+        *self.security.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    }
+
+    /// How it is confined, if the edge was asked.
+    #[must_use]
+    pub fn security(&self) -> Option<Security> {
+        self.security.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Which runtime that is, if the edge was asked.

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kedge_sim::secret::Secret as Hidden;
 use serde_json::json;
 
+use super::confinement::fill_template;
 use super::{
     CHECKSUM, CONTAINER, CREDENTIALS, ENGINE_CLAIM, PULL_SECRET, Pull, STATE_CLAIM, Tailoring, Values,
 };
@@ -49,6 +50,7 @@ pub(super) fn fill_deployment(deployment: &mut Deployment, values: &Values<'_>) 
     let template = template(deployment)?;
     let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
     annotations.insert(CHECKSUM.to_owned(), values.files.checksum());
+    fill_template(template, &values.confinement)?;
     let pod = template.spec.as_mut().context("the Deployment has no pod template")?;
     if matches!(values.pull, Pull::Without) {
         pod.image_pull_secrets = None;
@@ -65,7 +67,7 @@ fn template(deployment: &mut Deployment) -> Result<&mut PodTemplateSpec> {
     deployment.spec.as_mut().map(|spec| &mut spec.template).context("the Deployment has no spec")
 }
 
-fn container(pod: &mut PodSpec) -> Result<&mut Container> {
+pub(super) fn container(pod: &mut PodSpec) -> Result<&mut Container> {
     let mut containers = pod.containers.iter_mut();
     containers
         .find(|container| container.name == CONTAINER)

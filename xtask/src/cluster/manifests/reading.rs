@@ -68,6 +68,7 @@ fn object(value: &serde_json::Value, found: &mut Vec<Found>) -> Option<Object> {
         "PersistentVolumeClaim" => typed(value, found).map(|it| Object::PersistentVolumeClaim(Box::new(it))),
         "Service" => typed(value, found).map(|it| Object::Service(Box::new(it))),
         "Deployment" => typed(value, found).map(|it| Object::Deployment(Box::new(it))),
+        "DaemonSet" => typed(value, found).map(|it| Object::DaemonSet(Box::new(it))),
         other => {
             let text = format!("the kind is {other:?}, which KEdge does not apply");
             found.push((vec![Step::Field("kind".into())], text));

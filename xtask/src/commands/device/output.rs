@@ -104,7 +104,8 @@ fn write(setup: &Setup, kept: &Kept, files: &SecretFiles, folder: &Path) -> Resu
     }
     let namespace = &setup.settings.deploy.namespace;
     let source = fs_err::read_to_string(setup.paths.project.join("manifests/kedgedeployment.yaml"))?;
-    let values = Values { namespace, image: "", pull: Pull::Without, files, tailoring: None };
+    let confinement = manifests::Confinement::NONE;
+    let values = Values { namespace, image: "", pull: Pull::Without, files, tailoring: None, confinement };
     let objects = manifests::deployment(&source, &values)?;
     let mut secret =
         objects.into_iter().find(manifests::Object::is_secret).context("the manifest has no Secret")?;

@@ -189,8 +189,6 @@ fn detail(state: &ContainerState) -> String {
     ports.sort();
     let mut details: Vec<_> =
         ports.iter().map(|(inside, outside)| format!("127.0.0.1:{outside} -> {inside}")).collect();
-    if state.privileged {
-        details.push("privileged".into());
-    }
+    details.extend(state.tier.map(|tier| format!("tier `{tier}`")));
     details.join(", ")
 }

@@ -1,11 +1,13 @@
 //! What follows from the facts: what hinders the deployment, and what one should know.
 
 use super::{ClassFacts, Facts, NamespaceFacts, NodeFacts};
-use crate::cluster::refusal::allow_privileged;
+use crate::tier::{self, Unobtainable, judge};
 
 /// What is to be deployed, as far as the cluster has to suit it.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
+    /// The tier of the pod.
+    pub tier: tier::Choice,
     /// The storage class; empty for the default.
     pub storage_class: &'a str,
     /// What the image runs on; empty where that is not known.
@@ -27,6 +29,10 @@ impl Facts {
     pub fn judge(&self, wanted: &Wanted<'_>) -> Judgement {
         let mut judgement = Judgement::default();
         judgement.judge_namespace(&self.namespace);
+        match judge::decide(&self.tier, wanted.tier) {
+            Ok(decision) => judgement.warnings.extend(decision.gaps),
+            Err(unobtainable) => judgement.judge_tier(&unobtainable),
+        }
         if let Ok(nodes) = &self.nodes {
             judgement.judge_nodes(nodes, wanted.platforms);
         }
@@ -47,16 +53,13 @@ impl Judgement {
         if !namespace.is_there || namespace.is_ours {
             return;
         }
-        if let Some(level) = namespace.level.as_deref().filter(|level| *level != "privileged") {
-            self.obstacles.push(format!(
-                "the namespace `{name}` is not ours and enforces the Pod Security level `{level}`; {}",
-                allow_privileged(name)
-            ));
-        } else {
-            self.warnings.push(format!(
-                "the namespace `{name}` is not ours: it is used as it is, and `undeploy` will leave it"
-            ));
-        }
+        self.warnings.push(format!(
+            "the namespace `{name}` is not ours: it is used as it is, and `undeploy` will leave it"
+        ));
+    }
+
+    fn judge_tier(&mut self, unobtainable: &Unobtainable) {
+        self.obstacles.push(unobtainable.to_string().replace('\n', "\n  "));
     }
 
     fn judge_nodes(&mut self, nodes: &[NodeFacts], platforms: &[String]) {
@@ -155,11 +158,23 @@ mod tests {
             namespace: super::super::namespace("edge", None),
             classes: Ok(vec![class("default", true), class("managed-csi", false)]),
             claims: Vec::new(),
+            tier: tier_facts(None),
         }
     }
 
+    fn tier_facts(level: Option<&str>) -> tier::Facts {
+        tier::nodes::facts(&tier::nodes::Asked {
+            server: "v1.33.1",
+            nodes: Some(&[]),
+            classes: &[],
+            namespace: "edge",
+            level,
+            inside: tier::nodes::Inside::default(),
+        })
+    }
+
     fn wanted<'a>(storage_class: &'a str, platforms: &'a [String]) -> Wanted<'a> {
-        Wanted { storage_class, platforms }
+        Wanted { tier: tier::Choice::Privileged, storage_class, platforms }
     }
 
     #[test]
@@ -184,7 +199,10 @@ mod tests {
 
     #[test]
     fn the_level_of_a_namespace_of_somebody_else_is_not_weakened() {
-        let judged = |namespace| Facts { namespace, ..facts() }.judge(&wanted("", &[]));
+        let judged = |namespace: NamespaceFacts| {
+            let level = namespace.level.clone().filter(|_| namespace.is_foreign());
+            Facts { namespace, tier: tier_facts(level.as_deref()), ..facts() }.judge(&wanted("", &[]))
+        };
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
         let found = judged(space(&restricted, false));
         assert!(found.obstacles[0].contains("level `restricted`"), "{found:?}");

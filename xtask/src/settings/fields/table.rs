@@ -7,7 +7,7 @@ use super::rules::{
     is_by_tag, is_consumer_group, is_context, is_device_id, is_host_name, is_label, is_path, is_quantity,
     is_repository, is_runtime_version,
 };
-use super::{Access, CLUSTER_NAME, ENGINE, Field, HUB, PACKAGES, PRELOAD, RUNTIME};
+use super::{Access, CLUSTER_NAME, ENGINE, Field, HUB, PACKAGES, PRELOAD, RUNTIME, TIER};
 use crate::image_reference;
 
 /// Where the hub is published.
@@ -22,7 +22,7 @@ pub(super) const QUANTITY: &str = "a quantity of Kubernetes, such as \"2Gi\" or 
 const LABEL: &str = "1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
 /// All of them, in the order in which they are shown.
-pub static FIELDS: [Field; 30] = [
+pub static FIELDS: [Field; 31] = [
     Field {
         name: ENGINE,
         allowed: "\"auto\", \"docker\" or \"podman\"",
@@ -188,6 +188,15 @@ pub static FIELDS: [Field; 30] = [
             default: "config/config.toml",
             get: |settings| settings.device.config.clone(),
             set: |settings, text| put(&mut settings.device.config, text, is_path(text)),
+        },
+    },
+    Field {
+        name: TIER,
+        allowed: "\"auto\", \"userns\", \"sysbox\", \"confined\" or \"privileged\"",
+        access: Access::Text {
+            default: "auto",
+            get: |settings| word(&settings.security.tier),
+            set: |settings, text| choose(&mut settings.security.tier, text),
         },
     },
     Field {

@@ -1,5 +1,5 @@
-//! Which capabilities of the kernel nobody on this machine can have, because its bounding set lacks them. An engine
-//! that asks for every capability that the kernel knows cannot run a privileged container then.
+//! The capabilities of the kernel by name and number, and which of them nobody on this machine can have, because its bounding
+//! set lacks them. An engine that asks for every capability that the kernel knows cannot run a privileged container then.
 
 /// Every capability by its number (`linux/capability.h`).
 const NAMES: [&str; 41] = [
@@ -47,7 +47,8 @@ const NAMES: [&str; 41] = [
 ];
 
 /// The capabilities that this machine lacks; none when it cannot be told.
-pub(super) fn missing() -> Vec<String> {
+#[must_use]
+pub fn missing() -> Vec<String> {
     let read = |path| fs_err::read_to_string(path).unwrap_or_default();
     missing_in(&read("/proc/self/status"), &read("/proc/sys/kernel/cap_last_cap")).unwrap_or_default()
 }
@@ -59,6 +60,19 @@ fn missing_in(status: &str, last: &str) -> Option<Vec<String>> {
     let last: u32 = last.trim().parse().ok().filter(|last| *last < u64::BITS)?;
     let lacking = (0..=last).filter(|number| set & (1 << number) == 0);
     Some(lacking.map(name).collect())
+}
+
+/// The set of these, which are named without `CAP_`, as the kernel has it.
+#[must_use]
+pub fn mask(names: &[&str]) -> u64 {
+    let numbers = NAMES.iter().zip(0_u32..).filter(|(name, _)| names.contains(name));
+    numbers.fold(0, |set, (_, number)| set | 1 << number)
+}
+
+/// What is in such a set.
+#[must_use]
+pub fn names(set: u64) -> Vec<String> {
+    (0..u64::BITS).filter(|number| set & (1 << number) != 0).map(name).collect()
 }
 
 fn name(number: u32) -> String {
@@ -77,6 +91,13 @@ mod tests {
         assert_eq!(lacking("000001ffffffffff", "40\n").unwrap(), [""; 0]);
         assert_eq!(lacking("000000ffffffffff", "40\n").unwrap(), ["CAP_CHECKPOINT_RESTORE"]);
         assert_eq!(lacking("000001ffffffffff", "41\n").unwrap(), ["capability 41"]);
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_into_it() {
+        assert_eq!(mask(&["CHOWN", "SYS_ADMIN"]), 0x20_0001);
+        assert_eq!(names(0x20_0001), ["CAP_CHOWN", "CAP_SYS_ADMIN"]);
+        assert_eq!(names(1 << 60), ["capability 60"]);
     }
 
     #[test]

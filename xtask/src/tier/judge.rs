@@ -1,0 +1,298 @@
+//! From facts to a tier: the strongest that works, with the reason why each stronger one does not.
+
+use std::fmt;
+
+use super::facts::{AppArmor, Cluster, Facts, Host, Version};
+use super::{Choice, Tier};
+
+/// What can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The tier.
+    pub tier: Tier,
+    /// What it lacks there, of what it has elsewhere.
+    pub gaps: Vec<String>,
+    /// Why each stronger one is not taken; none where the user has named the tier.
+    pub stronger: Vec<(Tier, String)>,
+}
+
+impl Decision {
+    /// The tier, why it is not a stronger one, and what it lacks and gives away: a line for each.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let head = format!("tier `{}`: {}", self.tier, self.tier.gives_away());
+        let stronger = self.stronger.iter().map(|(tier, reason)| format!("  not `{tier}`: {reason}"));
+        let gaps = self.gaps.iter().map(|gap| format!("  it lacks something: {gap}"));
+        std::iter::once(head).chain(stronger).chain(gaps).collect()
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tier `{}`", self.tier)?;
+        let stronger: Vec<_> =
+            self.stronger.iter().map(|(tier, reason)| format!("not `{tier}`: {reason}")).collect();
+        if stronger.is_empty() { Ok(()) } else { write!(f, " ({})", stronger.join("; ")) }
+    }
+}
+
+/// What was asked for cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unobtainable {
+    /// The one that was asked for.
+    #[error("the tier `{tier}` cannot be had here: {reason}; `--tier auto` takes the strongest that can")]
+    Asked {
+        /// Which one.
+        tier: Tier,
+        /// Why not, and what would help.
+        reason: String,
+    },
+    /// None of them, for these reasons.
+    #[error("no tier can be had here:{}", told_together(.0))]
+    All(Vec<(Tier, String)>),
+}
+
+/// What several tiers have against them in common is told once.
+fn told_together(reasons: &[(Tier, String)]) -> String {
+    let mut told: Vec<(String, &str)> = Vec::new();
+    for (tier, reason) in reasons {
+        match told.iter_mut().find(|(_, other)| other == reason) {
+            Some((tiers, _)) => *tiers += &format!(", `{tier}`"),
+            None => told.push((format!("`{tier}`"), reason)),
+        }
+    }
+    told.iter().map(|(tiers, reason)| format!("\n  {tiers}: {reason}")).collect()
+}
+
+/// Whether a tier works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// It does, and lacks this.
+    Works(Vec<String>),
+    /// Nobody has seen it work under these circumstances, so that it is taken only where it is asked for.
+    Untried(String),
+    /// It does not.
+    Fails(String),
+}
+
+/// `hostUsers: false` is on by default from here.
+const USERNS: Version = Version(1, 33);
+/// The first with the field `seccompProfile`.
+const SECCOMP_FIELD: Version = Version(1, 19);
+/// From here, `restricted` does not ask a pod with a user namespace to run as somebody else than root.
+const RELAXED: Version = Version(1, 35);
+
+/// The strongest tier that works, or the one that was asked for.
+///
+/// # Errors
+/// [`Unobtainable`] when that one does not work.
+pub fn decide(facts: &Facts, choice: Choice) -> Result<Decision, Unobtainable> {
+    if let Some(tier) = choice.tier() {
+        return match verdict(facts, tier) {
+            Verdict::Works(gaps) => Ok(Decision { tier, gaps, stronger: Vec::new() }),
+            Verdict::Untried(reason) => {
+                Ok(Decision { tier, gaps: [vec![reason], gaps(facts, tier)].concat(), stronger: Vec::new() })
+            }
+            Verdict::Fails(reason) => Err(Unobtainable::Asked { tier, reason }),
+        };
+    }
+    let mut stronger = Vec::new();
+    for tier in Tier::ALL {
+        match verdict(facts, tier) {
+            Verdict::Works(gaps) => return Ok(Decision { tier, gaps, stronger }),
+            Verdict::Untried(reason) => {
+                stronger.push((tier, format!("{reason}; `--tier {tier}` takes it all the same")));
+            }
+            Verdict::Fails(reason) => stronger.push((tier, reason)),
+        }
+    }
+    Err(Unobtainable::All(stronger))
+}
+
+fn verdict(facts: &Facts, tier: Tier) -> Verdict {
+    if let Some(refusal) = pod_security(facts, tier) {
+        return Verdict::Fails(refusal);
+    }
+    match tier {
+        Tier::Userns => userns(facts),
+        Tier::Sysbox => sysbox(facts),
+        Tier::Confined => confined(facts),
+        Tier::Privileged => privileged(facts),
+    }
+}
+
+/// A namespace of somebody else that does not let the tier's pod in.
+fn pod_security(facts: &Facts, tier: Tier) -> Option<String> {
+    let Host::Kubernetes(cluster) = &facts.host else { return None };
+    let level = cluster.level.as_deref()?;
+    if allowed_by(tier, cluster.server).contains(&level) {
+        return None;
+    }
+    let (namespace, needed) = (&cluster.namespace, level_of(tier, cluster.server));
+    Some(format!(
+        "the namespace `{namespace}` is not ours and enforces the Pod Security level `{level}`, and the pod needs `{needed}`: \
+         if it may have that, `kubectl label namespace {namespace} pod-security.kubernetes.io/enforce={needed} --overwrite`"
+    ))
+}
+
+/// The Pod Security levels that let the pod of a tier in.
+fn allowed_by(tier: Tier, server: Option<Version>) -> &'static [&'static str] {
+    match tier {
+        Tier::Sysbox if server.is_some_and(|server| server >= RELAXED) => {
+            &["restricted", "baseline", "privileged"]
+        }
+        Tier::Sysbox => &["baseline", "privileged"],
+        // Capabilities beyond the default are added, which only the lowest level lets pass.
+        Tier::Userns | Tier::Confined | Tier::Privileged => &["privileged"],
+    }
+}
+
+/// The strictest Pod Security level that lets the pod of a tier in.
+#[must_use]
+pub fn level_of(tier: Tier, server: Option<Version>) -> &'static str {
+    allowed_by(tier, server).first().copied().unwrap_or("privileged")
+}
+
+fn userns(facts: &Facts) -> Verdict {
+    let fails = |reason: &str| Verdict::Fails(reason.to_owned());
+    if facts.cgroups == Some(1) {
+        return fails(
+            "its cgroups are of version 1, which root of a user namespace cannot be given; boot with version 2",
+        );
+    }
+    match &facts.host {
+        Host::Docker { rootless: true, .. } | Host::Podman { rootless: true, .. } => Verdict::Untried(
+            "the engine runs without root, where the edge has not been seen to work".to_owned(),
+        ),
+        Host::Docker { remaps: true, .. } => Verdict::Works(gaps(facts, Tier::Userns)),
+        Host::Docker { remaps: false, .. } => fails(
+            "Docker does not remap users; put `\"userns-remap\": \"default\"` into /etc/docker/daemon.json and restart it",
+        ),
+        Host::Podman { has_ids: true, .. } => Verdict::Untried(
+            "with Podman and a user namespace, the edge has not been seen to work".to_owned(),
+        ),
+        Host::Podman { has_ids: false, .. } => fails(
+            "Podman has no ids to give away; add a line such as `containers:2147483647:2147483648` to /etc/subuid and /etc/subgid",
+        ),
+        Host::Kubernetes(cluster) => userns_pod(facts, cluster),
+    }
+}
+
+fn userns_pod(facts: &Facts, cluster: &Cluster) -> Verdict {
+    if let Some(server) = cluster.server.filter(|server| *server < USERNS) {
+        return Verdict::Fails(format!(
+            "pods have user namespaces from Kubernetes {USERNS} on, and this is {server}"
+        ));
+    }
+    if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < Version(6, 3)) {
+        return Verdict::Fails(format!(
+            "volumes in memory need Linux 6.3 in a user namespace, and a node has {kernel}"
+        ));
+    }
+    if let Some(version) = cluster.containerd.filter(|version| *version < Version(2, 0)) {
+        return Verdict::Fails(format!(
+            "containerd honours user namespaces from 2.0 on, and a node has {version}, which ignores them without a word"
+        ));
+    }
+    match cluster.honours_userns {
+        Some(true) => Verdict::Works(gaps(facts, Tier::Userns)),
+        Some(false) => {
+            Verdict::Fails("the kubelet of a node says that its runtime has no user namespaces".to_owned())
+        }
+        None => Verdict::Untried("no kubelet says whether its runtime honours user namespaces".to_owned()),
+    }
+}
+
+fn sysbox(facts: &Facts) -> Verdict {
+    if facts.sysbox.is_some() {
+        return Verdict::Untried("with Sysbox, the edge has not been seen to work".to_owned());
+    }
+    Verdict::Fails(match &facts.host {
+        Host::Docker { .. } | Host::Podman { .. } => {
+            "the engine has no runtime `sysbox-runc`; Sysbox's package brings it".to_owned()
+        }
+        Host::Kubernetes(_) => {
+            "the cluster has no RuntimeClass with the handler `sysbox-runc`; Sysbox's DaemonSet makes one"
+                .to_owned()
+        }
+    })
+}
+
+fn confined(facts: &Facts) -> Verdict {
+    let fails = |reason: String| Verdict::Fails(reason);
+    match &facts.host {
+        Host::Docker { remaps: true, .. } => {
+            return fails(
+                "this Docker remaps users, so that its images belong to others than root; use `userns`"
+                    .to_owned(),
+            );
+        }
+        Host::Docker { rootless: true, .. } | Host::Podman { rootless: true, .. } => {
+            return fails(
+                "the engine runs without root, and cannot give SYS_ADMIN of the machine".to_owned(),
+            );
+        }
+        Host::Kubernetes(cluster) => {
+            if let Some(server) = cluster.server.filter(|server| *server < SECCOMP_FIELD) {
+                return fails(format!(
+                    "pods name seccomp profiles from Kubernetes {SECCOMP_FIELD} on, and this is {server}"
+                ));
+            }
+            if facts.apparmor == AppArmor::Off && facts.cgroups != Some(1) {
+                return Verdict::Untried(
+                    "the nodes have no AppArmor, without which this is hardly less than all privileges"
+                        .to_owned(),
+                );
+            }
+            if facts.cgroups == Some(1) {
+                return Verdict::Untried(
+                    "on nodes with version 1 of cgroups, a pod without all privileges has not been seen to work".to_owned(),
+                );
+            }
+        }
+        _ => {}
+    }
+    if let AppArmor::NotLoaded(reason) = &facts.apparmor {
+        return fails(format!(
+            "the AppArmor profile `{}` is not loaded and cannot be from here ({reason}); load it where containers run: \
+             `sudo apparmor_parser --replace image/security/kedge-edge`",
+            super::profiles::APPARMOR
+        ));
+    }
+    Verdict::Works(gaps(facts, Tier::Confined))
+}
+
+fn privileged(facts: &Facts) -> Verdict {
+    match &facts.host {
+        Host::Docker { remaps: true, .. } => Verdict::Fails(
+            "this Docker remaps users, which goes with no privileged container; use `userns`".to_owned(),
+        ),
+        _ => Verdict::Works(Vec::new()),
+    }
+}
+
+/// What a tier lacks under these circumstances.
+fn gaps(facts: &Facts, tier: Tier) -> Vec<String> {
+    let mut gaps = Vec::new();
+    if tier != Tier::Confined {
+        return gaps;
+    }
+    if facts.apparmor == AppArmor::Off {
+        gaps.push(
+            "AppArmor is not there, so that only capabilities and seccomp confine the edge: with SYS_ADMIN, it can mount what \
+             the kernel has, and write to settings of the machine"
+                .to_owned(),
+        );
+    }
+    if facts.cgroups != Some(1) && facts.nsdelegate == Some(false) {
+        gaps.push(
+            "the cgroup mount has lost `nsdelegate`, so that the edge could lift its own limits; give it back on the machine: \
+             `mount -o remount,rw,nsdelegate,memory_recursiveprot /sys/fs/cgroup`"
+                .to_owned(),
+        );
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use super::*;
+
+fn docker() -> Facts {
+    Facts {
+        host: Host::Docker { remaps: false, rootless: false },
+        kernel: Some(Version(6, 1)),
+        cgroups: Some(2),
+        nsdelegate: Some(true),
+        apparmor: AppArmor::Ready,
+        sysbox: None,
+    }
+}
+
+fn cluster() -> Cluster {
+    Cluster {
+        server: Some(Version(1, 36)),
+        containerd: Some(Version(2, 1)),
+        honours_userns: Some(true),
+        level: None,
+        namespace: "edge".into(),
+    }
+}
+
+fn pod(cluster: Cluster) -> Facts {
+    Facts { host: Host::Kubernetes(cluster), kernel: Some(Version(6, 8)), ..docker() }
+}
+
+#[test]
+fn the_strongest_tier_that_works_is_taken() {
+    use Tier::{Confined, Privileged, Userns};
+    let remapping = Host::Docker { remaps: true, rootless: false };
+    let podman = Host::Podman { has_ids: true, rootless: false };
+    for (facts, expected) in [
+        (docker(), Confined),
+        (Facts { host: remapping.clone(), ..docker() }, Userns),
+        (Facts { host: podman, ..docker() }, Confined),
+        (Facts { cgroups: Some(1), apparmor: AppArmor::Off, ..docker() }, Confined),
+        (Facts { apparmor: AppArmor::NotLoaded("no root".into()), ..docker() }, Privileged),
+        (Facts { host: Host::Docker { remaps: false, rootless: true }, ..docker() }, Privileged),
+        (pod(cluster()), Userns),
+        (pod(Cluster { honours_userns: None, ..cluster() }), Confined),
+        (pod(Cluster { honours_userns: Some(false), ..cluster() }), Confined),
+        (pod(Cluster { server: Some(Version(1, 32)), ..cluster() }), Confined),
+        (pod(Cluster { containerd: Some(Version(1, 7)), ..cluster() }), Confined),
+        (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, Confined),
+        (Facts { cgroups: Some(1), ..pod(cluster()) }, Privileged),
+        (Facts { apparmor: AppArmor::Off, ..pod(Cluster { honours_userns: None, ..cluster() }) }, Privileged),
+        (pod(Cluster { server: Some(Version(1, 18)), ..cluster() }), Privileged),
+    ] {
+        let decision = decide(&facts, Choice::Auto).unwrap();
+        assert_eq!(decision.tier, expected, "{facts:?}");
+        // Every stronger one is accounted for, in order.
+        let told: Vec<_> = decision.stronger.iter().map(|(tier, _)| *tier).collect();
+        assert_eq!(told, Tier::ALL[..told.len()], "{facts:?}");
+        assert_eq!(Tier::ALL[told.len()], expected);
+    }
+    let facts = Facts { host: remapping, cgroups: Some(1), ..docker() };
+    let error = decide(&facts, Choice::Auto).unwrap_err().to_string();
+    assert!(
+        error.contains("\n  `userns`: its cgroups") && error.contains("\n  `privileged`: this Docker remaps"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_tier_that_was_asked_for_is_had_or_refused_with_the_repair() {
+    let refused = |facts: &Facts, choice| decide(facts, choice).unwrap_err().to_string();
+    let told = refused(&docker(), Choice::Userns);
+    assert!(
+        told.starts_with("the tier `userns` cannot be had here: Docker does not remap users; put"),
+        "{told}"
+    );
+    let podman = Facts { host: Host::Podman { has_ids: false, rootless: false }, ..docker() };
+    assert!(refused(&podman, Choice::Userns).contains("/etc/subuid"));
+    assert!(refused(&docker(), Choice::Sysbox).contains("`sysbox-runc`"));
+    assert!(refused(&pod(cluster()), Choice::Sysbox).contains("RuntimeClass"));
+    let unloaded = Facts { apparmor: AppArmor::NotLoaded("the engine is elsewhere".into()), ..docker() };
+    let told = refused(&unloaded, Choice::Confined);
+    assert!(told.contains("the engine is elsewhere") && told.contains("apparmor_parser --replace"), "{told}");
+    for choice in [Choice::Confined, Choice::Privileged] {
+        let decision = decide(&docker(), choice).unwrap();
+        assert_eq!((Some(decision.tier), decision.stronger), (choice.tier(), Vec::new()));
+    }
+}
+
+#[test]
+fn of_a_cluster_to_come_the_kernel_is_known() {
+    let old = Facts { cgroups: Some(1), apparmor: AppArmor::Off, ..docker() }.of_nodes_to_come();
+    assert!(decide(&old, Choice::Userns).unwrap_err().to_string().contains("version 1"));
+    for choice in [Choice::Auto, Choice::Sysbox, Choice::Confined, Choice::Privileged] {
+        assert!(decide(&old, choice).is_ok(), "{choice:?}");
+    }
+    assert!(decide(&docker().of_nodes_to_come(), Choice::Userns).is_err(), "its Linux is 6.1");
+}
+
+#[test]
+fn what_nobody_has_seen_is_taken_only_when_it_is_asked_for() {
+    let old = Facts {
+        cgroups: Some(1),
+        apparmor: AppArmor::Off,
+        ..pod(Cluster { server: Some(Version(1, 20)), ..cluster() })
+    };
+    let decision = decide(&old, Choice::Auto).unwrap();
+    assert_eq!(decision.tier, Tier::Privileged);
+    assert!(decision.stronger[2].1.ends_with("`--tier confined` takes it all the same"), "{decision:?}");
+    let decision = decide(&old, Choice::Confined).unwrap();
+    assert!(
+        decision.gaps[0].contains("has not been seen to work") && decision.gaps[1].contains("AppArmor"),
+        "{decision:?}"
+    );
+    let sysbox =
+        Facts { sysbox: Some("sysbox-runc".into()), ..pod(Cluster { honours_userns: None, ..cluster() }) };
+    assert_eq!(decide(&sysbox, Choice::Auto).unwrap().tier, Tier::Confined);
+    assert_eq!(decide(&sysbox, Choice::Sysbox).unwrap().tier, Tier::Sysbox);
+}
+
+#[test]
+fn what_a_tier_lacks_is_told() {
+    let gaps = |facts: &Facts| decide(facts, Choice::Confined).unwrap().gaps;
+    assert_eq!(gaps(&docker()), [""; 0]);
+    let bare = Facts { apparmor: AppArmor::Off, nsdelegate: Some(false), ..docker() };
+    assert!(
+        gaps(&bare)[0].starts_with("AppArmor is not there")
+            && gaps(&bare)[1].contains("mount -o remount,rw,nsdelegate")
+    );
+    let old = Facts { cgroups: Some(1), nsdelegate: None, ..bare };
+    assert_eq!(gaps(&old).len(), 1, "version 1 has no such option");
+}
+
+#[test]
+fn a_namespace_of_somebody_else_lets_in_what_its_level_lets_in() {
+    let level =
+        |level: &str, server| Cluster { level: Some(level.into()), server: Some(server), ..cluster() };
+    let works = |cluster: Cluster, choice| {
+        decide(&Facts { sysbox: Some("sysbox-runc".into()), ..pod(cluster) }, choice).is_ok()
+    };
+    let (old, new) = (Version(1, 34), Version(1, 35));
+    for choice in [Choice::Userns, Choice::Confined, Choice::Privileged] {
+        for strict in ["restricted", "baseline"] {
+            let error = decide(&pod(level(strict, new)), choice).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("level `{strict}`")) && error.contains("enforce=privileged"),
+                "{error}"
+            );
+        }
+        assert!(works(level("privileged", new), choice));
+    }
+    assert!(works(level("baseline", old), Choice::Sysbox) && works(level("restricted", new), Choice::Sysbox));
+    let error = decide(
+        &Facts { sysbox: Some("sysbox-runc".into()), ..pod(level("restricted", old)) },
+        Choice::Sysbox,
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains("enforce=baseline"), "{error}");
+    assert_eq!(level_of(Tier::Confined, Some(new)), "privileged");
+    let error = decide(&pod(level("baseline", new)), Choice::Auto).unwrap_err().to_string();
+    assert!(
+        error.contains("\n  `userns`, `confined`, `privileged`: the namespace `edge` is not ours"),
+        "{error}"
+    );
+}
