@@ -68,7 +68,7 @@ fn a_script_gets_one_report_also_of_a_run_that_could_not_begin() {
     let cases: [(&[&str], &str, i32, &str); 7] = [
         (&["up", "--yes"], bad, 3, "correct what is named"),
         (&["verify"], bad, 3, "correct what is named"),
-        (&["e2e", "--unprivileged"], good, 2, "--help"),
+        (&["e2e", "--events", "events.txt"], good, 2, "--help"),
         (&["e2e", "--engine", "podman"], good, 4, "`--yes`"),
         (&["up", "--engine", "docker", "--yes"], good, 4, "cargo xtask doctor"),
         (&["run", "--engine", "docker", "--yes"], good, 4, "cargo xtask doctor"),
