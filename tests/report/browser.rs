@@ -25,6 +25,8 @@ const FLAGS: [&str; 7] = [
     "--hide-scrollbars",
     "--no-first-run",
 ];
+/// How long the browser may take to end.
+const GRACE: Duration = Duration::from_secs(5);
 const HEIGHT: u32 = 800;
 
 /// The browser; it ends with this.
@@ -58,6 +60,7 @@ impl Browser {
             .args(["-c", PIPES, "chromium"])
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -162,7 +165,10 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // What it has started ends with it; when it has ended already, there is nothing to do.
+        // Asked to, it removes what it has in folders of its own. One that has ended already needs nothing.
+        let close = json!({ "id": self.last + 1, "method": "Browser.close" });
+        let asked = self.to.write_all(format!("{close}\0").as_bytes());
+        while asked.is_ok() && self.from.recv_timeout(GRACE).is_ok() {}
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
     }
