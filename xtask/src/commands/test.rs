@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "quick")]
     faults: bool,
     /// Try the tiers of confinement in a virtual machine with cgroup v2 and AppArmor, and how they withstand attacks, and
-    /// nothing else
+    /// nothing else; this takes long and is no part of the other tests
     #[arg(long, conflicts_with_all = ["quick", "faults"])]
     vm: bool,
 }
@@ -33,30 +33,27 @@ pub struct Args {
 /// When the machine lacks something, or a test failed.
 pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let whole = !(args.quick || args.faults || args.vm);
-    let obstacle = no_virtual_machine(std::env::consts::ARCH, preflight::is_root());
-    if let (true, Some(reason)) = (args.vm, obstacle) {
+    if args.vm
+        && let Some(reason) = no_virtual_machine(std::env::consts::ARCH, preflight::is_root())
+    {
         bail!("the tests in a virtual machine cannot run here: {reason}");
     }
     if !args.quick && !setup.dry_run {
         // The tests start the tool themselves; whatever has to be installed is installed here.
         let goal = if args.vm { Action::Image(Image::Edge) } else { Action::Pod };
         drop(setup.engine(Action::demand(&[goal], setup.settings.security.tier)).await?);
-        let mut tools = Vec::new();
-        if !args.vm {
-            tools.extend(
-                [
-                    &preflight::BROWSER[..],
-                    &preflight::FUZZING,
-                    &preflight::PYTHON_SDK,
-                    &preflight::QPID,
-                    &preflight::SIGNING,
-                ]
-                .concat(),
-            );
-        }
-        if args.vm || (whole && obstacle.is_none()) {
-            tools.extend(preflight::VIRTUAL_MACHINE);
-        }
+        let tools: &[&[_]] = if args.vm {
+            &[&preflight::VIRTUAL_MACHINE]
+        } else {
+            &[
+                &preflight::BROWSER,
+                &preflight::FUZZING,
+                &preflight::PYTHON_SDK,
+                &preflight::QPID,
+                &preflight::SIGNING,
+            ]
+        };
+        let tools = tools.concat();
         preflight::ensure_tools(preflight::absent(&tools), setup.yes).await?;
     }
     let shell = Shell::new()?;
@@ -69,7 +66,9 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     let mut commands = Vec::new();
     if args.faults {
         commands.push(of_xtask("faults"));
-    } else if !args.vm {
+    } else if args.vm {
+        commands.push(of_xtask("vm"));
+    } else {
         commands.push(cmd!(shell, "{cargo} test --workspace --locked --no-fail-fast"));
     }
     if whole {
@@ -78,11 +77,6 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         let others = ["--package", "xtask", "--test", "arrival", "--test", "report"];
         commands.push(cmd!(shell, "{cargo} test --locked {others...} -- --include-ignored"));
         commands.push(of_xtask("e2e"));
-    }
-    match obstacle {
-        Some(reason) if whole => eprintln!("left out are the tests in a virtual machine: {reason}"),
-        None if whole || args.vm => commands.push(of_xtask("vm")),
-        _ => {}
     }
     for command in commands {
         if setup.dry_run {

@@ -245,8 +245,9 @@ fn confined(facts: &Facts) -> Verdict {
                 );
             }
             if facts.cgroups == Some(1) {
-                return Verdict::Untried(
-                    "on nodes with version 1 of cgroups, a pod without all privileges has not been seen to work".to_owned(),
+                return fails(
+                    "a node has version 1 of cgroups, by which a pod cannot hand /dev/console on to modules"
+                        .to_owned(),
                 );
             }
         }
