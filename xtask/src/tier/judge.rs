@@ -82,6 +82,9 @@ const SECCOMP_FIELD: Version = Version(1, 19);
 /// From here, `restricted` does not ask a pod with a user namespace to run as somebody else than root.
 const RELAXED: Version = Version(1, 35);
 
+/// No cluster was at hand yet that has what it needs.
+const IN_A_POD: &str = "in a pod, it has not been seen to work";
+
 /// The strongest tier that works, or the one that was asked for.
 ///
 /// # Errors
@@ -195,7 +198,7 @@ fn userns_pod(facts: &Facts, cluster: &Cluster) -> Verdict {
         ));
     }
     match cluster.honours_userns {
-        Some(true) => Verdict::Works(gaps(facts, Tier::Userns)),
+        Some(true) => Verdict::Untried(IN_A_POD.to_owned()),
         Some(false) => {
             Verdict::Fails("the kubelet of a node says that its runtime has no user namespaces".to_owned())
         }
@@ -260,7 +263,10 @@ fn confined(facts: &Facts) -> Verdict {
             super::profiles::APPARMOR
         ));
     }
-    Verdict::Works(gaps(facts, Tier::Confined))
+    match &facts.host {
+        Host::Kubernetes(_) => Verdict::Untried(IN_A_POD.to_owned()),
+        Host::Docker { .. } | Host::Podman { .. } => Verdict::Works(gaps(facts, Tier::Confined)),
+    }
 }
 
 fn privileged(facts: &Facts) -> Verdict {

@@ -37,15 +37,6 @@ fn the_strongest_tier_that_works_is_taken() {
         (Facts { cgroups: Some(1), apparmor: AppArmor::Off, ..docker() }, Confined),
         (Facts { apparmor: AppArmor::NotLoaded("no root".into()), ..docker() }, Privileged),
         (Facts { host: Host::Docker { remaps: false, rootless: true }, ..docker() }, Privileged),
-        (pod(cluster()), Userns),
-        (pod(Cluster { honours_userns: None, ..cluster() }), Confined),
-        (pod(Cluster { honours_userns: Some(false), ..cluster() }), Confined),
-        (pod(Cluster { server: Some(Version(1, 32)), ..cluster() }), Confined),
-        (pod(Cluster { containerd: Some(Version(1, 7)), ..cluster() }), Confined),
-        (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, Confined),
-        (Facts { cgroups: Some(1), ..pod(cluster()) }, Privileged),
-        (Facts { apparmor: AppArmor::Off, ..pod(Cluster { honours_userns: None, ..cluster() }) }, Privileged),
-        (pod(Cluster { server: Some(Version(1, 18)), ..cluster() }), Privileged),
     ] {
         let decision = decide(&facts, Choice::Auto).unwrap();
         assert_eq!(decision.tier, expected, "{facts:?}");
@@ -60,6 +51,30 @@ fn the_strongest_tier_that_works_is_taken() {
         error.contains("\n  `userns`: its cgroups") && error.contains("\n  `privileged`: this Docker remaps"),
         "{error}"
     );
+}
+
+#[test]
+fn in_a_pod_a_stronger_tier_than_privileged_is_taken_when_it_is_asked_for() {
+    let of = |change: fn(&mut Cluster)| {
+        let mut cluster = cluster();
+        change(&mut cluster);
+        pod(cluster)
+    };
+    for (facts, userns, confined) in [
+        (of(|_| {}), true, true),
+        (of(|it| it.honours_userns = None), true, true),
+        (of(|it| it.honours_userns = Some(false)), false, true),
+        (of(|it| it.server = Some(Version(1, 32))), false, true),
+        (of(|it| it.containerd = Some(Version(1, 7))), false, true),
+        (of(|it| it.server = Some(Version(1, 18))), false, false),
+        (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, false, true),
+        (Facts { cgroups: Some(1), ..pod(cluster()) }, false, false),
+        (Facts { apparmor: AppArmor::Off, ..pod(cluster()) }, true, true),
+    ] {
+        assert_eq!(decide(&facts, Choice::Auto).unwrap().tier, Tier::Privileged, "{facts:?}");
+        let works = |choice| decide(&facts, choice).is_ok();
+        assert_eq!((works(Choice::Userns), works(Choice::Confined)), (userns, confined), "{facts:?}");
+    }
 }
 
 #[test]
@@ -109,7 +124,7 @@ fn what_nobody_has_seen_is_taken_only_when_it_is_asked_for() {
     assert!(decide(&old, Choice::Confined).unwrap_err().to_string().contains("/dev/console"));
     let sysbox =
         Facts { sysbox: Some("sysbox-runc".into()), ..pod(Cluster { honours_userns: None, ..cluster() }) };
-    assert_eq!(decide(&sysbox, Choice::Auto).unwrap().tier, Tier::Confined);
+    assert_eq!(decide(&sysbox, Choice::Auto).unwrap().tier, Tier::Privileged);
     assert_eq!(decide(&sysbox, Choice::Sysbox).unwrap().tier, Tier::Sysbox);
 }
 
