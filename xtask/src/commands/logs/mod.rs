@@ -18,6 +18,8 @@ use crate::session::Setup;
 
 /// How many lines are shown when nothing else is said.
 const TAIL: u32 = 100;
+/// How long the API server of a cluster of somebody else may take to answer at all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// Flags of `logs`.
 #[derive(Debug, clap::Args)]
@@ -150,6 +152,9 @@ async fn elsewhere(
     }
     let settings = &setup.settings.deploy;
     let target = Target::open_patiently(&setup.paths.project, settings, Some(name)).await?;
+    // The client has no limit for an answer, and whether there is one is told better here.
+    let answer = tokio::time::timeout(ANSWER_LIMIT, target.version()).await;
+    answer.with_context(|| format!("{} does not answer within {} s", target.server, ANSWER_LIMIT.as_secs()))??;
     inside::show(&Way::pod(target.client, &settings.namespace).await?, part, wanted, out).await
 }
 
