@@ -13,7 +13,7 @@ use kube::{Api, Client};
 use super::manifests::{self, Object, PROFILES};
 use super::{fine_when_gone, plainly};
 use crate::tier::facts::AppArmor;
-use crate::tier::{Choice, Decision, Facts, Profiles, judge};
+use crate::tier::{Choice, Decision, Facts, Profiles, TIER, Tier, judge};
 use crate::wait::{Observation, wait_for};
 
 /// How long the profiles may take to come onto every node; the pod's image comes with them.
@@ -53,6 +53,12 @@ impl Confined {
             profiles: &self.manifest,
         }
     }
+}
+
+/// The tier that a pod was made for.
+#[must_use]
+pub fn tier_of(pod: &Pod) -> Option<Tier> {
+    Tier::named(pod.metadata.annotations.as_ref()?.get(TIER)?)
 }
 
 /// After an object was applied: the pod comes after the profiles that it needs.

@@ -98,6 +98,36 @@ fn a_page_says_what_was_simulated_and_has_no_empty_parts() {
 }
 
 #[test]
+fn the_tier_and_its_proof_are_in_the_report() {
+    use crate::tier::{Decision, Proof, Tier};
+    use crate::verify::Security;
+    let decision = Decision {
+        tier: Tier::Confined,
+        gaps: Vec::new(),
+        stronger: vec![(Tier::Userns, "Docker does not remap users".into())],
+    };
+    let decided = Environment::default().confined(Some(decision.clone()), None);
+    assert_eq!((decided.tier, decided.security.is_none()), (Some(Tier::Confined), true));
+    let proof = Proof { cap_eff: 0x21, seccomp: 2, uid_map: "0 0 4294967295".into(), ..Proof::default() };
+    let found = Security { tier: Tier::Confined, proof, lacks: vec!["no AppArmor"] };
+    let environment = Environment::default().confined(Some(decision), Some(found));
+    let page = html::render(&Report { environment: environment.clone(), ..hostile(true) });
+    for row in [
+        "<tr><th>tier</th><td>confined</td></tr>",
+        "<tr><th>security cap eff</th><td>0000000000000021</td></tr>",
+        "<tr><th>security lacks</th><td>no AppArmor</td></tr>",
+        "<tr><th>stronger tiers userns</th><td>Docker does not remap users</td></tr>",
+    ] {
+        assert!(page.contains(row), "{row} is not in {page}");
+    }
+    let json = serde_json::to_value(&environment).unwrap();
+    assert_eq!(
+        (&json["security"]["seccomp"], &json["strongerTiers"]["userns"]),
+        (&2.into(), &"Docker does not remap users".into())
+    );
+}
+
+#[test]
 fn a_run_that_failed_before_its_first_step_is_a_failed_case() {
     let report = Report { steps: Vec::new(), layers: Vec::new(), ..hostile(false) };
     assert!(junit::render(&report).contains("tests=\"1\" failures=\"1\""), "{}", junit::render(&report));

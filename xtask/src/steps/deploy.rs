@@ -159,7 +159,7 @@ fn rollout(context: &Context) -> Rollout<'_> {
 pub async fn observe_pod(context: &Context) -> Result<Condition> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     if rollout(context).is_complete(&client).await? {
-        return Ok(Condition::Holds("ready".into()));
+        return Ok(verify::confined_and_ready(context, Place::Cluster).await);
     }
     let pods = cluster::pods(&client, &context.settings.deploy.namespace).await?;
     Ok(Condition::Differs(pods.first().map_or("there is none".into(), cluster::describe)))
@@ -171,7 +171,6 @@ pub async fn observe_pod(context: &Context) -> Result<Condition> {
 /// When the pod does not get ready; the error has its last status.
 pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
     if let Ok(Condition::Holds(note)) = observe_pod(context).await {
-        verify::prove_tier(context, Place::Cluster).await?;
         return Ok(Effect::unchanged(note));
     }
     let client = cluster::client(&context.paths.kubeconfig()).await?;

@@ -55,11 +55,10 @@ pub async fn observe(context: &Context) -> Result<Condition> {
         return Ok(Condition::Differs(format!("{reason}; {}", confinement.decision)));
     }
     let health = edge::run(context, Place::Host, &READY).await?;
-    Ok(if health.success {
-        Condition::Holds("ready".into())
-    } else {
-        Condition::Differs(health.text().to_owned())
-    })
+    if !health.success {
+        return Ok(Condition::Differs(health.text().to_owned()));
+    }
+    Ok(verify::confined_and_ready(context, Place::Host).await)
 }
 
 /// Starts the container, and waits until the edge is ready; one that ends meanwhile ends the wait.

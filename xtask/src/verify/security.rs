@@ -7,12 +7,14 @@ use serde::Serialize;
 use super::cause::{Cause, Kind};
 use super::layers::Name;
 use super::scene::{Means, Scene};
+use crate::cluster::confinement::tier_of;
 use crate::cluster::{self, manifests};
 use crate::context::Context;
 use crate::exit::Unproved;
 use crate::place::Place;
+use crate::plan::Condition;
 use crate::tier::proof::{Promise, SCRIPT};
-use crate::tier::{self, TIER, Tier};
+use crate::tier::{self, Tier};
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
@@ -72,12 +74,11 @@ async fn promise(scene: &Scene<'_>) -> Result<Promise> {
 
 /// What a pod was made for. One without a word of it is of a time when every one was privileged.
 fn promise_of(pod: &Pod) -> Promise {
-    let annotations = pod.metadata.annotations.as_ref();
-    let tier = annotations.and_then(|all| all.get(TIER)).and_then(|word| Tier::named(word));
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let edge = containers.filter(|container| container.name == manifests::CONTAINER);
     let limit =
         edge.filter_map(|container| container.resources.as_ref()?.limits.as_ref()?.get("memory")).next();
+    let tier = tier_of(pod);
     Promise { tier: tier.unwrap_or(Tier::Privileged), memory: limit.and_then(|limit| bytes(&limit.0)) }
 }
 
@@ -119,9 +120,18 @@ pub async fn prove_tier(context: &Context, place: Place) -> Result<String> {
     })
 }
 
+/// How an edge that is ready was found: one that is not confined as it is to be has to be made anew.
+pub async fn confined_and_ready(context: &Context, place: Place) -> Condition {
+    match prove_tier(context, place).await {
+        Ok(_) => Condition::Holds("ready".into()),
+        Err(error) => Condition::Differs(format!("{error:#}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tier::TIER;
     use serde_json::json;
 
     #[test]

@@ -8,6 +8,7 @@ use kube::Client;
 
 use super::{LIMIT, Part, inside, up, within};
 use crate::cluster;
+use crate::cluster::confinement::tier_of;
 use crate::edge::Way;
 use crate::engine::Inventory;
 use crate::session::Setup;
@@ -88,7 +89,8 @@ fn pod(pod: &Pod) -> Part {
     let detail = if pod.metadata.deletion_timestamp.is_some() {
         format!("{name}, Terminating")
     } else if is_up {
-        format!("{name}, Running, ready {ready}/{all}")
+        let tier = tier_of(pod).map(|tier| format!(", tier `{tier}`")).unwrap_or_default();
+        format!("{name}, Running, ready {ready}/{all}{tier}")
     } else {
         // Why it is not is worth more words.
         cluster::describe(pod)
@@ -108,7 +110,8 @@ mod tests {
             "state": { "running": {} } });
         let status = json!({ "phase": "Running", "containerStatuses": [container],
             "conditions": [{ "type": "Ready", "status": ready }] });
-        let metadata = json!({ "name": "kedge-1", "creationTimestamp": "2025-01-01T00:00:00Z" });
+        let annotations = json!({ "kedge.io/tier": "userns" });
+        let metadata = json!({ "name": "kedge-1", "annotations": annotations, "creationTimestamp": "2025-01-01T00:00:00Z" });
         pod(&serde_json::from_value(json!({ "metadata": metadata, "status": status })).unwrap())
     }
 
@@ -116,7 +119,7 @@ mod tests {
     fn a_pod_is_told_with_its_readiness_restarts_and_age() {
         let well = of("True", 2);
         assert_eq!((well.state, well.restarts), ("up", Some(2)));
-        assert_eq!(well.detail, "kedge-1, Running, ready 1/1");
+        assert_eq!(well.detail, "kedge-1, Running, ready 1/1, tier `userns`");
         assert_eq!(well.since, Some("2025-01-01T00:00:00Z".parse().unwrap()));
         let unwell = of("False", 0);
         assert_eq!(unwell.state, "down");
