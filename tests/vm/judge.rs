@@ -1,6 +1,6 @@
 //! What came out of the machine, against what has to. Reading and judging are pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -14,30 +14,45 @@ pub(crate) const TIERS: [&str; 3] = ["privileged", "confined", "userns"];
 struct Attacks {
     /// What confines the edge, as the kernel tells it.
     facts: BTreeMap<String, String>,
-    /// What was tried, and a cell of the table.
-    outcomes: Vec<(String, String)>,
+    outcomes: Vec<Outcome>,
 }
+
+/// What came of one attempt.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    name: String,
+    /// What was tried.
+    what: String,
+    /// Its cell of the table.
+    cell: String,
+}
+
+/// The cell of what works.
+const WORKS: &str = "**works**";
 
 impl Attacks {
     fn parse(text: &str) -> Self {
         let mut attacks = Self::default();
+        let outcome = |name: &str, what: &str, cell| Outcome { name: name.into(), what: what.into(), cell };
         for line in text.lines() {
             match line.split('\t').collect::<Vec<_>>()[..] {
                 ["fact", name, value] => {
                     attacks.facts.insert(name.into(), value.into());
                 }
-                [_, what, "worked"] => attacks.outcomes.push((what.into(), "**works**".into())),
-                [_, what, "refused", _, error, by] => {
-                    attacks.outcomes.push((what.into(), cell(error, by)));
+                [name, what, "worked"] => attacks.outcomes.push(outcome(name, what, WORKS.into())),
+                [name, what, "refused", _, error, by] => {
+                    attacks.outcomes.push(outcome(name, what, cell(error, by)));
                 }
-                _ => attacks.outcomes.push((line.into(), "failed".into())),
+                _ => attacks.outcomes.push(outcome(line, line, "failed".into())),
             }
         }
         attacks
     }
 
-    fn worked(&self) -> usize {
-        self.outcomes.iter().filter(|(_, cell)| cell == "**works**").count()
+    /// The names of what works.
+    fn working(&self) -> BTreeSet<&str> {
+        let works = |outcome: &&Outcome| outcome.cell == WORKS;
+        self.outcomes.iter().filter(works).map(|outcome| outcome.name.as_str()).collect()
     }
 }
 
@@ -59,11 +74,11 @@ fn table(tiers: &[(&str, Attacks)]) -> String {
     text.push_str("\n|---|");
     text.push_str(&"---|".repeat(tiers.len()));
     let attempts = tiers.iter().map(|(_, attacks)| &attacks.outcomes).max_by_key(|all| all.len());
-    for (what, _) in attempts.into_iter().flatten() {
+    for Outcome { name, what, .. } in attempts.into_iter().flatten() {
         let _ = write!(text, "\n| {what} |");
         for (_, attacks) in tiers {
-            let found = attacks.outcomes.iter().find(|(other, _)| other == what);
-            let _ = write!(text, " {} |", found.map_or("not tried", |(_, cell)| cell));
+            let found = attacks.outcomes.iter().find(|outcome| outcome.name == *name);
+            let _ = write!(text, " {} |", found.map_or("not tried", |outcome| &outcome.cell));
         }
     }
     text
@@ -108,7 +123,7 @@ fn problems(tier: &str, file: impl Fn(&str) -> String) -> Vec<String> {
     for (name, words) in [
         ("memory-allowed", "has 50 MB"),
         ("memory-refused", "ended with 137"),
-        ("processes-allowed", "has 50 processes"),
+        ("processes-allowed", "has 20 processes"),
         ("processes-refused", ": EAGAIN"),
         ("after", "running"),
         ("down", "ended with 0"),
@@ -134,9 +149,9 @@ pub(crate) fn judge(results: &Path) {
         insta::assert_snapshot!("confinement", confinement);
         insta::assert_snapshot!("attacks", table);
     });
-    // A user namespace is called the boundary, so nothing but what stays within it may work there.
-    let worked = tiers.map(|(_, attacks)| attacks.worked());
-    assert!(worked[0] > worked[1] && worked[1] >= worked[2], "{worked:?}");
+    // What works in a stronger tier works in the weaker ones; else the attempts themselves do not do what they say.
+    let [privileged, confined, userns] = tiers.each_ref().map(|(_, attacks)| attacks.working());
+    assert!(userns.is_subset(&confined) && confined.is_subset(&privileged), "{tiers:?}");
 }
 
 #[cfg(test)]
@@ -159,14 +174,15 @@ mod tests {
             confinement(&tiers, |tier| format!("{tier}: few")),
             "privileged: few\n  CapEff 3f, Seccomp 0\nconfined: few\n  CapEff 1f\n"
         );
-        assert_eq!((tiers[0].1.worked(), tiers[1].1.worked()), (2, 0));
+        assert_eq!(tiers[0].1.working(), BTreeSet::from(["a", "b"]));
+        assert_eq!(tiers[1].1.working(), BTreeSet::new());
     }
 
     #[test]
     fn an_attempt_that_is_missing_or_ended_badly_is_to_be_seen() {
         let tiers = [("one", Attacks::parse(PRIVILEGED)), ("two", Attacks::parse("panicked\n"))];
         assert!(table(&tiers).contains("| lift the limit | **works** | not tried |"));
-        assert_eq!(tiers[1].1.outcomes, [("panicked".into(), "failed".into())]);
+        assert_eq!(tiers[1].1.outcomes[0].cell, "failed");
     }
 
     #[test]
@@ -179,7 +195,7 @@ mod tests {
                 "e2e" | "down" => "done\nended with 0\n",
                 "memory-allowed" => "has 50 MB\nended with 0\n",
                 "memory-refused" => "ended with 137\n",
-                "processes-allowed" => "has 50 processes\n",
+                "processes-allowed" => "has 20 processes\n",
                 "processes-refused" => "stopped at 40: EAGAIN\n",
                 "after" => "running\n",
                 _ => "",

@@ -159,11 +159,9 @@ struct RawTracepoint {
     padding: u32,
 }
 
-/// Has a program of one's own run in the kernel at each system call of the whole machine. It does nothing and ends with its
-/// descriptor.
-pub(crate) fn trace_system_calls() -> io::Result<OwnedFd> {
+/// Loads a program that does nothing.
+pub(crate) fn load_program() -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: c_int = 5;
-    const BPF_RAW_TRACEPOINT_OPEN: c_int = 17;
     const RAW_TRACEPOINT: u32 = 17;
     // r0 = 0; exit
     let instructions: [u64; 2] = [0xb7, 0x95];
@@ -175,7 +173,12 @@ pub(crate) fn trace_system_calls() -> io::Result<OwnedFd> {
         license: license.as_ptr() as u64,
         ..Load::default()
     };
-    let program = bpf(BPF_PROG_LOAD, &mut load).and_then(owned)?;
+    bpf(BPF_PROG_LOAD, &mut load).and_then(owned)
+}
+
+/// Has a program run in the kernel at each system call of the whole machine, until the descriptor is closed.
+pub(crate) fn trace_system_calls(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const BPF_RAW_TRACEPOINT_OPEN: c_int = 17;
     let mut attach =
         RawTracepoint { name: c"sys_enter".as_ptr() as u64, prog_fd: number(&program)?, padding: 0 };
     bpf(BPF_RAW_TRACEPOINT_OPEN, &mut attach).and_then(owned)

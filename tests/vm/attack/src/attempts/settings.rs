@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -224,13 +225,14 @@ pub(super) fn binfmt() -> Result<(), Failed> {
 }
 
 pub(super) fn kernel_log() -> Result<(), Failed> {
-    let text = raw::kernel_log().step("read")?;
-    if text.is_empty() { leads_nowhere("read") } else { Ok(()) }
+    let text = raw::kernel_log().step("read the log")?;
+    if text.is_empty() { leads_nowhere("read the log") } else { Ok(()) }
 }
 
 /// With such a program, all that goes on in the machine is to be seen.
 pub(super) fn trace_kernel() -> Result<(), Failed> {
-    raw::trace_system_calls().step("attach a program").map(drop)
+    let program = raw::load_program().step("load a program")?;
+    raw::trace_system_calls(program.as_fd()).step("attach a program").map(drop)
 }
 
 pub(super) fn watch_processes() -> Result<(), Failed> {
@@ -246,12 +248,12 @@ pub(super) fn root_keyring() -> Result<(), Failed> {
 pub(super) fn module_load() -> Result<(), Failed> {
     match rustix::system::init_module(b"no module", c"") {
         Err(rustix::io::Errno::NOEXEC) => Ok(()),
-        other => other.step("load"),
+        other => other.step("load a module"),
     }
 }
 
 pub(super) fn set_time() -> Result<(), Failed> {
-    clock_settime(ClockId::Realtime, clock_gettime(ClockId::Realtime)).step("set")
+    clock_settime(ClockId::Realtime, clock_gettime(ClockId::Realtime)).step("set the clock")
 }
 
 pub(super) fn profile_change() -> Result<(), Failed> {
