@@ -154,7 +154,9 @@ async fn elsewhere(
     let target = Target::open_patiently(&setup.paths.project, settings, Some(name)).await?;
     // The client has no limit for an answer, and whether there is one is told better here.
     let answer = tokio::time::timeout(ANSWER_LIMIT, target.version()).await;
-    answer.with_context(|| format!("{} does not answer within {} s", target.server, ANSWER_LIMIT.as_secs()))??;
+    answer.with_context(|| {
+        format!("{} does not answer within {} s", target.server, ANSWER_LIMIT.as_secs())
+    })??;
     inside::show(&Way::pod(target.client, &settings.namespace).await?, part, wanted, out).await
 }
 
