@@ -85,6 +85,25 @@ fn a_disk_with_too_little_room_is_told_before_anything_is_made() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_node_image_that_is_nowhere_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("kedge.toml");
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let image = "localhost/kedge/nowhere:1";
+    let text = format!("[cluster]\nname = {NAME:?}\nnode-image = {image:?}\n[registry]\nport = {port}\n");
+    fs_err::write(&settings, text).unwrap();
+    let settings = settings.to_str().unwrap();
+    let (code, report, error) = xtask_output(&["up", "--yes", "--json", "--profile", settings]);
+    succeed(&["down", "--profile", settings]);
+    assert_eq!(code, 1, "{error}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let verdict = &report["verdict"];
+    assert_eq!(verdict["layer"], "node", "{verdict:#}");
+    assert!(verdict["cause"].as_str().unwrap().contains(&format!("failed to pull `{image}`")), "{verdict:#}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn what_somebody_else_has_made_is_told_at_once_and_left_alone() {
     succeed(&["doctor"]);
     let folder = tempfile::tempdir().unwrap();

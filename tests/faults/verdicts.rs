@@ -284,6 +284,27 @@ fn j_two_pods_never_have_one_volume() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn k_the_telemetry_goes_on_after_every_fault() {
+    let world = World::well();
+    let told = world.succeed("chaos --yes");
+    let table = told.lines().skip_while(|line| !line.starts_with("FAULT")).skip(1);
+    let faults: Vec<_> =
+        table.map_while(|line| line.split_once(' ')).map(|(fault, _)| fault).take(7).collect();
+    let all = [
+        "module-killed",
+        "edge-killed",
+        "engine-killed",
+        "pod-deleted",
+        "node-restarted",
+        "hub-restarted",
+        "registry-stopped",
+    ];
+    assert_eq!(faults, all);
+    assert!(told.contains("after each of 7 faults, without a gap"), "{told}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn z_everything_is_removed() {
     World::well().end();
 }
