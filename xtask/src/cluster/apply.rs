@@ -100,6 +100,9 @@ pub async fn compare(client: &Client, object: &Object) -> Result<Compared> {
     let live = get(client, object).await.with_context(asked)?;
     let applied = match patch(client, object, &rehearsal()).await {
         Ok(applied) => applied,
+        Err(kube::Error::Api(status)) if live.is_some() && contradicts(object, &status) => {
+            replaced(client, object).await.map_err(plainly).with_context(asked)?
+        }
         // Its namespace is not there either.
         Err(kube::Error::Api(status)) if live.is_none() && status.is_not_found() => {
             return Ok(Compared::absent());
@@ -109,8 +112,8 @@ pub async fn compare(client: &Client, object: &Object) -> Result<Compared> {
     let Some(live) = live else { return Ok(Compared::absent()) };
     let (present, applied) = (serde_json::to_value(&live)?, serde_json::to_value(applied)?);
     let mut found = differences(&present, &applied);
-    if let Object::Deployment(deployment) = object {
-        for addition in additions(client, deployment, &applied).await.with_context(asked)? {
+    if matches!(object, Object::Deployment(_)) {
+        for addition in additions(client, object, &applied).await.with_context(asked)? {
             if found.iter().all(|known| known.path != addition.path) {
                 found.push(addition);
             }
@@ -124,14 +127,23 @@ fn rehearsal() -> PatchParams {
     PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() }
 }
 
-/// What the pod template of a Deployment still has of others after it was applied: the API server computes what it would
-/// be if nobody else had ever changed it.
-async fn additions(client: &Client, deployment: &Deployment, applied: &Value) -> Result<Vec<Difference>> {
-    let object = Object::Deployment(Box::new(deployment.clone()));
-    let name = deployment.metadata.name.as_deref().context("the object has no name")?;
+/// Whether what others have added to a pod template contradicts what is wanted: a limit that is less than the request, for
+/// example. Since it is taken away, that is no reason to give up.
+fn contradicts(object: &Object, refusal: &kube::core::Status) -> bool {
+    matches!(object, Object::Deployment(_)) && refusal.reason == "Invalid"
+}
+
+/// What an object that is there would be if nobody else had ever changed it.
+async fn replaced(client: &Client, object: &Object) -> kube::Result<DynamicObject> {
     let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.into()) };
-    let wanted: DynamicObject = serde_json::from_value(serde_json::to_value(deployment)?)?;
-    let alone = serde_json::to_value(api(client, &object).replace(name, &params, &wanted).await?)?;
+    let of_serde = kube::Error::SerdeError;
+    let wanted = serde_json::to_value(object).and_then(serde_json::from_value).map_err(of_serde)?;
+    api(client, object).replace(object.name().unwrap_or_default(), &params, &wanted).await
+}
+
+/// What the pod template of a Deployment still has of others after it was applied.
+async fn additions(client: &Client, object: &Object, applied: &Value) -> Result<Vec<Difference>> {
+    let alone = serde_json::to_value(replaced(client, object).await?)?;
     Ok(foreign_parts(applied, &alone))
 }
 
@@ -146,9 +158,13 @@ async fn remove_additions(client: &Client, object: &Object) -> Result<()> {
     if get(client, object).await?.is_none() {
         return Ok(());
     }
-    let applied = serde_json::to_value(patch(client, object, &rehearsal()).await?)?;
-    if additions(client, deployment, &applied).await?.is_empty() {
-        return Ok(());
+    match patch(client, object, &rehearsal()).await {
+        Ok(applied) if additions(client, object, &serde_json::to_value(&applied)?).await?.is_empty() => {
+            return Ok(());
+        }
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if contradicts(object, &status) => {}
+        Err(error) => return Err(error.into()),
     }
     let name = deployment.metadata.name.as_deref().context("the object has no name")?;
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
