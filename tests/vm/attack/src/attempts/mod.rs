@@ -48,7 +48,7 @@ const fn attempt(
 const ADMIN: &[Capability] = &[facts::SYS_ADMIN];
 
 /// All attempts; the ones that change most come last.
-pub(crate) const ATTEMPTS: [Attempt; 45] = [
+pub(crate) const ATTEMPTS: [Attempt; 48] = [
     attempt("sysrq-direct", "write to `/proc/sysrq-trigger`", &[], "masked path", settings::sysrq_direct),
     attempt(
         "sysrq-unmasked",
@@ -70,6 +70,13 @@ pub(crate) const ATTEMPTS: [Attempt; 45] = [
         ADMIN,
         "-",
         settings::sysrq_bound_proc,
+    ),
+    attempt(
+        "sysrq-bound-with-options",
+        "the same, bound with other options",
+        ADMIN,
+        "-",
+        settings::sysrq_bound_with_options,
     ),
     attempt(
         "sysrq-bound-file",
@@ -183,8 +190,22 @@ pub(crate) const ATTEMPTS: [Attempt; 45] = [
         "-",
         settings::file_system_settings,
     ),
+    attempt(
+        "file-system-settings-bound",
+        "the same, with the folder of it bound elsewhere",
+        ADMIN,
+        "-",
+        settings::file_system_settings_bound,
+    ),
     attempt("securityfs", "mount securityfs and read AppArmor's profiles", ADMIN, "-", settings::securityfs),
     attempt("debugfs", "mount debugfs", ADMIN, "-", settings::debugfs),
+    attempt(
+        "debugfs-with-options",
+        "the same, with other options",
+        ADMIN,
+        "-",
+        settings::debugfs_with_options,
+    ),
     attempt(
         "debugfs-newer-way",
         "the same, by the newer system calls",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags,
-    fsconfig_create, fsmount, fsopen, mount_bind, mount_change, mount_move, mount_remount, unmount,
+    fsconfig_create, fsmount, fsopen, mount, mount_bind, mount_change, mount_move, mount_remount, unmount,
 };
 use rustix::thread::UnshareFlags;
 use rustix::time::{ClockId, clock_gettime, clock_settime};
@@ -52,6 +52,55 @@ fn bound(scratch: &Scratch, source: &str) -> Result<PathBuf, Failed> {
 pub(super) fn sysrq_bound_proc() -> Result<(), Failed> {
     let scratch = Scratch::new()?;
     write(&bound(&scratch, "/proc")?.join(SYSRQ), HELP)
+}
+
+/// Options of which a rule may not think; the kernel passes over most of them when it binds.
+const OPTIONS: [MountFlags; 10] = [
+    MountFlags::RDONLY,
+    MountFlags::NOSUID,
+    MountFlags::NODEV,
+    MountFlags::NOEXEC,
+    MountFlags::SYNCHRONOUS,
+    MountFlags::NOATIME,
+    MountFlags::RELATIME,
+    MountFlags::STRICTATIME,
+    MountFlags::SILENT,
+    MountFlags::LAZYTIME,
+];
+
+/// Tries with each option, and with all of them.
+fn with_any_option(try_with: impl Fn(MountFlags) -> Result<(), Failed>) -> Result<(), Failed> {
+    let all = OPTIONS.iter().fold(MountFlags::empty(), |all, option| all | *option);
+    let mut outcome = try_with(all);
+    for option in OPTIONS {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = try_with(option);
+    }
+    outcome
+}
+
+pub(super) fn sysrq_bound_with_options() -> Result<(), Failed> {
+    let scratch = Scratch::new()?;
+    let proc = scratch.mount("proc")?;
+    let elsewhere = scratch.folder("elsewhere")?;
+    with_any_option(|options| {
+        mount(&proc, &elsewhere, "", MountFlags::BIND | options, None).step("bind")?;
+        write(&elsewhere.join(SYSRQ), HELP)
+    })
+}
+
+pub(super) fn debugfs_with_options() -> Result<(), Failed> {
+    let scratch = Scratch::new()?;
+    let folder = scratch.folder("debugfs")?;
+    let outcome = with_any_option(|options| {
+        mount("debugfs", &folder, "debugfs", options, None).step("mount")?;
+        std::fs::read_dir(folder.join("bdi")).step("list").map(drop)
+    });
+    // The options are those of the file system itself, wherever it is mounted.
+    let _ = mount("debugfs", &folder, "debugfs", MountFlags::empty(), None);
+    outcome
 }
 
 /// Only the file, of which nothing tells any more that it is one of /proc.
@@ -188,6 +237,12 @@ pub(super) fn disk_settings_detached_sysfs() -> Result<(), Failed> {
 pub(super) fn file_system_settings() -> Result<(), Failed> {
     let scratch = Scratch::new()?;
     write_the_same(&fresh_sysfs(&scratch)?.join("fs/ext4/vda/inode_readahead_blks"))
+}
+
+pub(super) fn file_system_settings_bound() -> Result<(), Failed> {
+    let scratch = Scratch::new()?;
+    let folder = fresh_sysfs(&scratch)?.join("fs/ext4").display().to_string();
+    write_the_same(&bound(&scratch, &folder)?.join("vda/inode_readahead_blks"))
 }
 
 /// The profiles of AppArmor, and what changes them.
