@@ -44,7 +44,15 @@ pub async fn run(
         .await
         .with_context(|| format!("it did not end within {} s", LIMIT.as_secs()))
         .and_then(|ended| ended)
-        .with_context(|| format!("failed to run `{}` in the pod `{pod}`", command.join(" ")))
+        .with_context(|| failed_in(pod, command))
+}
+
+/// What has failed. Of a script, the first line says enough.
+fn failed_in(pod: &str, command: &[&str]) -> String {
+    let words = command.join(" ");
+    let mut lines = words.lines();
+    let (first, more) = (lines.next().unwrap_or_default().trim_end(), lines.next().is_some());
+    format!("failed to run `{first}{}` in the pod `{pod}`", if more { " …" } else { "" })
 }
 
 /// Runs `command` in the container `container` of a pod, and hands on what it prints as it prints it, for as long as it takes.
@@ -60,7 +68,7 @@ pub async fn stream(
     command: &[&str],
     out: &mut Sink<'_>,
 ) -> Result<bool> {
-    let failed = || format!("failed to run `{}` in the pod `{pod}`", command.join(" "));
+    let failed = || failed_in(pod, command);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let params = AttachParams::default().stdin(true).stdout(true).stderr(false).container(container);
     let begun = tokio::time::timeout(LIMIT, pods.exec(pod, held(command), &params)).await;

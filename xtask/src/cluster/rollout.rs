@@ -32,6 +32,11 @@ pub trait Watcher: Sync {
     /// Gets the status of the pod, again and again.
     fn tell(&self, status: &str);
 
+    /// Whether a pod that the cluster calls ready really is.
+    fn confirm(&self) -> impl Future<Output = Observation<()>> + Send {
+        std::future::ready(Observation::Ready(()))
+    }
+
     /// Why waiting makes no sense, where more is known than what the cluster tells.
     fn hopeless(&self, _pods: &[Pod]) -> impl Future<Output = Option<String>> + Send {
         std::future::ready(None)
@@ -63,7 +68,7 @@ impl Rollout<'_> {
         self.try_anew(client).await;
         wait_for("the pod", self.limit, || async {
             let seen = match self.look(client).await {
-                Ok(seen) if is_rolled_out(&seen.deployment) => return Observation::Ready(()),
+                Ok(seen) if is_rolled_out(&seen.deployment) => return watcher.confirm().await,
                 Ok(seen) => seen,
                 Err(error) => return Observation::NotYet(error.to_string()),
             };

@@ -20,6 +20,7 @@ use crate::steps::{device, registry};
 use crate::tier::nodes::{Asked, Inside, SCRIPT};
 use crate::tier::{self, Tier};
 use crate::verify::{self, Lookout};
+use crate::wait::Observation;
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
 /// The objects of this deployment, exactly as they are applied.
@@ -179,7 +180,6 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
         let known = watcher.lookout.found();
         return Err(verify::diagnose(context, Place::Cluster, error.into(), known).await);
     }
-    verify::prove_tier(context, Place::Cluster).await?;
     Ok(Effect::changed("ready"))
 }
 
@@ -192,6 +192,10 @@ struct RuntimeWatcher<'a> {
 impl Watcher for RuntimeWatcher<'_> {
     fn tell(&self, status: &str) {
         self.context.progress.detail("pod", status);
+    }
+
+    async fn confirm(&self) -> Observation<()> {
+        verify::observe_tier(self.context, Place::Cluster).await
     }
 
     async fn hopeless(&self, pods: &[Pod]) -> Option<String> {

@@ -15,6 +15,7 @@ use crate::place::Place;
 use crate::plan::Condition;
 use crate::tier::proof::{Promise, SCRIPT};
 use crate::tier::{self, Tier};
+use crate::wait::Observation;
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
@@ -118,6 +119,18 @@ pub async fn prove_tier(context: &Context, place: Place) -> Result<String> {
         let next = cause.next.map_or_else(|| Name::Security.next().to_owned(), str::to_owned);
         Unproved { layer: Name::Security.to_string(), detail: cause.text, next }.into()
     })
+}
+
+/// The same while one waits for the edge: that a pod is ready may be of before a restart of its node, and then one cannot look.
+pub async fn observe_tier(context: &Context, place: Place) -> Observation<()> {
+    let scene = Scene::own(context, place);
+    let looked = look(&scene).await;
+    context.findings().security = scene.security();
+    match looked {
+        Ok(_) => Observation::Ready(()),
+        Err(cause) if cause.kind == Kind::Security => Observation::Failed(cause.text),
+        Err(cause) => Observation::NotYet(cause.text),
+    }
 }
 
 /// How an edge that is ready was found: one that is not confined as it is to be has to be made anew.
