@@ -8,7 +8,7 @@ use kube::api::AttachParams;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::engine::{Output, Sink, held};
+use crate::engine::{Output, Sink, held, in_words};
 
 /// A command that has not ended by then hangs.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -47,12 +47,8 @@ pub async fn run(
         .with_context(|| failed_in(pod, command))
 }
 
-/// What has failed. Of a script, the first line says enough.
 fn failed_in(pod: &str, command: &[&str]) -> String {
-    let words = command.join(" ");
-    let mut lines = words.lines();
-    let (first, more) = (lines.next().unwrap_or_default().trim_end(), lines.next().is_some());
-    format!("failed to run `{first}{}` in the pod `{pod}`", if more { " …" } else { "" })
+    format!("failed to run `{}` in the pod `{pod}`", in_words(command))
 }
 
 /// Runs `command` in the container `container` of a pod, and hands on what it prints as it prints it, for as long as it takes.

@@ -153,7 +153,12 @@ impl Changes {
                     cluster::apply(client, object).await?;
                     wait_for_profiles(client, object, &tell).await?;
                 }
-                (Change::Nothing, _) | (_, None) => continue,
+                // An earlier run may have ended before they were there.
+                (Change::Nothing, Some(object)) => {
+                    wait_for_profiles(client, object, &tell).await?;
+                    continue;
+                }
+                (Change::Nothing, None) | (_, None) => continue,
             }
             secret_changed |= row.is_secret;
             done.push(row.title);

@@ -46,6 +46,15 @@ pub fn held<'a>(command: &[&'a str]) -> Vec<&'a str> {
     ["sh", "-c", HELD, "sh"].iter().chain(command).copied().collect()
 }
 
+/// A command in words; of a script, the first line says enough.
+#[must_use]
+pub fn in_words(command: &[&str]) -> String {
+    let words = command.join(" ");
+    let mut lines = words.lines();
+    let (first, more) = (lines.next().unwrap_or_default().trim_end(), lines.next().is_some());
+    format!("{first}{}", if more { " …" } else { "" })
+}
+
 impl Engine {
     /// The first process of a container, by its number on the machine; `None` when the container does not run.
     ///
@@ -66,7 +75,7 @@ impl Engine {
             .await
             .with_context(|| format!("it did not end within {} s", LIMIT.as_secs()))
             .and_then(|ended| ended)
-            .with_context(|| format!("failed to run `{}` in the container `{name}`", command.join(" ")))
+            .with_context(|| format!("failed to run `{}` in the container `{name}`", in_words(command)))
     }
 
     async fn exchange(&self, name: &str, command: &[&str]) -> Result<Output> {

@@ -30,7 +30,7 @@ pub use self::containers::{ContainerState, Fit};
 pub use self::detect::{
     Abilities, Choice, Connector, Demand, NoEngine, Silent, is_docker_installed, may_be_docker,
 };
-pub use self::exec::{Output, held};
+pub use self::exec::{Output, held, in_words};
 pub use self::images::{Build, Login};
 pub use self::inventory::Inventory;
 pub use self::logs::{LogRequest, Sink};

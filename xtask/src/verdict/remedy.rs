@@ -107,7 +107,7 @@ const REMEDIES: [Remedy; 15] = [
     ),
     (
         |action| matches!(action, Action::Wiring | Action::Deploy),
-        &[],
+        &["does not answer", "connection refused", "connection reset", "timed out", "deadline"],
         "see that the cluster answers: `cargo xtask status`, and run the command again",
     ),
 ];

@@ -280,8 +280,8 @@ async fn pod(scene: &Scene<'_>) -> Result<Seen> {
             let mut status = cluster::describe_all(&pods);
             // Kubernetes does not say why while it backs off.
             if status.contains("ImagePullBackOff") {
-                let pulls = Pulls::look(&client, &scene.settings.deploy.namespace, &pods).await?;
-                status.extend(pulls.reason.map(|reason| format!("; {reason}")));
+                let pulls = Pulls::look(&client, &scene.settings.deploy.namespace, &pods).await;
+                status.extend(pulls.unwrap_or_default().reason.map(|reason| format!("; {reason}")));
             }
             Ok(Err(status))
         }

@@ -122,7 +122,7 @@ impl Proof {
 }
 
 /// How long a layer of an edge that did not get ready is looked at, to tell what is wrong with it.
-const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(3);
+const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long layers may take.
 #[derive(Debug, Clone, Copy)]

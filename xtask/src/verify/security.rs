@@ -50,7 +50,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Result<String, Cause> {
     Err(Cause::new(
         Kind::Security,
         format!("the edge is not what the tier `{tier}` promises: {}", broken.join("; ")),
-        "run `cargo xtask up` (without Kubernetes, `run`), which makes it anew; `cargo xtask doctor` tells what works here",
+        "run `cargo xtask down`, then `up` (without Kubernetes, `run`); `cargo xtask doctor` tells what works here",
     ))
 }
 
