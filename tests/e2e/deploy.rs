@@ -70,7 +70,7 @@ fn the_edge_is_deployed(user: &User) {
     let secrets = secrets_of(&state());
     let password = &secrets[1];
     let login = ["--registry-user", "kedge", "--registry-password-stdin"];
-    let (told, said) = user.run_reading(0, &[&["deploy", "--yes", "-v"], &login[..]].concat(), password);
+    let (told, said) = user.run_reading(0, &[&["deploy", "--yes"], &login[..]].concat(), password);
     assert!(![told, said].concat().contains(password), "the registry's password is told");
     let (layers, _) = user.run(0, &["verify", "--context", CONTEXT]);
     assert!(layers.lines().any(|line| line.starts_with("hub ") && line.contains("ok")), "{layers}");
