@@ -45,8 +45,9 @@ impl Kind {
             Self::Passing => None,
             // Messages do not come into order again, silence was waited for already, and rights are given at the start.
             Self::Ended | Self::Telemetry | Self::Security => Some(Duration::ZERO),
-            // The edge tries again every few seconds, and tells meanwhile what was so at the last time.
-            Self::Refused => Some(Duration::from_secs(5)),
+            // The edge tries again after ten seconds at most, and tells meanwhile what was so at the last time: the hub
+            // may just have been made anew, and the device registered a moment later.
+            Self::Refused => Some(Duration::from_secs(12)),
             Self::Deployment => Some(Duration::from_secs(20)),
             _ => Some(Duration::from_secs(3)),
         }
