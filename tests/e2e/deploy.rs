@@ -317,6 +317,15 @@ impl User {
     }
 }
 
+/// What is kept of a test that failed would be used by the next one.
+impl Drop for User {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            xtask_with(&["device", "remove"], &[]);
+        }
+    }
+}
+
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
