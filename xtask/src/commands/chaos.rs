@@ -25,6 +25,8 @@ use crate::wait::{Observation, wait_for};
 
 /// How long anything may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(300);
+/// How far behind the hub those who follow it may be.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Flags of `chaos`.
 #[derive(Debug, clap::Args)]
@@ -122,6 +124,9 @@ impl Chaos<'_> {
         let shown = self.scene.progress.show(&fault.to_string(), fault.words(), work).await;
         shown.with_context(|| format!("after {}, it was not well again", fault.words()))?;
         let seconds = began.elapsed();
+        if self.watched.is_some() {
+            arrivals.catch_up(Timestamp::now()).await;
+        }
         let silence = longest_silence(&arrivals.lock(), since);
         Ok(Survived { fault, seconds: seconds.as_secs_f64(), silence })
     }
@@ -183,6 +188,21 @@ fn chosen(wanted: &[Fault], possible: &[Fault]) -> Result<Vec<Fault>, Usage> {
 struct Arrivals(Arc<Mutex<Vec<Numbered>>>);
 
 impl Arrivals {
+    /// Waits until a message is here that has arrived later: whoever follows is behind the hub by a moment, and the message
+    /// that ends a silence tells how long that was.
+    async fn catch_up(&self, time: Timestamp) {
+        let look = || {
+            let is_here = self.lock().iter().any(|message| message.time >= time);
+            std::future::ready(if is_here {
+                Observation::Ready(())
+            } else {
+                Observation::NotYet("nothing new".into())
+            })
+        };
+        // Without it, the silence is told as far as it is known.
+        let _ = wait_for("what arrives", CATCH_UP, look).await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Numbered>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
