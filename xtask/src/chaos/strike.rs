@@ -13,7 +13,6 @@ use crate::cluster;
 use crate::context::Context;
 use crate::edge_config::SENSOR_MODULE;
 use crate::execute::Interrupted;
-use crate::settings::Settings;
 use crate::verify::Scene;
 
 /// How long the registry is away.
@@ -32,18 +31,19 @@ pub async fn strike(scene: &Scene<'_>, fault: Fault) -> Result<()> {
         Fault::EngineKilled => run(scene, &kill_service("docker.service")).await,
         Fault::PodDeleted => delete_pod(scene).await.map(drop),
         Fault::NodeRestarted => {
-            let context = scene.local_hub().context("that is not a part of this machine's deployment")?;
+            let context = own(scene)?;
             for node in context.engine.nodes().await? {
                 restart(context, &node).await?;
             }
             Ok(())
         }
         Fault::HubRestarted => {
-            let (context, name) = own(scene, Settings::hub_container)?;
-            restart(context, &name).await
+            let context = own(scene)?;
+            restart(context, &context.settings.hub_container()).await
         }
         Fault::RegistryStopped => {
-            let (context, name) = own(scene, Settings::registry_container)?;
+            let context = own(scene)?;
+            let name = context.settings.registry_container();
             context.engine.kill(&name).await?;
             let waited = pause(AWAY, scene.cancel).await;
             context.engine.start(&name).await?;
@@ -64,9 +64,8 @@ async fn run(scene: &Scene<'_>, command: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn own<'a>(scene: &Scene<'a>, name: impl Fn(&Settings) -> String) -> Result<(&'a Context, String)> {
-    let context = scene.local_hub().context("that is not a part of this machine's deployment")?;
-    Ok((context, name(&context.settings)))
+fn own<'a>(scene: &Scene<'a>) -> Result<&'a Context> {
+    scene.local_hub().context("that is not a part of this machine's deployment")
 }
 
 async fn restart(context: &Context, container: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::capabilities;
 /// Prints, of process 1 of the edge, what [`Proof::read`] reads. On cgroup v2 the limit of memory stands in the cgroup that the
 /// container itself has: process 1 has moved into one below that.
 pub const SCRIPT: &str = r#"
-grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/1/status
+grep -E '^(CapEff|Seccomp):' /proc/1/status
 label=$(cat /proc/1/attr/current 2>/dev/null) && [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] &&
     echo "AppArmor: $label"
 sed 's/^/uid_map: /' /proc/1/uid_map
@@ -216,7 +216,6 @@ mod tests {
 
     const CONFINED: &str = "\
 CapEff:\t00000000a82c35fb
-NoNewPrivs:\t0
 Seccomp:\t2
 AppArmor: kedge-edge (enforce)
 uid_map:          0          0 4294967295
