@@ -207,6 +207,12 @@ impl Context {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was found in the edge is not so any longer: another one takes its place, or nobody can look.
+    pub fn forget_edge(&self) {
+        let mut findings = self.findings();
+        (findings.proof, findings.security, findings.runtime) = (Proof::default(), None, None);
+    }
+
     /// Name of the engine's network, which is that of the cluster.
     #[must_use]
     pub fn network(&self) -> &str {

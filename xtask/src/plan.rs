@@ -138,6 +138,13 @@ impl Plan {
         self.steps.iter().all(|step| matches!(step.work, Work::Nothing(_)))
     }
 
+    /// Whether the edge may be another one in the end than the one that is there.
+    #[must_use]
+    pub fn may_replace_edge(&self) -> bool {
+        let is_edge = |step: &&Step| matches!(step.action, Action::Pod | Action::EdgeContainer);
+        self.steps.iter().filter(is_edge).any(|step| !matches!(step.work, Work::Nothing(_)))
+    }
+
     /// Refuses a plan that cannot be carried out.
     ///
     /// # Errors

@@ -244,6 +244,9 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
     let plan = Plan::new(goals, context.settings.shape(), &observed).unobstructed()?;
     room::check(context, &plan).await?;
     context.begin()?;
+    if plan.may_replace_edge() {
+        context.forget_edge();
+    }
     if context.settings.hub.kind == Hub::Azure && Action::place(goals).is_some() {
         // Before the edge is waited for: it may be waiting for its deployment.
         for line in azure_hub::hand_over(&context.paths, &context.settings, context.device.as_deref())? {
@@ -265,21 +268,23 @@ pub async fn reach(context: &Arc<Context>, goals: &[Action]) -> Result<(Vec<Step
 async fn execute_beside(context: &Arc<Context>, plan: &Plan) -> (Vec<Record>, Option<anyhow::Error>) {
     let run = |action| steps::run(Arc::clone(context), action);
     let mut work = std::pin::pin!(execute(plan, &context.progress, &context.cancel, run));
-    let lost = |error: &anyhow::Error| {
+    let tell = |error: &anyhow::Error| {
         context.progress.say(&format!("the run ends, for the engine has gone: {error:#}"));
-        verify::without_engine(context, error)
     };
     tokio::select! {
         records = &mut work => {
             // A step may meet the loss before the next look does.
             let failed = records.iter().any(|record| matches!(record.outcome, Outcome::Failed(_)));
             let gone = if failed { context.engine.is_there().await.err() } else { None };
-            (records, gone.as_ref().map(lost))
+            gone.iter().for_each(tell);
+            (records, gone.map(|error| verify::without_engine(context, &error)))
         }
         error = context.engine.gone() => {
-            let lost = lost(&error);
+            tell(&error);
             context.cancel.cancel();
-            (work.await, Some(lost))
+            let records = work.await;
+            // Only now: until its end, a step notes what it finds.
+            (records, Some(verify::without_engine(context, &error)))
         }
     }
 }

@@ -58,6 +58,21 @@ fn works(found: &[(Action, Condition)]) -> Vec<(String, Work)> {
 }
 
 #[test]
+fn what_was_found_in_the_edge_counts_only_as_long_as_nothing_is_done_with_it() {
+    let replaces = |goal: Action, found: (Action, Condition)| {
+        let all = Action::leading_to(&[goal], SHAPE).into_iter();
+        let mut observed: Observed = all.map(|it| (it, Condition::Holds(String::new()))).collect();
+        observed.extend([found]);
+        Plan::new(&[goal], SHAPE, &observed).may_replace_edge()
+    };
+    let (gone, holds) = (Condition::Differs("gone".into()), Condition::Holds(String::new()));
+    assert!(replaces(Action::EdgeContainer, (Action::EdgeContainer, gone.clone())));
+    assert!(replaces(Action::Pod, (Action::Deploy, gone.clone())));
+    assert!(!replaces(Action::Telemetry(Place::Host), (Action::EdgeContainer, holds)));
+    assert!(!replaces(Action::Telemetry(Place::Cluster), (Action::Telemetry(Place::Cluster), gone)));
+}
+
+#[test]
 fn nothing_is_to_be_done_where_all_is_well() {
     assert!(works(&[]).is_empty());
 }

@@ -257,6 +257,7 @@ pub fn without_engine(context: &Context, error: &Error) -> Error {
     let layer =
         Layer { name: Name::Engine, result: BROKEN, detail: format!("{error:#}"), next: Some(next.into()) };
     let unproved = Unproved::of(&layer);
+    context.forget_edge();
     let mut findings = context.findings();
     if let Some(place) = findings.place {
         findings.proof.layers = Name::up_to(place, layer);
