@@ -14,6 +14,7 @@ use crate::plan::Action;
 use crate::preflight::Missing;
 use crate::room::NoRoom;
 use crate::session::NothingUp;
+use crate::tier::Unobtainable;
 use crate::verify::Name;
 
 /// Why a run has failed, and what to do about it.
@@ -44,7 +45,8 @@ impl Verdict {
                 exit_code,
             },
             None => {
-                let next = step_remedy(error).or_else(|| of_its_own(error).map(str::to_owned));
+                // An error that was foreseen knows more than the words in which it is told.
+                let next = of_its_own(error).or_else(|| step_remedy(error));
                 let next = next.unwrap_or_else(|| of_its_class(exit_code).to_owned());
                 let layer = failed_step(error).and_then(layer_of).map(|name| name.to_string());
                 Self { layer, cause: format!("{error:#}"), next, exit_code }
@@ -52,11 +54,12 @@ impl Verdict {
         }
     }
 
-    /// What to do next, where that follows from the layer that is broken, or from the step and how it has failed.
+    /// What to do next, where that follows from the layer that is broken, from the tier that cannot be had, or from the step and how
+    /// it has failed.
     #[must_use]
     pub fn particular_next(error: &anyhow::Error) -> Option<String> {
         let broken = error.chain().find_map(|cause| cause.downcast_ref::<Unproved>());
-        broken.map(|broken| broken.next.clone()).or_else(|| step_remedy(error))
+        broken.map(|broken| broken.next.clone()).or_else(|| of_its_tier(error)).or_else(|| step_remedy(error))
     }
 }
 
@@ -83,8 +86,17 @@ fn step_remedy(error: &anyhow::Error) -> Option<String> {
     remedy::of(failed_step(error)?, &format!("{error:#}"))
 }
 
-/// What an error that has no layer and no step says should be done.
-fn of_its_own(error: &anyhow::Error) -> Option<&'static str> {
+/// What helps where the tier cannot be had.
+fn of_its_tier(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Unobtainable>()).map(Unobtainable::next)
+}
+
+/// What helps with an error that was foreseen, and has no layer.
+fn of_its_own(error: &anyhow::Error) -> Option<String> {
+    of_its_tier(error).or_else(|| of_its_kind(error).map(str::to_owned))
+}
+
+fn of_its_kind(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if cause.is::<Missing>() {
             Some("run the command again with `--yes`, which installs what is missing")
@@ -120,6 +132,7 @@ fn of_its_class(exit_code: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tier::Tier;
     use anyhow::{Error, anyhow};
 
     #[test]
@@ -156,6 +169,13 @@ mod tests {
         let step = anyhow!("podman answered 409").context(FailedStep(Action::Network));
         assert!(Verdict::of(&step).next.contains("logs"));
         assert_eq!(Verdict::particular_next(&step), None);
+        // A remedy for any step fits these words, and does not help.
+        let reason = "its file system says: no space left on device".to_owned();
+        let unobtainable = Unobtainable::Asked { tier: Tier::Userns, reason };
+        let step = Error::from(unobtainable.clone()).context(FailedStep(Action::EdgeContainer));
+        let verdict = Verdict::of(&step);
+        assert_eq!((verdict.exit_code, verdict.next), (exit::MACHINE, unobtainable.next()));
+        assert_eq!(Verdict::particular_next(&step), Some(unobtainable.next()));
         for (error, part) in [
             (Error::from(Missing::new(Vec::new())), "`--yes`, which installs"),
             (NotAgreed(String::new()).into(), "`--yes`, which agrees"),

@@ -9,6 +9,7 @@ use crate::preflight::{self, Missing};
 use crate::session::Setup;
 use crate::steps::kind;
 use crate::tier::{self, judge};
+use crate::verdict::Verdict;
 
 /// Tells what each engine can do, and what is missing.
 ///
@@ -59,6 +60,11 @@ async fn tell(engine: &Engine, tier: tier::Choice) {
             println!("{:10} edge without Kubernetes: {}", "", lines.next().unwrap_or_default());
             lines.for_each(|line| println!("{:10} {line}", ""));
         }
-        Err(error) => println!("{:10} edge without Kubernetes: no, {error:#}", ""),
+        Err(error) => {
+            println!("{:10} edge without Kubernetes: no, {error:#}", "");
+            if let Some(next) = Verdict::particular_next(&error) {
+                println!("{:10} {next}", "");
+            }
+        }
     }
 }

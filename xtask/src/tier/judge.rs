@@ -40,7 +40,7 @@ impl fmt::Display for Decision {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unobtainable {
     /// The one that was asked for.
-    #[error("the tier `{tier}` cannot be had here: {reason}; `--tier auto` takes the strongest that can")]
+    #[error("the tier `{tier}` cannot be had here: {reason}")]
     Asked {
         /// Which one.
         tier: Tier,
@@ -50,6 +50,20 @@ pub enum Unobtainable {
     /// None of them, for these reasons.
     #[error("no tier can be had here:{}", told_together(.0))]
     All(Vec<(Tier, String)>),
+}
+
+impl Unobtainable {
+    /// What to do about it, besides what the reason says.
+    #[must_use]
+    pub fn next(&self) -> String {
+        match self {
+            Self::Asked { .. } => {
+                "do what is said there, or let `--tier auto` take the strongest tier that can be had"
+                    .to_owned()
+            }
+            Self::All(_) => "do what is said of one of the tiers, and run the command again".to_owned(),
+        }
+    }
 }
 
 /// What several tiers have against them in common is told once.

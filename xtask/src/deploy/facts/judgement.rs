@@ -59,7 +59,8 @@ impl Judgement {
     }
 
     fn judge_tier(&mut self, unobtainable: &Unobtainable) {
-        self.obstacles.push(unobtainable.to_string().replace('\n', "\n  "));
+        let text = format!("{unobtainable}\n{}", unobtainable.next());
+        self.obstacles.push(text.replace('\n', "\n  "));
     }
 
     fn judge_nodes(&mut self, nodes: &[NodeFacts], platforms: &[String]) {
