@@ -62,6 +62,17 @@ fn missing_in(status: &str, last: &str) -> Option<Vec<String>> {
     Some(lacking.map(name).collect())
 }
 
+/// Whether this process may use a capability, which is named without `CAP_`.
+#[must_use]
+pub fn has(name: &str) -> bool {
+    has_in(&fs_err::read_to_string("/proc/self/status").unwrap_or_default(), name)
+}
+
+fn has_in(status: &str, name: &str) -> bool {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & mask(&[name]) != 0)
+}
+
 /// The set of these, which are named without `CAP_`, as the kernel has it.
 #[must_use]
 pub fn mask(names: &[&str]) -> u64 {
@@ -98,6 +109,13 @@ mod tests {
         assert_eq!(mask(&["CHOWN", "SYS_ADMIN"]), 0x20_0001);
         assert_eq!(names(0x20_0001), ["CAP_CHOWN", "CAP_SYS_ADMIN"]);
         assert_eq!(names(1 << 60), ["capability 60"]);
+    }
+
+    #[test]
+    fn only_a_capability_that_takes_effect_may_be_used() {
+        let status = "CapPrm:\t000001ffffffffff\nCapEff:\t0000000200000000\nCapBnd:\t000001ffffffffff\n";
+        assert!(has_in(status, "MAC_ADMIN") && !has_in(status, "SYS_ADMIN"));
+        assert!(!has_in("", "MAC_ADMIN"));
     }
 
     #[test]

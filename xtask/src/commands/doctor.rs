@@ -53,7 +53,7 @@ async fn tell(engine: &Engine, tier: tier::Choice) {
             Err(error) => println!("{:10} {ability}: no, {error:#}", ""),
         }
     }
-    let decided = engine.facts().await.and_then(|facts| Ok(judge::decide(&facts, tier)?));
+    let decided = engine.tried_facts(tier).await.and_then(|facts| Ok(judge::decide(&facts, tier)?));
     match decided {
         Ok(decision) => {
             let mut lines = decision.lines().into_iter();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bollard::Docker;
+use tokio::sync::OnceCell;
 
 use super::answer::Refusal;
 use super::podman::{REQUEST_LIMIT, Service};
@@ -181,6 +182,7 @@ impl<'a> Connector<'a> {
             version: version.version.unwrap_or_default(),
             owner: self.owner.to_owned(),
             folder: self.folder.clone(),
+            profile_tried: OnceCell::new(),
             service,
         })
     }

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
+use tokio::sync::OnceCell;
 
 pub use self::containers::{ContainerState, Fit};
 pub use self::detect::{
@@ -88,6 +89,8 @@ pub struct Engine {
     owner: String,
     /// Where files are that the engine reads.
     folder: PathBuf,
+    /// Whether a container that only exits could be confined by the edge's AppArmor profile, once that was tried.
+    profile_tried: OnceCell<bool>,
     /// Kept for its end: the service dies with the connection.
     service: Option<podman::Service>,
 }

@@ -105,8 +105,9 @@ struct Confinement {
 impl Confinement {
     async fn choose(context: &Context) -> Result<Self> {
         let profiles = Profiles::read(&context.paths.project)?;
-        let facts = context.engine.facts().await?;
-        let decision = decide(&facts, context.settings.security.tier)?;
+        let choice = context.settings.security.tier;
+        let facts = context.engine.tried_facts(choice).await?;
+        let decision = decide(&facts, choice)?;
         context.findings().decision = Some(decision.clone());
         Ok(Self { decision, facts, profiles })
     }
