@@ -12,7 +12,6 @@ pub mod target;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kedge_sim::secret::Secret;
@@ -224,13 +223,7 @@ fn tailoring(settings: &DeploySettings) -> Tailoring<'_> {
 /// # Errors
 /// When the API server cannot be asked.
 pub async fn deployed_image(client: &Client, namespace: &str) -> Result<Option<String>> {
-    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let live = api
-        .get_opt(manifests::DEPLOYMENT)
-        .await
-        .map_err(plainly)
-        .context("failed to look at the Deployment")?;
-    let pod = live.and_then(|live| live.spec?.template.spec);
+    let pod = cluster::deployed_pod(client, namespace).await?.and_then(|pod| pod.spec);
     let mut containers = pod.into_iter().flat_map(|pod| pod.containers);
     Ok(containers
         .find(|container| container.name == manifests::CONTAINER)

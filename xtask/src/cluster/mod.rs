@@ -17,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
 use kube::api::{DeleteParams, LogParams};
 use kube::client::AuthError;
@@ -163,6 +164,22 @@ pub async fn running_pod(client: &Client, namespace: &str) -> Result<String> {
 pub async fn nodes(client: &Client) -> Result<Vec<Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
     Ok(nodes.list(&kube::api::ListParams::default()).await.context("failed to list the nodes")?.items)
+}
+
+/// The pod as the Deployment makes it, where there is one.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn deployed_pod(client: &Client, namespace: &str) -> Result<Option<Pod>> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let live = api.get_opt(manifests::DEPLOYMENT).await.map_err(plainly);
+    let live = live.context("failed to look at the Deployment")?;
+    let template = live.and_then(|live| live.spec).map(|spec| spec.template);
+    Ok(template.map(|template| Pod {
+        metadata: template.metadata.unwrap_or_default(),
+        spec: template.spec,
+        status: None,
+    }))
 }
 
 /// Names of KEdge's pods that run and are not ready.

@@ -16,10 +16,11 @@ use kube::{Api, Client};
 use self::nodes::NodeFacts;
 use super::is_made_by_deploy;
 use super::target::Target;
+use crate::cluster::confinement::tier_of;
 use crate::cluster::manifests::{ENGINE_CLAIM, STATE_CLAIM};
-use crate::cluster::plainly;
-use crate::tier;
+use crate::cluster::{self, plainly};
 use crate::tier::nodes::{Asked, Inside};
+use crate::tier::{self, Tier};
 
 pub use self::judgement::{Judgement, Wanted};
 
@@ -40,6 +41,8 @@ pub struct Facts {
     claims: Vec<(String, Option<String>)>,
     /// What decides about the tier of the pod.
     pub tier: tier::Facts,
+    /// The tier of the pod that is deployed already.
+    tier_before: Option<Tier>,
 }
 
 /// A namespace, which may not be there.
@@ -76,12 +79,13 @@ impl Facts {
         let (nodes, classes, runtimes): (Api<Node>, Api<StorageClass>, Api<RuntimeClass>) =
             (Api::all(client.clone()), Api::all(client.clone()), Api::all(client.clone()));
         let all = ListParams::default();
-        let (nodes, classes, runtimes, space, claims) = tokio::join!(
+        let (nodes, classes, runtimes, space, claims, deployed) = tokio::join!(
             nodes.list(&all),
             classes.list(&all),
             runtimes.list(&all),
             look_at_namespace(client, namespace),
-            look_at_claims(client, namespace)
+            look_at_claims(client, namespace),
+            cluster::deployed_pod(client, namespace)
         );
         let space = space?;
         let tier = tier::nodes::facts(&Asked {
@@ -102,6 +106,7 @@ impl Facts {
             classes: classes.map(|list| list.iter().map(class).collect()).map_err(|error| told(&error)),
             claims: claims?,
             tier,
+            tier_before: deployed?.as_ref().and_then(tier_of),
         })
     }
 

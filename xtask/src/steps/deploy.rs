@@ -8,7 +8,9 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use crate::cluster::confinement::{Confined, remove_profiles, superfluous_profiles, wait_for_profiles};
+use crate::cluster::confinement::{
+    Confined, remove_profiles, superfluous_profiles, tier_of, wait_for_profiles,
+};
 use crate::cluster::rollout::{Rollout, Watcher};
 use crate::cluster::{self, manifests};
 use crate::context::Context;
@@ -47,7 +49,9 @@ async fn confinement(context: &Context, client: &Client) -> Result<Confined> {
         level: None,
         inside: inside(context).await?,
     });
-    let confined = Confined::choose(&context.paths.project, facts, context.settings.security.tier)?;
+    let mut confined = Confined::choose(&context.paths.project, facts, context.settings.security.tier)?;
+    let before = cluster::deployed_pod(client, &context.settings.deploy.namespace).await?;
+    confined.decision = confined.decision.for_one_made_in(before.as_ref().and_then(tier_of))?;
     context.findings().decision = Some(confined.decision.clone());
     Ok(confined)
 }

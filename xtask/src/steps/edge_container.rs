@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::edge;
 use crate::edge_config;
-use crate::engine::{ContainerFile, ContainerSpec, Fit, Named, Rights, SYSBOX};
+use crate::engine::{ContainerFile, ContainerSpec, Fit, Foreign, Named, Rights, SYSBOX};
 use crate::execute::Effect;
 use crate::images::Image;
 use crate::place::Place;
@@ -95,6 +95,27 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
 }
 
+/// Which tier the container gets, and by which facts: the strongest that works or the one that was asked for, and unless another one
+/// was asked for, none that is weaker than that of the container which is there.
+///
+/// # Errors
+/// [`crate::tier::Unobtainable`] when there is none; else when the engine cannot be asked.
+pub(super) async fn decide_tier(context: &Context) -> Result<(Facts, Decision)> {
+    let choice = context.settings.security.tier;
+    let facts = context.engine.tried_facts(choice).await?;
+    let decision = decide(&facts, choice)?.for_one_made_in(tier_before(context).await?)?;
+    Ok((facts, decision))
+}
+
+/// The tier of the container that is there. One of somebody else has none; that it is in the way is told where one looks for ours.
+async fn tier_before(context: &Context) -> Result<Option<Tier>> {
+    match context.engine.container(&context.settings.edge_container()).await {
+        Ok(found) => Ok(found.and_then(|found| found.tier)),
+        Err(error) if error.is::<Foreign>() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// How the container is confined: chosen by what the engine and this machine are like.
 struct Confinement {
     decision: Decision,
@@ -105,9 +126,7 @@ struct Confinement {
 impl Confinement {
     async fn choose(context: &Context) -> Result<Self> {
         let profiles = Profiles::read(&context.paths.project)?;
-        let choice = context.settings.security.tier;
-        let facts = context.engine.tried_facts(choice).await?;
-        let decision = decide(&facts, choice)?;
+        let (facts, decision) = decide_tier(context).await?;
         context.findings().decision = Some(decision.clone());
         Ok(Self { decision, facts, profiles })
     }

@@ -33,12 +33,13 @@ use crate::tier::judge;
 /// [`crate::tier::Unobtainable`] when it cannot; else when the engine cannot be asked.
 pub async fn check_tier(context: &Context, goals: &[Action]) -> Result<()> {
     let Some(place) = Action::place(goals) else { return Ok(()) };
-    let choice = context.settings.security.tier;
-    let facts = match place {
-        Place::Host => context.engine.tried_facts(choice).await?,
-        Place::Cluster => context.engine.facts().await?.of_nodes_to_come(),
-    };
-    judge::decide(&facts, choice)?;
+    match place {
+        Place::Host => drop(edge_container::decide_tier(context).await?),
+        Place::Cluster => {
+            let facts = context.engine.facts().await?.of_nodes_to_come();
+            judge::decide(&facts, context.settings.security.tier)?;
+        }
+    }
     Ok(())
 }
 

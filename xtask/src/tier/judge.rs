@@ -17,6 +17,21 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The same for an edge that is there and was made for the tier `before`: where nobody has named a tier, an edge does not get
+    /// less than it has.
+    ///
+    /// # Errors
+    /// [`Unobtainable::Weaker`] when this is a weaker one.
+    pub fn for_one_made_in(self, before: Option<Tier>) -> Result<Self, Unobtainable> {
+        let given_up = self.stronger.iter().find(|(tier, _)| Some(*tier) == before);
+        match given_up {
+            Some((before, reason)) => {
+                Err(Unobtainable::Weaker { before: *before, now: self.tier, reason: reason.clone() })
+            }
+            None => Ok(self),
+        }
+    }
+
     /// The tier, why it is not a stronger one, and what it lacks and gives away: a line for each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -50,6 +65,18 @@ pub enum Unobtainable {
     /// None of them, for these reasons.
     #[error("no tier can be had here:{}", told_together(.0))]
     All(Vec<(Tier, String)>),
+    /// That of an edge which is there; nobody has said that it may have less.
+    #[error(
+        "the edge that is there has the tier `{before}` and would be made anew with less, as `{now}`; not `{before}`: {reason}"
+    )]
+    Weaker {
+        /// Which one it has.
+        before: Tier,
+        /// The strongest that can be had, or is taken without being asked for.
+        now: Tier,
+        /// Why that is not the one that it has, and what would help.
+        reason: String,
+    },
 }
 
 impl Unobtainable {
@@ -62,6 +89,10 @@ impl Unobtainable {
                     .to_owned()
             }
             Self::All(_) => "do what is said of one of the tiers, and run the command again".to_owned(),
+            Self::Weaker { now, .. } => format!(
+                "do what is said there, so that the edge keeps its tier, and run the command again; or let it have less: \
+                 `--tier {now}`"
+            ),
         }
     }
 }

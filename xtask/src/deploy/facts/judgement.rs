@@ -29,7 +29,8 @@ impl Facts {
     pub fn judge(&self, wanted: &Wanted<'_>) -> Judgement {
         let mut judgement = Judgement::default();
         judgement.judge_namespace(&self.namespace);
-        match judge::decide(&self.tier, wanted.tier) {
+        let decided = judge::decide(&self.tier, wanted.tier);
+        match decided.and_then(|decision| decision.for_one_made_in(self.tier_before)) {
             Ok(decision) => judgement.warnings.extend(decision.gaps),
             Err(unobtainable) => judgement.judge_tier(&unobtainable),
         }
@@ -124,6 +125,7 @@ impl Judgement {
 mod tests {
     use super::*;
     use crate::cluster::manifests::Object;
+    use crate::tier::Tier;
     use k8s_openapi::api::core::v1::{Namespace, Node};
     use serde_json::json;
 
@@ -160,6 +162,7 @@ mod tests {
             classes: Ok(vec![class("default", true), class("managed-csi", false)]),
             claims: Vec::new(),
             tier: tier_facts(None),
+            tier_before: None,
         }
     }
 
@@ -211,6 +214,17 @@ mod tests {
         assert_eq!(judged(space(&restricted, true)), Judgement::default(), "ours is shown as a change");
         let found = judged(space(&[], false));
         assert!(found.obstacles.is_empty() && found.warnings[0].contains("is not ours"), "{found:?}");
+    }
+
+    #[test]
+    fn a_pod_that_is_there_does_not_get_less_than_it_has_unless_that_is_asked_for() {
+        let judged = |tier| {
+            Facts { tier_before: Some(Tier::Confined), ..facts() }.judge(&Wanted { tier, ..wanted("", &[]) })
+        };
+        let obstacles = judged(tier::Choice::Auto).obstacles;
+        assert!(obstacles[0].starts_with("the edge that is there has the tier `confined`"), "{obstacles:?}");
+        assert!(obstacles[0].ends_with("`--tier privileged`"), "{obstacles:?}");
+        assert_eq!(judged(tier::Choice::Privileged), Judgement::default());
     }
 
     #[test]

@@ -54,6 +54,30 @@ fn the_strongest_tier_that_works_is_taken() {
 }
 
 #[test]
+fn an_edge_that_is_there_does_not_get_less_than_it_has_unless_that_is_asked_for() {
+    use Tier::{Confined, Privileged, Userns};
+    let unloaded = Facts { apparmor: AppArmor::NotLoaded("only root can".into()), ..docker() };
+    let decided = |facts: &Facts, choice, before| decide(facts, choice).unwrap().for_one_made_in(before);
+    for before in [Userns, Confined] {
+        let error = decided(&unloaded, Choice::Auto, Some(before)).unwrap_err();
+        let Unobtainable::Weaker { before: had, now, reason } = &error else { panic!("{error}") };
+        assert_eq!((*had, *now), (before, Privileged));
+        assert_eq!(reason.contains("apparmor_parser --replace"), before == Confined, "{reason}");
+        assert!(error.next().ends_with("`--tier privileged`"), "{}", error.next());
+    }
+    for (facts, choice, before, expected) in [
+        (&unloaded, Choice::Privileged, Some(Confined), Privileged),
+        (&unloaded, Choice::Auto, Some(Privileged), Privileged),
+        (&unloaded, Choice::Auto, None, Privileged),
+        (&docker(), Choice::Auto, Some(Confined), Confined),
+        (&docker(), Choice::Auto, Some(Privileged), Confined),
+        (&docker(), Choice::Confined, Some(Userns), Confined),
+    ] {
+        assert_eq!(decided(facts, choice, before).unwrap().tier, expected, "{facts:?}, {before:?}");
+    }
+}
+
+#[test]
 fn in_a_pod_a_stronger_tier_than_privileged_is_taken_when_it_is_asked_for() {
     let of = |change: fn(&mut Cluster)| {
         let mut cluster = cluster();
