@@ -295,7 +295,9 @@ impl Action {
             Self::NodeImage | Self::Image(Image::Node) => 45,
             Self::Binaries => 20,
             Self::Image(_) | Self::Cluster => 15,
-            Self::Kind | Self::Push(_) | Self::Pod | Self::EdgeContainer => 5,
+            // One that is replaced is waited for twice.
+            Self::EdgeContainer => 10,
+            Self::Kind | Self::Push(_) | Self::Pod => 5,
             // The settings have a limit of their own, of at most an hour.
             Self::Telemetry(_) => 65,
             Self::Network | Self::Registry | Self::Wiring | Self::Hub | Self::Device | Self::Deploy => 2,

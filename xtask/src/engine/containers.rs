@@ -105,6 +105,15 @@ impl Engine {
         self.start_container(spec).await
     }
 
+    /// Removes a container of this deployment, and makes it anew with the volumes that it had.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn replace_container_alone(&self, spec: &ContainerSpec) -> Result<()> {
+        self.remove_container(&spec.name).await?;
+        self.start_container(spec).await
+    }
+
     /// Makes a container and its volumes, puts its files into it, and starts it.
     ///
     /// # Errors

@@ -179,12 +179,28 @@ pub async fn wait_until_ready(context: &Context) -> Result<Effect> {
         return Ok(Effect::unchanged(note));
     }
     let client = cluster::client(&context.paths.kubeconfig()).await?;
+    replace_unconfined_pod(context, &client).await?;
     let watcher = RuntimeWatcher { context, lookout: Lookout::default() };
     if let Err(error) = rollout(context).wait(&client, &watcher).await {
         let known = watcher.lookout.found();
         return Err(verify::diagnose(context, Place::Cluster, error.into(), known).await);
     }
     Ok(Effect::changed("ready"))
+}
+
+/// Ends a pod that was there and is not confined as its tier promises: a profile may have come back that it has lost. One that is
+/// about to be replaced anyway says nothing of the one to come.
+async fn replace_unconfined_pod(context: &Context, client: &Client) -> Result<()> {
+    if !rollout(context).is_complete(client).await? {
+        return Ok(());
+    }
+    let Some(broken) = verify::broken_promise(context, Place::Cluster).await else { return Ok(()) };
+    context.progress.say(&format!("{broken}; its pod is replaced"));
+    let namespace = &context.settings.deploy.namespace;
+    let pods = cluster::pods(client, namespace).await?.into_iter().filter_map(|pod| pod.metadata.name);
+    cluster::restart(client, namespace, &pods.collect::<Vec<_>>()).await?;
+    context.forget_edge();
+    Ok(())
 }
 
 /// Gives up as well when what is seen inside the edge will not pass.

@@ -18,7 +18,7 @@ use crate::steps::device;
 use crate::tier::facts::AppArmor;
 use crate::tier::judge::decide;
 use crate::tier::{Decision, Facts, Profiles, Tier, profiles};
-use crate::verify::{self, Lookout, Name, Proof};
+use crate::verify::{self, Lookout, Name};
 use crate::wait::{Observation, WaitError, wait_for};
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
@@ -61,10 +61,11 @@ pub async fn observe(context: &Context) -> Result<Condition> {
     Ok(verify::confined_and_ready(context, Place::Host).await)
 }
 
-/// Starts the container, and waits until the edge is ready; one that ends meanwhile ends the wait.
+/// Starts the container, and waits until the edge is ready; one that ends meanwhile ends the wait. One that was there and does not
+/// do what it is for, or is not confined as its tier promises, is replaced, once.
 ///
 /// # Errors
-/// When the engine refuses, or the edge does not get ready; the error has its last status.
+/// When the engine refuses, or the edge does not get ready, or is not confined; the error has its last status.
 pub async fn ensure(context: &Context) -> Result<Effect> {
     let place = Place::Host;
     let confinement = Confinement::choose(context).await?;
@@ -75,16 +76,13 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
         confinement.decision.lines().iter().for_each(|line| context.progress.say(line));
     }
     let limit = if found == Fit::Runs { HUNG_LIMIT } else { READY_LIMIT };
-    let lookout = Lookout::default();
+    let mut lookout = Lookout::default();
     let mut waited = wait_until_ready(context, place, limit, &lookout).await;
-    if let (Fit::Runs, Err(error @ WaitError::TimedOut { .. })) = (found, &waited) {
-        if verify::stuck_at(context, place).await.is_some_and(|layer| is_hung(layer.name)) {
-            context.progress.say(&format!("{error}; its container hangs and is replaced"));
-            context.engine.replace_container(&spec).await?;
-            // What was found is true of the old one.
-            context.findings().proof = Proof::default();
-            found = Fit::Other;
-        }
+    if let Some(fault) = Fault::of(context, found, &waited).await {
+        fault.repair(context, &spec).await?;
+        (found, lookout) = (Fit::Other, Lookout::default());
+        waited = wait_until_ready(context, place, READY_LIMIT, &lookout).await;
+    } else if let (Fit::Runs, Err(WaitError::TimedOut { .. })) = (found, &waited) {
         let limit = READY_LIMIT.saturating_sub(HUNG_LIMIT);
         waited = wait_until_ready(context, place, limit, &lookout).await;
     }
@@ -93,6 +91,45 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     }
     verify::prove_tier(context, place).await?;
     Ok(if found == Fit::Runs { Effect::unchanged("ready") } else { Effect::changed("ready") })
+}
+
+/// Why a container that was made as described is made anew all the same.
+enum Fault {
+    /// What is in it does not answer any longer.
+    Hangs(String),
+    /// It is not confined as its tier promises.
+    Unconfined(String),
+}
+
+impl Fault {
+    /// That of a container that was found so; one that this run has made would be no other the next time.
+    async fn of(context: &Context, found: Fit, waited: &Result<(), WaitError>) -> Option<Self> {
+        if !matches!(found, Fit::Runs | Fit::Stopped) {
+            return None;
+        }
+        if let Some(broken) = verify::broken_promise(context, Place::Host).await {
+            return Some(Self::Unconfined(broken));
+        }
+        let (Fit::Runs, Err(error @ WaitError::TimedOut { .. })) = (found, waited) else { return None };
+        let stuck = verify::stuck_at(context, Place::Host).await?;
+        is_hung(stuck.name).then(|| Self::Hangs(error.to_string()))
+    }
+
+    async fn repair(&self, context: &Context, spec: &ContainerSpec) -> Result<()> {
+        match self {
+            Self::Hangs(error) => {
+                context.progress.say(&format!("{error}; its container hangs and is replaced"));
+                context.engine.replace_container(spec).await?;
+            }
+            // What it keeps is in order, and may hold messages that were acknowledged.
+            Self::Unconfined(broken) => {
+                context.progress.say(&format!("{broken}; its container is replaced, and its volumes stay"));
+                context.engine.replace_container_alone(spec).await?;
+            }
+        }
+        context.forget_edge();
+        Ok(())
+    }
 }
 
 /// Which tier the container gets, and by which facts: the strongest that works or the one that was asked for, and unless another one
@@ -164,9 +201,9 @@ impl Confinement {
 }
 
 /// Whether a new container would help against what is wrong in this layer: not where the edge waits for what it was told
-/// to run, or for the hub.
+/// to run, or for the hub. Of its security, that nobody can look into it.
 fn is_hung(layer: Name) -> bool {
-    matches!(layer, Name::Systemd | Name::InnerEngine | Name::Runtime)
+    matches!(layer, Name::Security | Name::Systemd | Name::InnerEngine | Name::Runtime)
 }
 
 async fn wait_until_ready(
@@ -239,6 +276,6 @@ mod tests {
     fn a_container_is_not_replaced_for_what_it_was_told_to_run() {
         let all = Name::all(Place::Host);
         let hung: Vec<_> = all.iter().copied().filter(|layer| is_hung(*layer)).collect();
-        assert_eq!(hung, [Name::Systemd, Name::InnerEngine, Name::Runtime]);
+        assert_eq!(hung, [Name::Security, Name::Systemd, Name::InnerEngine, Name::Runtime]);
     }
 }

@@ -107,7 +107,9 @@ impl Name {
             Self::Pod | Self::Container => {
                 "run `cargo xtask logs edge` for its last words, then `cargo xtask up`"
             }
-            Self::Security => "run `cargo xtask doctor`, which tells what works here, and `cargo xtask up`",
+            Self::Security => {
+                "see with `cargo xtask status` why nobody can look into the edge, and run `cargo xtask up`"
+            }
             Self::Systemd => "run `cargo xtask logs edge`; the units that failed are named there",
             Self::InnerEngine => "run `cargo xtask logs edge` for why docker.service does not run",
             Self::Runtime => "run `cargo xtask logs edge` for why the runtime's service does not run",

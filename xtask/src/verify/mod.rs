@@ -39,7 +39,7 @@ pub use self::elsewhere::Elsewhere;
 pub use self::layers::Name;
 pub use self::lookout::Lookout;
 pub use self::scene::{Means, Scene};
-pub use self::security::{Security, confined_and_ready, observe_tier, prove_tier};
+pub use self::security::{Security, broken_promise, confined_and_ready, observe_tier, prove_tier};
 pub use self::telemetry::{Evidence, Expectation, Verdict, judge};
 
 /// How one layer was found.

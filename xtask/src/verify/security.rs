@@ -1,9 +1,12 @@
 //! Whether the edge is confined as its tier promises: read from inside of it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
+use super::DIAGNOSIS_LIMIT;
 use super::cause::{Cause, Kind};
 use super::layers::Name;
 use super::scene::{Means, Scene};
@@ -15,7 +18,10 @@ use crate::place::Place;
 use crate::plan::Condition;
 use crate::tier::proof::{Promise, SCRIPT};
 use crate::tier::{self, Tier};
-use crate::wait::Observation;
+use crate::wait::{Observation, WaitError, wait_for};
+
+/// How long it may take until one can look into an edge that is ready.
+const PROOF_LIMIT: Duration = Duration::from_secs(30);
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
@@ -50,8 +56,24 @@ pub(super) async fn look(scene: &Scene<'_>) -> Result<String, Cause> {
     Err(Cause::new(
         Kind::Security,
         format!("the edge is not what the tier `{tier}` promises: {}", broken.join("; ")),
-        "run `cargo xtask down`, then `up` (without Kubernetes, `run`); `cargo xtask doctor` tells what works here",
+        way_out(scene.means),
     ))
+}
+
+/// What helps an edge that is not confined as it is to be.
+fn way_out(means: Means<'_>) -> &'static str {
+    match means {
+        Means::Own(_, Place::Host) => {
+            "run `cargo xtask run`, which makes the container anew; `cargo xtask doctor` tells what works here"
+        }
+        Means::Own(_, Place::Cluster) => "run `cargo xtask up`, which makes the pod anew",
+        Means::Foreign(..) => {
+            "run `cargo xtask deploy`, which tells what works there; where it changes nothing, `kubectl delete pod` lets the \
+             Deployment make the pod anew"
+        }
+        #[cfg(test)]
+        Means::Played(_) => "there is none",
+    }
 }
 
 /// What the edge was made for.
@@ -107,21 +129,42 @@ fn bytes(quantity: &str) -> Option<u64> {
     (bytes >= 0.0).then_some(bytes.ceil() as u64)
 }
 
-/// Proves, of an edge of this deployment that has just got ready, that it is confined as it is to be; the report gets the proof.
+/// Proves, of an edge of this deployment that has just been made and got ready, that it is confined as it is to be; the report gets
+/// the proof. That one cannot look may pass.
 ///
 /// # Errors
-/// [`Unproved`] when it is not.
-pub async fn prove_tier(context: &Context, place: Place) -> Result<String> {
-    let scene = Scene::own(context, place);
-    let looked = look(&scene).await;
-    context.findings().security = scene.security();
-    looked.map_err(|cause| {
-        let next = cause.next.map_or_else(|| Name::Security.next().to_owned(), str::to_owned);
-        Unproved { layer: Name::Security.to_string(), detail: cause.text, next }.into()
-    })
+/// [`Unproved`] when it is not, or nobody could look.
+pub async fn prove_tier(context: &Context, place: Place) -> Result<(), Unproved> {
+    let waited = wait_for("the proof of its tier", PROOF_LIMIT, || observe_tier(context, place)).await;
+    waited.map_err(|error| unproved(&error))
 }
 
-/// The same while one waits for the edge: that a pod is ready may be of before a restart of its node, and then one cannot look.
+/// A new edge is no other than the one that was looked at, so that making it anew does not help.
+fn unproved(error: &WaitError) -> Unproved {
+    let (detail, next) = match error {
+        WaitError::Died { reason, .. } => (
+            reason.clone(),
+            "this edge was made just now, so that the engine does not give what the tier needs: `cargo xtask doctor` tells what \
+             works here, and `--tier` names another tier",
+        ),
+        WaitError::TimedOut { .. } => (
+            error.to_string(),
+            "see with `cargo xtask status` and `cargo xtask logs edge` why nobody can look into the edge, and run the command again",
+        ),
+    };
+    Unproved { layer: Name::Security.to_string(), detail, next: next.to_owned() }
+}
+
+/// In what an edge of this deployment is not as its tier promises; nothing when it is, or when nobody can look for a while.
+pub async fn broken_promise(context: &Context, place: Place) -> Option<String> {
+    let waited = wait_for("the proof of its tier", DIAGNOSIS_LIMIT, || observe_tier(context, place)).await;
+    match waited {
+        Err(WaitError::Died { reason, .. }) => Some(reason),
+        Ok(()) | Err(WaitError::TimedOut { .. }) => None,
+    }
+}
+
+/// One look while one waits: that a pod is ready may be of before a restart of its node, and then one cannot look.
 pub async fn observe_tier(context: &Context, place: Place) -> Observation<()> {
     let scene = Scene::own(context, place);
     let looked = look(&scene).await;
@@ -135,9 +178,9 @@ pub async fn observe_tier(context: &Context, place: Place) -> Observation<()> {
 
 /// How an edge that is ready was found: one that is not confined as it is to be has to be made anew.
 pub async fn confined_and_ready(context: &Context, place: Place) -> Condition {
-    match prove_tier(context, place).await {
-        Ok(_) => Condition::Holds("ready".into()),
-        Err(error) => Condition::Differs(format!("{error:#}")),
+    match observe_tier(context, place).await {
+        Observation::Ready(()) => Condition::Holds("ready".into()),
+        Observation::NotYet(text) | Observation::Failed(text) => Condition::Differs(text),
     }
 }
 
@@ -146,6 +189,19 @@ mod tests {
     use super::*;
     use crate::tier::TIER;
     use serde_json::json;
+
+    #[test]
+    fn an_edge_that_was_made_just_now_is_not_said_to_be_mended_by_making_it_anew() {
+        let (what, limit) = ("the proof".to_owned(), PROOF_LIMIT);
+        let broken = unproved(&WaitError::Died { what: what.clone(), reason: "no seccomp filter".into() });
+        assert_eq!((broken.layer.as_str(), broken.detail.as_str()), ("security", "no seccomp filter"));
+        assert!(broken.next.contains("doctor") && !broken.next.contains("anew"), "{}", broken.next);
+        let unseen = unproved(&WaitError::TimedOut { what, limit, last: "podman answered 409".into() });
+        assert!(
+            unseen.detail.ends_with("podman answered 409") && unseen.next.contains("again"),
+            "{unseen:?}"
+        );
+    }
 
     #[test]
     fn a_pod_says_what_it_was_made_for() {
