@@ -122,3 +122,31 @@ fn the_runtime_is_healthy_when_its_daemon_and_its_agent_run() {
         assert_eq!(health(state, &list), (1, expected.to_owned()));
     }
 }
+
+#[test]
+fn containers_start_where_nobody_may_lower_the_score_of_the_pod() {
+    let bundle = tempfile::tempdir().unwrap();
+    let config = bundle.path().join("config.json");
+    let score_of = |asked: &str| {
+        let text = |score: &str| format!("{{\"process\":{{\"oomScoreAdj\":{score},\"cwd\":\"/\"}}}}");
+        fs_err::write(&config, text(asked)).unwrap();
+        let create = ["create", "--bundle", bundle.path().to_str().unwrap(), "name"];
+        let path = bundle.path().join("bin");
+        fs_err::create_dir_all(&path).unwrap();
+        fs_err::write(path.join("runc"), "#!/bin/sh\necho $*\n").unwrap();
+        fs_err::set_permissions(path.join("runc"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+        let output = script("rootfs/common/usr/local/sbin/runc").args(create).env("PATH", path).output();
+        assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap().trim(), create.join(" "));
+        let written = fs_err::read_to_string(&config).unwrap();
+        let score = written.split(['{', '}', ':', ',']).nth(4).unwrap().to_owned();
+        assert_eq!(written, text(&score));
+        score
+    };
+    let own = fs_err::read_to_string("/proc/self/oom_score_adj").unwrap().trim().to_owned();
+    assert_eq!(score_of("1000"), "1000");
+    assert_eq!(score_of(&own), own);
+    let mut lower = std::process::Command::new("sh");
+    let may_lower = lower.args(["-c", "echo -900 2>/dev/null >/proc/self/oom_score_adj"]).status().unwrap();
+    assert_eq!(score_of("-900"), if may_lower.success() { "-900" } else { &own });
+}
