@@ -58,6 +58,7 @@ fn the_profiles_come_onto_a_node_as_they_are_named() {
     let image = tempfile::tempdir().unwrap();
     let node = tempfile::tempdir().unwrap();
     fs_err::write(image.path().join("seccomp.json"), SECCOMP).unwrap();
+    fs_err::write(image.path().join("seccomp.name"), "kedge/edge-4b9a1429.json").unwrap();
     let program = image.path().join("profiles");
     fs_err::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/security/profiles"), &program).unwrap();
     let run = |verb: &str, name: &str| {

@@ -119,6 +119,7 @@ impl Ingredients<'_> {
         let image = self.project.join("image");
         let folder = |name: &str| Source::folder_at(image.join(name), name);
         let dockerfile = fs_err::read_to_string(image.join("Dockerfile"))?;
+        let profiles = Profiles::read(self.project)?;
         let mut sources = vec![
             Source::text(dockerfile::for_target(&dockerfile, target), "Dockerfile"),
             Source::file(image.join("finish.sh"), "finish.sh"),
@@ -126,7 +127,8 @@ impl Ingredients<'_> {
             folder(&format!("rootfs/{target}")),
             folder("preload"),
             folder("security"),
-            Source::text(Profiles::read(self.project)?.seccomp, "security/seccomp.json"),
+            Source::text(profiles.seccomp, "security/seccomp.json"),
+            Source::text(profiles.seccomp_name, "security/seccomp.name"),
         ];
         sources.extend(preload::sources(self.preloaded));
         let mut args = Vec::new();

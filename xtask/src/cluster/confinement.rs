@@ -36,7 +36,7 @@ impl Confined {
     /// [`crate::tier::Unobtainable`] when what was asked for cannot be had; else when a profile or the manifest cannot be read.
     pub fn choose(project: &Path, facts: Facts, choice: Choice) -> Result<Self> {
         let decision = judge::decide(&facts, choice)?;
-        let seccomp = Profiles::read(project)?.seccomp_name();
+        let seccomp = Profiles::read(project)?.seccomp_name;
         let manifest = fs_err::read_to_string(project.join("manifests/profiles.yaml"))?;
         Ok(Self { decision, facts, seccomp, manifest })
     }

@@ -2,7 +2,7 @@
 //!
 //! The sources are in `image/security/`, commented. They are read and checked before anything is rendered or started.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -46,8 +46,12 @@ const SECCOMP_FILE: &str = "image/security/seccomp.toml";
 /// The profiles, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profiles {
-    /// The seccomp profile, as engines and containerd read it.
+    /// The seccomp profile, as engines and containerd read it, for one architecture.
     pub seccomp: String,
+    /// The name of the seccomp profile on a node, below the kubelet's folder for them. It says what is in it, so that a pod never
+    /// starts with that of another version, and is the same on every architecture: the tool that names it may run on another
+    /// one than the nodes, whose image has theirs.
+    pub seccomp_name: String,
     /// The AppArmor profile, as its parser reads it.
     pub apparmor: String,
 }
@@ -67,26 +71,29 @@ impl Profiles {
     /// # Errors
     /// As [`Profiles::read`].
     pub fn of(seccomp: &str, apparmor: String, architecture: &str) -> Result<Self> {
-        let seccomp = self::seccomp(seccomp, architecture)
-            .with_context(|| format!("`{SECCOMP_FILE}` cannot be used"))?;
+        let (seccomp, seccomp_name) =
+            named(seccomp, architecture).with_context(|| format!("`{SECCOMP_FILE}` cannot be used"))?;
         agree(&CAPABILITIES, &apparmor)?;
-        Ok(Self { seccomp: seccomp.to_string(), apparmor })
+        Ok(Self { seccomp, seccomp_name, apparmor })
     }
+}
 
-    /// The name of the seccomp profile on a node, below the kubelet's folder for them. It says what is in it, so that a pod never
-    /// starts with that of another version.
-    #[must_use]
-    pub fn seccomp_name(&self) -> String {
-        let hash = hex::encode(&Sha256::digest(&self.seccomp)[..4]);
-        format!("kedge/edge-{hash}.json")
-    }
+/// The seccomp profile for an architecture, and its name, which is made of the profiles for all of them.
+fn named(source: &str, architecture: &str) -> Result<(String, String)> {
+    let source: Source = toml::from_str(source)?;
+    let Some(own) = source.architectures.get(architecture) else {
+        bail!("it has no [architectures] for {architecture}");
+    };
+    let all: Vec<_> = source.architectures.values().flatten().cloned().collect();
+    let hash = hex::encode(&Sha256::digest(seccomp(&source, &all)?.to_string())[..4]);
+    Ok((seccomp(&source, own)?.to_string(), format!("kedge/edge-{hash}.json")))
 }
 
 /// The source of the seccomp profile.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Source {
-    architectures: std::collections::BTreeMap<String, Vec<String>>,
+    architectures: BTreeMap<String, Vec<String>>,
     allow: Vec<Group>,
     absent: Vec<Absent>,
 }
@@ -117,13 +124,9 @@ struct Condition {
 }
 
 /// Makes the profile in the flat form of the OCI runtime specification, which everybody reads.
-fn seccomp(source: &str, architecture: &str) -> Result<Value> {
+fn seccomp(source: &Source, architectures: &[String]) -> Result<Value> {
     /// `ENOSYS`.
     const NO_SUCH_CALL: u8 = 38;
-    let source: Source = toml::from_str(source)?;
-    let Some(architectures) = source.architectures.get(architecture) else {
-        bail!("it has no [architectures] for {architecture}");
-    };
     let mut unconditional = BTreeSet::new();
     let mut calls = Vec::new();
     for group in &source.allow {
@@ -300,9 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn the_name_on_a_node_says_what_is_in_the_profile() {
-        let name = |text: &str| of(text, PROFILE).unwrap().seccomp_name();
+    fn the_name_on_a_node_says_what_is_in_the_profile_of_any_architecture() {
+        let name = |text: &str| of(text, PROFILE).unwrap().seccomp_name;
+        let elsewhere = Profiles::of(SECCOMP, PROFILE.to_owned(), "aarch64").unwrap();
+        assert_eq!(elsewhere.seccomp_name, name(SECCOMP));
+        assert_ne!(elsewhere.seccomp, of(SECCOMP, PROFILE).unwrap().seccomp);
         assert!(name(SECCOMP).starts_with("kedge/edge-") && name(SECCOMP).ends_with(".json"));
-        assert_ne!(name(SECCOMP), name(&SECCOMP.replace("\"kcmp\", ", "")));
+        for (from, to) in [("\"kcmp\", ", ""), ("\"SCMP_ARCH_AARCH64\", ", "")] {
+            assert!(SECCOMP.contains(from), "{from}");
+            assert_ne!(name(SECCOMP), name(&SECCOMP.replace(from, to)), "{from}");
+        }
     }
 }
