@@ -113,6 +113,12 @@ fn each_tier_confines_the_pod_in_its_own_way() {
         what_confines(Tier::Confined, Version(1, 20), true)
     );
     insta::assert_snapshot!("tier_confined_without_apparmor", what_confines(Tier::Confined, new, false));
+    let bare = what_confines(Tier::Userns, new, false);
+    assert_eq!(
+        what_confines(Tier::Userns, new, true)
+            .replace("          appArmorProfile:\n            type: Unconfined\n", ""),
+        bare
+    );
     assert!(what_confines(Tier::Sysbox, Version(1, 34), true).contains("/enforce: baseline"));
 }
 

@@ -47,7 +47,7 @@ impl Confined {
         manifests::Confinement {
             tier: self.decision.tier,
             server: self.facts.server(),
-            apparmor: self.facts.apparmor == AppArmor::Ready,
+            apparmor: self.facts.apparmor != AppArmor::Off,
             seccomp: &self.seccomp,
             sysbox: self.facts.sysbox.as_deref(),
             profiles: &self.manifest,
@@ -151,6 +151,7 @@ pub async fn remove_profiles(client: &Client, namespace: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tier::facts::{Cluster, Host, Version};
     use serde_json::json;
 
     #[test]
@@ -165,5 +166,34 @@ mod tests {
         assert!(told(3, 2, 2).is_err() && told(2, 1, 2).is_err());
         assert_eq!(told(2, 2, 1), Err("1 of 2 nodes have the profiles".to_owned()));
         assert!(progress(&DaemonSet::default()).is_err());
+    }
+
+    #[test]
+    fn only_nodes_that_are_known_to_have_no_apparmor_are_treated_so() {
+        let cluster = Cluster {
+            server: Some(Version(1, 36)),
+            containerd: Some(Version(2, 1)),
+            honours_userns: Some(true),
+            level: None,
+            namespace: "edge".into(),
+        };
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (apparmor, expected) in [
+            (AppArmor::Off, false),
+            (AppArmor::Ready, true),
+            (AppArmor::NotLoaded("1 of 2 nodes have AppArmor".into()), true),
+            (AppArmor::Unknown("no kubelet says so".into()), true),
+        ] {
+            let facts = Facts {
+                host: Host::Kubernetes(cluster.clone()),
+                kernel: Some(Version(6, 8)),
+                cgroups: Some(2),
+                nsdelegate: Some(true),
+                apparmor,
+                sysbox: None,
+            };
+            let confined = Confined::choose(&project, facts, Choice::Userns).unwrap();
+            assert_eq!(confined.values().apparmor, expected, "{:?}", confined.facts.apparmor);
+        }
     }
 }

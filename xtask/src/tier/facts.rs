@@ -48,6 +48,8 @@ pub enum AppArmor {
     Ready,
     /// The profile is not there, and cannot be loaded from here for this reason.
     NotLoaded(String),
+    /// Nobody says whether the kernel has it, for this reason.
+    Unknown(String),
 }
 
 /// What makes containers.

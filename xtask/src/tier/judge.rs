@@ -298,6 +298,11 @@ fn confined(facts: &Facts) -> Verdict {
                         .to_owned(),
                 );
             }
+            if let AppArmor::Unknown(reason) = &facts.apparmor {
+                return Verdict::Untried(format!(
+                    "{reason}; a node without it does not get the profiles, and the pod is not started"
+                ));
+            }
         }
         _ => {}
     }

@@ -9,10 +9,16 @@ use super::facts::{AppArmor, Cluster, Facts, Host, Version};
 const SYSBOX: &str = "sysbox-runc";
 /// How a kubelet says so, in the message of its condition `Ready`: there is no other place for it.
 const APPARMOR: &str = "AppArmor enabled";
+/// From here on, kubelets may say nothing of AppArmor though it is there.
+const SILENT: Version = Version(1, 30);
 const CONTAINERD: &str = "containerd://";
+/// The taint of a node that is no machine; the pod does not come there.
+const VIRTUAL: &str = "virtual-kubelet.io/provider";
 
-/// What a command on a node of ours prints about its cgroups; see [`Inside::read`].
-pub const SCRIPT: &str = "stat -f -c %T /sys/fs/cgroup; grep -m 1 ' /sys/fs/cgroup cgroup2 ' /proc/mounts";
+/// What a command on a node of ours prints about its cgroups and AppArmor; see [`Inside::read`]. The kubelet asks the same two
+/// files about AppArmor: a kernel that has it may not show it to a node that is a container.
+pub const SCRIPT: &str = "stat -f -c %T /sys/fs/cgroup; grep -m 1 ' /sys/fs/cgroup cgroup2 ' /proc/mounts; \
+    echo apparmor=$([ -e /sys/kernel/security/apparmor ] && cat /sys/module/apparmor/parameters/enabled)";
 
 /// What a node does not say of itself, and what is seen on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,22 +27,26 @@ pub struct Inside {
     pub cgroups: Option<u8>,
     /// Whether the mount of cgroup v2 has `nsdelegate`.
     pub nsdelegate: Option<bool>,
+    /// Whether it has AppArmor.
+    pub apparmor: Option<bool>,
 }
 
 impl Inside {
     /// Reads what [`SCRIPT`] has printed.
     #[must_use]
     pub fn read(output: &str) -> Self {
+        let apparmor = output.lines().find_map(|line| line.strip_prefix("apparmor=")).map(|it| it == "Y");
         let mut lines = output.lines();
-        match lines.next() {
+        let (cgroups, nsdelegate) = match lines.next() {
             Some("cgroup2fs") => {
                 let mount = lines.next().unwrap_or_default();
                 let mut options = mount.split(' ').nth(3).unwrap_or_default().split(',');
-                Self { cgroups: Some(2), nsdelegate: Some(options.any(|option| option == "nsdelegate")) }
+                (Some(2), Some(options.any(|option| option == "nsdelegate")))
             }
-            Some("tmpfs") => Self { cgroups: Some(1), nsdelegate: None },
-            _ => Self::default(),
-        }
+            Some("tmpfs") => (Some(1), None),
+            _ => (None, None),
+        };
+        Self { cgroups, nsdelegate, apparmor }
     }
 }
 
@@ -60,9 +70,8 @@ pub struct Asked<'a> {
 /// What decides about the tiers of a pod there.
 #[must_use]
 pub fn facts(asked: &Asked<'_>) -> Facts {
-    let nodes: Vec<_> = asked.nodes.unwrap_or_default().iter().filter(|node| is_linux(node)).collect();
+    let nodes: Vec<_> = asked.nodes.unwrap_or_default().iter().filter(|node| may_take_pod(node)).collect();
     let least = |version: fn(&Node) -> Option<Version>| nodes.iter().filter_map(|node| version(node)).min();
-    let with_apparmor = nodes.iter().filter(|node| has_apparmor(node)).count();
     Facts {
         host: Host::Kubernetes(Cluster {
             server: Version::of(asked.server),
@@ -74,16 +83,11 @@ pub fn facts(asked: &Asked<'_>) -> Facts {
         kernel: least(kernel),
         cgroups: asked.inside.cgroups,
         nsdelegate: asked.inside.nsdelegate,
-        apparmor: match with_apparmor {
-            _ if asked.nodes.is_none() => AppArmor::NotLoaded(
+        apparmor: match asked.nodes {
+            Some(_) => apparmor_of(&nodes, asked.inside.apparmor),
+            None => AppArmor::Unknown(
                 "you may not look at nodes, so that it is not known which have AppArmor".into(),
             ),
-            0 => AppArmor::Off,
-            all if all == nodes.len() => AppArmor::Ready,
-            some => AppArmor::NotLoaded(format!(
-                "{some} of {} nodes have AppArmor, and the pod may come to any of them",
-                nodes.len()
-            )),
         },
         sysbox: asked
             .classes
@@ -93,8 +97,10 @@ pub fn facts(asked: &Asked<'_>) -> Facts {
     }
 }
 
-fn is_linux(node: &Node) -> bool {
-    info(node).is_none_or(|info| info.operating_system != "windows")
+/// Whether the pod may come to the node, unless it tolerates or selects something else.
+fn may_take_pod(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    info(node).is_none_or(|info| info.operating_system != "windows") && !taints.any(|it| it.key == VIRTUAL)
 }
 
 fn info(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeSystemInfo> {
@@ -110,10 +116,37 @@ fn containerd(node: &Node) -> Option<Version> {
     runtime.starts_with(CONTAINERD).then(|| Version::of(runtime))?
 }
 
-fn has_apparmor(node: &Node) -> bool {
+/// AppArmor of all nodes together; `seen` is what was seen on them.
+fn apparmor_of(nodes: &[&Node], seen: Option<bool>) -> AppArmor {
+    let found: Vec<_> = nodes.iter().map(|node| has_apparmor(node, seen)).collect();
+    let count = |wanted| found.iter().filter(|it| **it == wanted).count();
+    let (with, without) = (count(Some(true)), count(Some(false)));
+    if with > 0 && without > 0 {
+        let all = nodes.len();
+        AppArmor::NotLoaded(format!(
+            "{with} of {all} nodes have AppArmor, and the pod may come to any of them"
+        ))
+    } else if nodes.is_empty() {
+        AppArmor::Unknown("there is no node yet that could have AppArmor".into())
+    } else if with == nodes.len() {
+        AppArmor::Ready
+    } else if without == nodes.len() {
+        AppArmor::Off
+    } else {
+        AppArmor::Unknown(format!(
+            "it is not known whether the nodes have AppArmor, since their kubelets may not say so from {SILENT} on"
+        ))
+    }
+}
+
+fn has_apparmor(node: &Node, seen: Option<bool>) -> Option<bool> {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-    ready.any(|condition| condition.message.as_deref().is_some_and(|text| text.contains(APPARMOR)))
+    if ready.any(|condition| condition.message.as_deref().is_some_and(|text| text.contains(APPARMOR))) {
+        return Some(true);
+    }
+    let kubelet = info(node).and_then(|info| Version::of(&info.kubelet_version));
+    seen.or_else(|| kubelet.filter(|version| *version < SILENT).map(|_| false))
 }
 
 /// Whether the default runtime of every node has user namespaces; none when one does not say so.
@@ -159,7 +192,7 @@ mod tests {
             classes: &[class],
             namespace: "edge",
             level: Some("baseline"),
-            inside: Inside { cgroups: Some(2), nsdelegate: None },
+            inside: Inside { cgroups: Some(2), ..Inside::default() },
         })
     }
 
@@ -183,7 +216,8 @@ mod tests {
     fn the_node_that_can_do_the_least_counts() {
         let ready = "kubelet is posting ready status. AppArmor enabled";
         let good = || node(ready, "containerd://2.3.1", &handlers(true));
-        let old = node("kubelet is posting ready status", "containerd://1.6.20", &handlers(false));
+        let mut old = node("kubelet is posting ready status", "containerd://1.6.20", &handlers(false));
+        of_version(&mut old, "v1.29.4");
         let mixed = of(Some(&[good(), old]));
         assert_eq!(
             (cluster(&mixed).containerd, cluster(&mixed).honours_userns),
@@ -193,25 +227,61 @@ mod tests {
         assert!(reason.starts_with("1 of 2 nodes"), "{reason}");
         let silent = of(Some(&[good(), node(ready, "cri-o://1.30.2", &json!(null))]));
         assert_eq!((cluster(&silent).honours_userns, silent.apparmor), (None, AppArmor::Ready));
-        let bare = of(Some(&[node("fine", "containerd://2.0", &json!([]))]));
-        assert_eq!(bare.apparmor, AppArmor::Off);
+    }
+
+    fn of_version(node: &mut Node, version: &str) {
+        let status = node.status.as_mut().unwrap();
+        status.node_info.as_mut().unwrap().kubelet_version = version.to_owned();
+    }
+
+    #[test]
+    fn silence_about_apparmor_says_something_of_old_kubelets_alone() {
+        let silent = |version: &str| {
+            let mut node = node("kubelet is posting ready status", "containerd://2.0", &json!([]));
+            of_version(&mut node, version);
+            node
+        };
+        let told = |nodes: &[Node], seen| apparmor_of(&nodes.iter().collect::<Vec<_>>(), seen);
+        let is_unknown = |nodes: &[Node]| matches!(told(nodes, None), AppArmor::Unknown(_));
+        assert_eq!(told(&[silent("v1.29.9")], None), AppArmor::Off);
+        assert!(is_unknown(&[silent("v1.36.1")]) && is_unknown(&[silent("v1.30.0"), silent("v1.29.9")]));
+        assert!(is_unknown(&[]), "a pool may be scaled to zero");
+        assert_eq!(told(&[silent("v1.36.1")], Some(true)), AppArmor::Ready);
+        assert_eq!(told(&[silent("v1.36.1")], Some(false)), AppArmor::Off);
+    }
+
+    #[test]
+    fn nodes_to_which_the_pod_does_not_come_do_not_count() {
+        let ready = "kubelet is posting ready status. AppArmor enabled";
+        let mut remote = node("fine", "", &json!(null));
+        remote.spec = serde_json::from_value(
+            json!({ "taints": [{ "key": "virtual-kubelet.io/provider", "effect": "NoSchedule" }] }),
+        )
+        .unwrap();
+        let mut windows = node("fine", "containerd://1.6", &json!(null));
+        let info = windows.status.as_mut().unwrap().node_info.as_mut().unwrap();
+        info.operating_system = "windows".to_owned();
+        let found = of(Some(&[node(ready, "containerd://2.3.1", &handlers(true)), remote, windows]));
+        assert_eq!((cluster(&found).honours_userns, found.apparmor), (Some(true), AppArmor::Ready));
     }
 
     #[test]
     fn what_one_may_not_look_at_is_not_guessed() {
         let unseen = of(None);
         assert_eq!((cluster(&unseen).honours_userns, unseen.kernel), (None, None));
-        let AppArmor::NotLoaded(reason) = unseen.apparmor else { panic!("it is guessed") };
+        let AppArmor::Unknown(reason) = unseen.apparmor else { panic!("it is guessed") };
         assert!(reason.contains("may not look at nodes"), "{reason}");
     }
 
     #[test]
-    fn cgroups_are_read_on_the_node() {
+    fn cgroups_and_apparmor_are_read_on_the_node() {
         let mount = "cgroup /sys/fs/cgroup cgroup2 rw,nosuid,nsdelegate,memory_recursiveprot 0 0";
-        let read = |second: &str| Inside::read(&format!("cgroup2fs\n{second}\n"));
-        assert_eq!(read(mount), Inside { cgroups: Some(2), nsdelegate: Some(true) });
+        let read = |second: &str| Inside::read(&format!("cgroup2fs\n{second}\napparmor=Y\n"));
+        let new = Inside { cgroups: Some(2), nsdelegate: Some(true), apparmor: Some(true) };
+        assert_eq!(read(mount), new);
         assert_eq!(read(&mount.replace("nsdelegate,", "")).nsdelegate, Some(false));
-        assert_eq!(Inside::read("tmpfs\n"), Inside { cgroups: Some(1), nsdelegate: None });
+        let old = Inside::read("tmpfs\napparmor=\n");
+        assert_eq!(old, Inside { cgroups: Some(1), nsdelegate: None, apparmor: Some(false) });
         assert_eq!(Inside::read(""), Inside::default());
     }
 }

@@ -20,7 +20,7 @@ pub struct Confinement<'a> {
     pub tier: Tier,
     /// Version of the API server.
     pub server: Option<Version>,
-    /// Whether the nodes have AppArmor.
+    /// Whether the nodes have AppArmor, or may have it.
     pub apparmor: bool,
     /// Name of the seccomp profile on the nodes.
     pub seccomp: &'a str,
@@ -28,6 +28,13 @@ pub struct Confinement<'a> {
     pub sysbox: Option<&'a str>,
     /// `manifests/profiles.yaml`.
     pub profiles: &'a str,
+}
+
+impl Confinement<'_> {
+    /// The AppArmor profile that confines the pod, where one does.
+    fn apparmor_profile(&self) -> Option<&'static str> {
+        (self.apparmor && self.tier == Tier::Confined).then_some(profiles::APPARMOR)
+    }
 }
 
 impl Confinement<'static> {
@@ -126,9 +133,8 @@ fn fill_daemon_set(daemon_set: &mut DaemonSet, values: &Values<'_>) -> Result<()
     if matches!(values.pull, Pull::Without) {
         pod.image_pull_secrets = None;
     }
-    if !confinement.apparmor
-        && let Some(volumes) = &mut pod.volumes
-    {
+    let loads_apparmor = confinement.apparmor_profile().is_some();
+    if !loads_apparmor && let Some(volumes) = &mut pod.volumes {
         volumes.retain(|volume| volume.name != SECURITY_VOLUME);
     }
     let mut names = Vec::new();
@@ -137,7 +143,7 @@ fn fill_daemon_set(daemon_set: &mut DaemonSet, values: &Values<'_>) -> Result<()
         names.push(container.name.clone());
     }
     for name in names {
-        if confinement.apparmor {
+        if loads_apparmor {
             set_apparmor(&mut spec.template, &name, None, confinement)?;
         }
     }
@@ -145,17 +151,24 @@ fn fill_daemon_set(daemon_set: &mut DaemonSet, values: &Values<'_>) -> Result<()
 }
 
 fn fill_profile_container(container: &mut Container, values: &Values<'_>) {
+    let apparmor = values.confinement.apparmor_profile();
     container.image = Some(values.image.to_owned());
     let probe = container.readiness_probe.as_mut().and_then(|probe| probe.exec.as_mut());
     let commands = [container.command.as_mut(), probe.and_then(|exec| exec.command.as_mut())];
     for command in commands.into_iter().flatten().filter(|command| command.len() == 3) {
         command.push(values.confinement.seccomp.to_owned());
+        command.extend(apparmor.map(str::to_owned));
     }
-    // Set anew where there is AppArmor, in the way that the server knows.
-    container.security_context.get_or_insert_default().app_armor_profile = None;
-    if !values.confinement.apparmor
-        && let Some(mounts) = &mut container.volume_mounts
-    {
+    let security = container.security_context.get_or_insert_default();
+    // Set anew where it is needed, in the way that the server knows.
+    security.app_armor_profile = None;
+    if apparmor.is_some() {
+        return;
+    }
+    if let Some(capabilities) = &mut security.capabilities {
+        capabilities.add = None;
+    }
+    if let Some(mounts) = &mut container.volume_mounts {
         mounts.retain(|mount| mount.name != SECURITY_VOLUME);
     }
 }

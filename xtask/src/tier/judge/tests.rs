@@ -94,6 +94,8 @@ fn in_a_pod_a_stronger_tier_than_privileged_is_taken_when_it_is_asked_for() {
         (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, false, true),
         (Facts { cgroups: Some(1), ..pod(cluster()) }, false, false),
         (Facts { apparmor: AppArmor::Off, ..pod(cluster()) }, true, true),
+        (Facts { apparmor: AppArmor::Unknown("nobody says so".into()), ..pod(cluster()) }, true, true),
+        (Facts { apparmor: AppArmor::NotLoaded("some have it".into()), ..pod(cluster()) }, true, false),
     ] {
         assert_eq!(decide(&facts, Choice::Auto).unwrap().tier, Tier::Privileged, "{facts:?}");
         let works = |choice| decide(&facts, choice).is_ok();
@@ -143,6 +145,9 @@ fn what_nobody_has_seen_is_taken_only_when_it_is_asked_for() {
     assert!(decision.stronger[2].1.ends_with("`--tier confined` takes it all the same"), "{decision:?}");
     let decision = decide(&bare, Choice::Confined).unwrap();
     assert!(decision.gaps.iter().all(|gap| gap.contains("AppArmor")), "{decision:?}");
+    let silent = Facts { apparmor: AppArmor::Unknown("no kubelet says so".into()), ..bare.clone() };
+    let decision = decide(&silent, Choice::Confined).unwrap();
+    assert!(decision.gaps[0].starts_with("no kubelet says so; a node without it"), "{decision:?}");
     let old = Facts { cgroups: Some(1), ..bare };
     assert_eq!(decide(&old, Choice::Auto).unwrap().tier, Tier::Privileged);
     assert!(decide(&old, Choice::Confined).unwrap_err().to_string().contains("/dev/console"));
