@@ -68,6 +68,16 @@ fn for_a_cluster_of_somebody_else_it_is_tailored() {
 
 /// A cluster of somebody else, as one of its servers sees the pod.
 fn confined(tier: Tier, server: Version, apparmor: bool, profiles: &str) -> anyhow::Result<Vec<Object>> {
+    confined_from(SOURCE, tier, server, apparmor, profiles)
+}
+
+fn confined_from(
+    source: &str,
+    tier: Tier,
+    server: Version,
+    apparmor: bool,
+    profiles: &str,
+) -> anyhow::Result<Vec<Object>> {
     let values = Values {
         namespace: "edge",
         image: "factory.example/kedge/edge@sha256:0123",
@@ -83,7 +93,7 @@ fn confined(tier: Tier, server: Version, apparmor: bool, profiles: &str) -> anyh
             profiles,
         },
     };
-    manifests::deployment(SOURCE, &values)
+    manifests::deployment(source, &values)
 }
 
 /// What differs by tier: the namespace, the DaemonSet with the profiles, and of the Deployment what confines its pod.
@@ -120,6 +130,45 @@ fn each_tier_confines_the_pod_in_its_own_way() {
         bare
     );
     assert!(what_confines(Tier::Sysbox, Version(1, 34), true).contains("/enforce: baseline"));
+}
+
+#[test]
+fn the_profiles_go_to_the_nodes_of_the_pod_alone() {
+    const PLACE: &str = "      nodeSelector:
+        kubernetes.io/os: linux
+        pool: edge
+      tolerations:
+        - key: edge
+          operator: Exists
+      affinity:
+        nodeAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            nodeSelectorTerms:
+              - matchExpressions:
+                  - { key: zone, operator: In, values: [a] }
+        podAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            - { topologyKey: zone, labelSelector: {} }
+";
+    let plain = "      nodeSelector:\n        kubernetes.io/os: linux\n";
+    assert!(SOURCE.contains(plain));
+    let objects = confined_from(&SOURCE.replace(plain, PLACE), Tier::Userns, Version(1, 36), true, PROFILES);
+    let objects = serde_json::to_value(objects.unwrap()).unwrap();
+    let pod = |name: &str| {
+        let mut found = objects.as_array().unwrap().iter();
+        found.find(|it| it["metadata"]["name"] == name && it["spec"]["template"].is_object()).unwrap()["spec"]
+            ["template"]["spec"]
+            .clone()
+    };
+    let (profiles, edge) = (pod("kedge-profiles"), pod("kedge"));
+    for field in ["nodeSelector", "tolerations"] {
+        assert!(!edge[field].is_null() && profiles[field] == edge[field], "{field}");
+    }
+    assert_eq!(profiles["affinity"]["nodeAffinity"], edge["affinity"]["nodeAffinity"]);
+    assert!(
+        profiles["affinity"]["podAffinity"].is_null(),
+        "they come before the pods near which the edge is"
+    );
 }
 
 #[test]

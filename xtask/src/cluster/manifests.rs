@@ -229,6 +229,7 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
         // Before the pod that does not start without the profiles.
         let at = objects.iter().position(|object| matches!(object, Object::Deployment(_)));
         objects.insert(at.unwrap_or(objects.len()), daemon_set);
+        keep_profiles_to_nodes_of_pod(&mut objects);
     }
     for object in &mut objects {
         if let Object::Namespace(namespace) = object {
@@ -257,6 +258,20 @@ pub fn deployment(source: &str, values: &Values<'_>) -> Result<Vec<Object>> {
         objects.retain(|object| !(object.is_secret() && object.name() == Some(PULL_SECRET)));
     }
     Ok(objects)
+}
+
+/// The DaemonSet of the profiles goes to the nodes to which the Deployment lets its pod come, and to no others.
+pub fn keep_profiles_to_nodes_of_pod(objects: &mut [Object]) {
+    let pod = objects.iter().find_map(|object| match object {
+        Object::Deployment(deployment) => deployment.spec.as_ref()?.template.spec.clone(),
+        _ => None,
+    });
+    let Some(pod) = pod else { return };
+    for object in objects {
+        if let Object::DaemonSet(daemon_set) = object {
+            confinement::follow_pod(daemon_set, &pod);
+        }
+    }
 }
 
 /// What brings the profiles onto the nodes, filled in; nothing where the tier does not go by them.

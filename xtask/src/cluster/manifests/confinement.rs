@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Capabilities, Container, Namespace, PodTemplateSpec, SeccompProfile, SecurityContext,
+    Affinity, AppArmorProfile, Capabilities, Container, Namespace, PodSpec, PodTemplateSpec, SeccompProfile,
+    SecurityContext,
 };
 
 use super::filling::container;
@@ -124,6 +125,17 @@ pub(super) fn daemon_set(values: &Values<'_>) -> Result<Option<Object>> {
         }
         _ => bail!("`manifests/profiles.yaml` has to have the DaemonSet `{PROFILES}` and nothing else"),
     }
+}
+
+/// Keeps the profiles to the nodes to which the pod may come: elsewhere nobody needs them, and their image may not run.
+pub(super) fn follow_pod(daemon_set: &mut DaemonSet, pod: &PodSpec) {
+    let Some(profiles) = daemon_set.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) else {
+        return;
+    };
+    profiles.node_selector.clone_from(&pod.node_selector);
+    profiles.tolerations.clone_from(&pod.tolerations);
+    let node_affinity = pod.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
+    profiles.affinity = node_affinity.map(|it| Affinity { node_affinity: Some(it), ..Affinity::default() });
 }
 
 fn fill_daemon_set(daemon_set: &mut DaemonSet, values: &Values<'_>) -> Result<()> {

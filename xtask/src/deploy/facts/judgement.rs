@@ -246,20 +246,30 @@ mod tests {
 
     #[test]
     fn the_pod_is_kept_to_nodes_on_which_the_image_runs() {
-        let architectures = |nodes, platforms: &[&str]| {
+        let suited = |nodes, platforms: &[&str]| {
             let platforms: Vec<_> = platforms.iter().map(|&platform| platform.to_owned()).collect();
-            let deployment =
+            let workload =
                 json!({ "spec": { "selector": {}, "template": { "spec": { "containers": [] } } } });
-            let mut objects = [Object::Deployment(serde_json::from_value(deployment).unwrap())];
-            Facts { nodes: Ok(nodes), ..facts() }.suit(&mut objects, &platforms);
+            let mut objects = [
+                Object::DaemonSet(serde_json::from_value(workload.clone()).unwrap()),
+                Object::Deployment(serde_json::from_value(workload).unwrap()),
+            ];
+            Facts { nodes, ..facts() }.suit(&mut objects, &platforms);
             let path = "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/0/values";
-            serde_json::to_value(&objects[0]).unwrap().pointer(path).cloned()
+            let [profiles, pod] =
+                objects.map(|object| serde_json::to_value(&object).unwrap().pointer(path).cloned());
+            assert_eq!(profiles, pod, "the profiles go where the pod goes");
+            pod
         };
+        let architectures = |nodes, platforms: &[&str]| suited(Ok(nodes), platforms);
         let mixed = || vec![node("a", "amd64", "True"), node("b", "arm64", "True")];
         assert_eq!(architectures(mixed(), &["linux/arm64"]), Some(json!(["arm64"])));
         assert_eq!(architectures(mixed(), &["linux/arm64", "linux/amd64"]), None);
         assert_eq!(architectures(mixed(), &[]), None, "it is not known what the image runs on");
         assert_eq!(architectures(vec![node("a", "amd64", "True")], &["linux/amd64"]), None);
+        let unseen = || Err("forbidden".to_owned());
+        assert_eq!(suited(unseen(), &["linux/arm64"]), Some(json!(["arm64"])), "there may be others");
+        assert_eq!(suited(unseen(), &[]), None);
     }
 
     #[test]

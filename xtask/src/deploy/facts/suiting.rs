@@ -8,21 +8,22 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::Facts;
-use crate::cluster::manifests::Object;
+use crate::cluster::manifests::{Object, keep_profiles_to_nodes_of_pod};
 
 const ARCHITECTURE: &str = "kubernetes.io/arch";
 
 impl Facts {
-    /// Keeps the storage classes of the claims that are there, which cannot be changed, and the pod to nodes on which the
-    /// image runs, where there are others. `platforms` is empty where it is not known what it runs on.
+    /// Keeps the storage classes of the claims that are there, which cannot be changed, and the pod and its profiles to nodes on
+    /// which the image runs, where there are others or may be. `platforms` is empty where it is not known what it runs on.
     pub fn suit(&self, objects: &mut [Object], platforms: &[String]) {
-        for object in objects {
+        for object in &mut *objects {
             match object {
                 Object::PersistentVolumeClaim(claim) => self.keep_class(claim),
                 Object::Deployment(deployment) => self.keep_to_nodes(deployment, platforms),
                 _ => {}
             }
         }
+        keep_profiles_to_nodes_of_pod(objects);
     }
 
     fn keep_class(&self, claim: &mut PersistentVolumeClaim) {
@@ -35,8 +36,9 @@ impl Facts {
 
     fn keep_to_nodes(&self, deployment: &mut Deployment, platforms: &[String]) {
         let runs: BTreeSet<_> = platforms.iter().filter_map(|platform| architecture(platform)).collect();
-        let nodes = self.nodes.iter().flatten();
-        let is_mixed = nodes.filter_map(|node| architecture(&node.platform)).any(|it| !runs.contains(it));
+        let is_mixed = self.nodes.as_ref().map_or(true, |nodes| {
+            nodes.iter().filter_map(|node| architecture(&node.platform)).any(|it| !runs.contains(it))
+        });
         let Some(pod) = deployment.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) else { return };
         if runs.is_empty() || !is_mixed {
             return;
