@@ -236,7 +236,9 @@ pub(crate) fn is_made_by_deploy(metadata: &ObjectMeta) -> bool {
     by.is_some_and(|by| *by == manifests::made_by_deploy(metadata.name.as_deref().unwrap_or_default()))
 }
 
-fn rollout(facts: &Facts) -> Rollout<'_> {
+/// The pod and its profiles on their way.
+#[must_use]
+pub fn rollout(facts: &Facts) -> Rollout<'_> {
     Rollout { namespace: facts.namespace().name.as_str(), limit: READY_LIMIT, may_grow: true }
 }
 

@@ -297,10 +297,11 @@ impl Action {
             Self::Image(_) | Self::Cluster => 15,
             // One that is replaced is waited for twice.
             Self::EdgeContainer => 10,
-            Self::Kind | Self::Push(_) | Self::Pod => 5,
+            // The profiles of the pod come with its image.
+            Self::Kind | Self::Push(_) | Self::Deploy | Self::Pod => 5,
             // The settings have a limit of their own, of at most an hour.
             Self::Telemetry(_) => 65,
-            Self::Network | Self::Registry | Self::Wiring | Self::Hub | Self::Device | Self::Deploy => 2,
+            Self::Network | Self::Registry | Self::Wiring | Self::Hub | Self::Device => 2,
         };
         Duration::from_secs(minutes * 60)
     }

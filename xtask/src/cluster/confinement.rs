@@ -1,23 +1,18 @@
-//! How the pod is confined in one cluster: decided by what that is like, rendered, and its profiles waited for.
+//! How the pod is confined in one cluster: decided by what that is like, and rendered.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 use kube::{Api, Client};
 
 use super::manifests::{self, Object, PROFILES};
 use super::{fine_when_gone, plainly};
 use crate::tier::facts::AppArmor;
 use crate::tier::{Choice, Decision, Facts, Profiles, TIER, Tier, judge};
-use crate::wait::{Observation, wait_for};
-
-/// How long the profiles may take to come onto every node; the pod's image comes with them.
-const PROFILES_LIMIT: Duration = Duration::from_secs(90);
 
 /// How the pod is confined.
 #[derive(Debug)]
@@ -61,61 +56,6 @@ pub fn tier_of(pod: &Pod) -> Option<Tier> {
     Tier::named(pod.metadata.annotations.as_ref()?.get(TIER)?)
 }
 
-/// After an object was applied: the pod comes after the profiles that it needs.
-///
-/// # Errors
-/// When these do not come onto every node.
-pub async fn wait_for_profiles(client: &Client, object: &Object, tell: impl Fn(&str) + Sync) -> Result<()> {
-    let (Object::DaemonSet(_), Some(namespace)) = (object, object.namespace()) else { return Ok(()) };
-    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let waited = wait_for("the profiles on the nodes", PROFILES_LIMIT, || async {
-        match sets.get(PROFILES).await {
-            Ok(set) => match progress(&set) {
-                Ok(()) => Observation::Ready(()),
-                Err(status) => {
-                    let status = format!("{status}{}", words_of_pods(client, namespace).await);
-                    tell(&status);
-                    Observation::NotYet(status)
-                }
-            },
-            Err(error) => Observation::NotYet(plainly(error).to_string()),
-        }
-    });
-    waited.await.with_context(|| {
-        format!(
-            "the DaemonSet `{PROFILES}` has not brought the profiles onto every node; see `kubectl logs --namespace {namespace} \
-             daemonset/{PROFILES} --container install`"
-        )
-    })
-}
-
-/// Whether every node has the profiles of this version.
-fn progress(set: &DaemonSet) -> Result<(), String> {
-    let Some(status) = &set.status else { return Err("it is not looked at yet".to_owned()) };
-    let wanted = status.desired_number_scheduled;
-    let is_seen = status.observed_generation >= set.metadata.generation;
-    let (updated, ready) = (status.updated_number_scheduled.unwrap_or_default(), status.number_ready);
-    if is_seen && updated == wanted && ready == wanted {
-        return Ok(());
-    }
-    Err(format!("{ready} of {wanted} nodes have the profiles"))
-}
-
-/// Why its pods do not get ready, as far as they say.
-async fn words_of_pods(client: &Client, namespace: &str) -> String {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let selector = ListParams::default().labels(&format!("app.kubernetes.io/name={PROFILES}"));
-    let Ok(found) = pods.list(&selector).await else { return String::new() };
-    let statuses = found.items.iter().filter_map(|pod| pod.status.as_ref());
-    let containers = statuses
-        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten());
-    let mut words = containers.filter_map(|container| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        Some(format!(": {}: {}", waiting.reason.as_deref()?, waiting.message.as_deref().unwrap_or_default()))
-    });
-    words.find(|words| !words.contains("PodInitializing")).unwrap_or_default()
-}
-
 /// The DaemonSet of an earlier tier, by which nothing goes any longer.
 ///
 /// # Errors
@@ -152,21 +92,6 @@ pub async fn remove_profiles(client: &Client, namespace: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::tier::facts::{Cluster, Host, Version};
-    use serde_json::json;
-
-    #[test]
-    fn the_profiles_are_there_when_every_node_has_those_of_this_version() {
-        let told = |generation, updated, ready| {
-            let set = json!({ "metadata": { "generation": generation }, "status": { "observedGeneration": 2,
-                "desiredNumberScheduled": 2, "updatedNumberScheduled": updated, "numberReady": ready,
-                "currentNumberScheduled": 2, "numberMisscheduled": 0 } });
-            progress(&serde_json::from_value(set).unwrap())
-        };
-        assert_eq!(told(2, 2, 2), Ok(()));
-        assert!(told(3, 2, 2).is_err() && told(2, 1, 2).is_err());
-        assert_eq!(told(2, 2, 1), Err("1 of 2 nodes have the profiles".to_owned()));
-        assert!(progress(&DaemonSet::default()).is_err());
-    }
 
     #[test]
     fn only_nodes_that_are_known_to_have_no_apparmor_are_treated_so() {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Node, Pod};
 use kube::api::{DeleteParams, LogParams};
 use kube::client::AuthError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -89,15 +89,45 @@ pub fn is_container_running(pod: &Pod) -> bool {
     states.any(|state| state.is_some_and(|state| state.running.is_some()))
 }
 
+/// The states of all containers of a pod, in the order in which they start.
+fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let statuses = pod.status.iter();
+    statuses
+        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten())
+}
+
+/// The container that tells most of how its pod is: one that keeps the others from starting, else the edge's.
+fn telling(pod: &Pod) -> Option<&ContainerStatus> {
+    let hinders = |container: &&ContainerStatus| {
+        container.state.as_ref().is_some_and(|state| {
+            state.waiting.is_some() || state.terminated.as_ref().is_some_and(|ended| ended.exit_code != 0)
+        })
+    };
+    let before = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let first = containers.clone().next();
+    let edge = containers.find(|container| container.name == manifests::CONTAINER);
+    before.into_iter().find(hinders).or(edge).or(first)
+}
+
+/// How a container has ended, with what it has said.
+fn end(ended: &ContainerStateTerminated) -> String {
+    let reason = ended.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let said = ended.message.as_deref().and_then(|message| message.trim().lines().last());
+    format!(
+        "ended with code {}{reason}{}",
+        ended.exit_code,
+        said.map(|said| format!(": {said}")).unwrap_or_default()
+    )
+}
+
 /// A pod in a few words: its phase, and why its container does not run.
 #[must_use]
 pub fn describe(pod: &Pod) -> String {
     let name = pod.metadata.name.as_deref().unwrap_or("?");
     let Some(status) = &pod.status else { return format!("{name}: no status yet") };
     let phase = status.phase.as_deref().unwrap_or("Unknown");
-    let container =
-        status.container_statuses.iter().flatten().find(|container| container.name == manifests::CONTAINER);
-    let Some(container) = container else {
+    let Some(container) = telling(pod) else {
         let unscheduled = status.conditions.iter().flatten().find(|condition| condition.status == "False");
         return format!(
             "{name}: {phase} {}",
@@ -112,17 +142,12 @@ pub fn describe(pod: &Pod) -> String {
                 waiting.message.as_deref().unwrap_or("")
             )
         }
-        Some(ContainerState { terminated: Some(ended), .. }) => {
-            format!("ended with code {}", ended.exit_code)
-        }
+        Some(ContainerState { terminated: Some(ended), .. }) => end(ended),
         Some(ContainerState { running: Some(_), .. }) => format!("running, ready: {}", container.ready),
         _ => String::new(),
     };
-    let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()).map(|ended| {
-        let reason = ended.reason.as_deref().unwrap_or("ended");
-        format!("; before that it ended with code {} ({reason})", ended.exit_code)
-    });
-    let before = before.unwrap_or_default();
+    let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let before = before.map(|ended| format!("; before that it {}", end(ended))).unwrap_or_default();
     format!("{name}: {phase}, restarts {}, {state}{before}", container.restart_count)
 }
 

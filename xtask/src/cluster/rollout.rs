@@ -1,5 +1,6 @@
 //! The pod on its way: waited for, and given up early for trouble that does not pass by itself.
 
+mod profiles;
 mod trouble;
 
 use std::sync::{Mutex, PoisonError};
@@ -65,7 +66,9 @@ impl Rollout<'_> {
     /// When the pod does not get ready in time, or trouble has lasted too long for it.
     pub async fn wait(&self, client: &Client, watcher: &impl Watcher) -> Result<(), WaitError> {
         let lasting = Lasting::default();
-        self.try_anew(client).await;
+        if let Ok(seen) = self.look(client).await {
+            self.try_anew(client, &seen.pods).await;
+        }
         wait_for("the pod", self.limit, || async {
             let seen = match self.look(client).await {
                 Ok(seen) if is_rolled_out(&seen.deployment) => return watcher.confirm().await,
@@ -89,11 +92,10 @@ impl Rollout<'_> {
         .await
     }
 
-    /// Removes a pod that Kubernetes has failed with before, and tries again after minutes only: what it has failed for may
+    /// Removes pods that Kubernetes has failed with before, and tries again after minutes only: what it has failed for may
     /// be mended by now, and its failures say nothing of that. Where that is not allowed, the minutes are waited for.
-    async fn try_anew(&self, client: &Client) {
-        let Ok(seen) = self.look(client).await else { return };
-        for pod in seen.pods.iter().filter(|pod| trouble::backs_off(pod)) {
+    async fn try_anew(&self, client: &Client, pods: &[Pod]) {
+        for pod in pods.iter().filter(|pod| trouble::backs_off(pod)) {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let _ = self.pods(client).delete(name, &DeleteParams::default()).await;
         }
@@ -116,21 +118,26 @@ impl Rollout<'_> {
     async fn trouble(&self, client: &Client, seen: &Seen) -> Option<Trouble> {
         let found = trouble::of_deployment(&seen.deployment, self.namespace)
             .or_else(|| trouble::of_pods(&seen.pods))?;
+        Some(self.looked_into(client, found, &seen.pods).await)
+    }
+
+    /// Trouble of these pods with what else is said about it.
+    async fn looked_into(&self, client: &Client, found: Trouble, pods: &[Pod]) -> Trouble {
         match found.kind {
             Kind::Unscheduled => {}
             Kind::Unpulled => {
-                let pulls = Pulls::look(client, self.namespace, &seen.pods).await.unwrap_or_default();
-                return Some(trouble::tried(found, &pulls));
+                let pulls = Pulls::look(client, self.namespace, pods).await.unwrap_or_default();
+                return trouble::tried(found, &pulls);
             }
-            _ => return Some(found),
+            _ => return found,
         }
         // Why a pod has no node may stand elsewhere: at its volumes, or in what the autoscaler says.
         let events: Api<Event> = Api::namespaced(client.clone(), self.namespace);
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), self.namespace);
         let all = ListParams::default();
         let (claims, events) = tokio::join!(claims.list(&all), events.list(&all));
-        let (Ok(claims), Ok(events)) = (claims, events) else { return Some(found) };
-        Some(trouble::explain(found, &seen.pods, &claims.items, &events.items))
+        let (Ok(claims), Ok(events)) = (claims, events) else { return found };
+        trouble::explain(found, pods, &claims.items, &events.items)
     }
 }
 

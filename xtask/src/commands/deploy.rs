@@ -10,7 +10,7 @@ use crate::deploy::changes::Changes;
 use crate::deploy::facts::{Facts, Wanted};
 use crate::deploy::pull_secret::docker_login;
 use crate::deploy::target::Target;
-use crate::deploy::{Logins, Prepared, Request, credentials, image, is_ready, prepare, wait};
+use crate::deploy::{Logins, Prepared, Request, credentials, image, is_ready, prepare, rollout, wait};
 use crate::engine::Foreign;
 use crate::exit::Usage;
 use crate::progress::{Mark, Progress};
@@ -100,8 +100,8 @@ async fn apply(
         ask(setup, &format!("apply this to the cluster of the context `{context}`?"))?;
         let started = Instant::now();
         progress.begin("deploy", "apply the manifests");
-        let done =
-            changes.carry_out(&target.client, namespace, |status| progress.detail("deploy", status)).await;
+        let tell = |status: &str| progress.detail("deploy", status);
+        let done = changes.carry_out(&target.client, &rollout(facts), tell).await;
         let (mark, note) = match &done {
             Ok(done) => (Mark::Done, format!("applied {}", done.join(", "))),
             Err(_) => (Mark::Failed, String::new()),

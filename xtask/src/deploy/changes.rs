@@ -10,10 +10,11 @@ use kube::{Api, Client};
 use super::facts::NamespaceFacts;
 use super::is_made_by_deploy;
 use crate::cluster::apply::{Compared, compare};
-use crate::cluster::confinement::{remove_profiles, superfluous_profiles, wait_for_profiles};
+use crate::cluster::confinement::{remove_profiles, superfluous_profiles};
 use crate::cluster::diff::Difference;
 use crate::cluster::manifests::{CONTAINER, Object, PROFILES, PULL_SECRET};
 use crate::cluster::refusal::Refusal;
+use crate::cluster::rollout::Rollout;
 use crate::cluster::{self, Refused, fine_when_gone, plainly};
 use crate::engine::Foreign;
 
@@ -109,22 +110,22 @@ impl Changes {
         self.0.iter().all(|row| matches!(row.change, Change::Nothing))
     }
 
-    /// Tries the pod out in its namespace, where a policy, a quota or a webhook may refuse it. Whatever else is said of it
-    /// is seen later, at the real one.
+    /// Tries the pods out in their namespace, where a policy, a quota or a webhook may refuse them. Whatever else is said of
+    /// them is seen later, at the real ones.
     async fn rehearse(&self, client: &Client, namespace: &str) -> Result<()> {
         let changed = self.0.iter().filter(|row| !matches!(row.change, Change::Nothing));
-        let Some(pod) = changed.filter_map(|row| row.object.as_ref()).find_map(pod_of) else { return Ok(()) };
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        match api.create(&params, &pod).await {
-            Err(kube::Error::Api(status)) => match Refusal::of(&status.message, namespace) {
+        for pod in changed.filter_map(|row| pod_of(row.object.as_ref()?)) {
+            let Err(kube::Error::Api(status)) = api.create(&params, &pod).await else { continue };
+            match Refusal::of(&status.message, namespace) {
                 // The pod that is there counts against the quota, and goes before the new one comes.
-                Some(refusal) if refusal.is_of_quota && self.has_deployment() => Ok(()),
-                Some(refusal) => Err(Foreign::at(refusal.to_string()).into()),
-                None => Ok(()),
-            },
-            _ => Ok(()),
+                Some(refusal) if refusal.is_of_quota && self.has_deployment() => {}
+                Some(refusal) => return Err(Foreign::at(refusal.to_string()).into()),
+                None => {}
+            }
         }
+        Ok(())
     }
 
     /// Whether the Deployment is there already.
@@ -140,9 +141,10 @@ impl Changes {
     pub async fn carry_out(
         self,
         client: &Client,
-        namespace: &str,
+        rollout: &Rollout<'_>,
         tell: impl Fn(&str) + Sync,
     ) -> Result<Vec<String>> {
+        let namespace = rollout.namespace;
         let unwell = cluster::unwell_pods(client, namespace).await?;
         let mut done = Vec::new();
         let mut secret_changed = false;
@@ -151,11 +153,11 @@ impl Changes {
                 (Change::Remove(what), _) => what.remove(client, namespace).await?,
                 (Change::Create | Change::Update(_), Some(object)) => {
                     cluster::apply(client, object).await?;
-                    wait_for_profiles(client, object, &tell).await?;
+                    rollout.wait_for_profiles(client, object, &tell).await?;
                 }
                 // An earlier run may have ended before they were there.
                 (Change::Nothing, Some(object)) => {
-                    wait_for_profiles(client, object, &tell).await?;
+                    rollout.wait_for_profiles(client, object, &tell).await?;
                     continue;
                 }
                 (Change::Nothing, None) | (_, None) => continue,
@@ -252,10 +254,13 @@ async fn remove_login(client: &Client, namespace: &str) -> Result<()> {
         .context("failed to remove the pull secret")
 }
 
-/// The pod that a Deployment would make.
+/// The pod that a Deployment or a DaemonSet would make.
 fn pod_of(object: &Object) -> Option<Pod> {
-    let Object::Deployment(deployment) = object else { return None };
-    let template = deployment.spec.as_ref()?.template.clone();
+    let template = match object {
+        Object::Deployment(deployment) => deployment.spec.as_ref()?.template.clone(),
+        Object::DaemonSet(daemon_set) => daemon_set.spec.as_ref()?.template.clone(),
+        _ => return None,
+    };
     let mut metadata = template.metadata.unwrap_or_default();
     metadata.generate_name = Some(format!("{CONTAINER}-rehearsal-"));
     Some(Pod { metadata, spec: template.spec, status: None })

@@ -8,9 +8,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use crate::cluster::confinement::{
-    Confined, remove_profiles, superfluous_profiles, tier_of, wait_for_profiles,
-};
+use crate::cluster::confinement::{Confined, remove_profiles, superfluous_profiles, tier_of};
 use crate::cluster::rollout::{Rollout, Watcher};
 use crate::cluster::{self, manifests};
 use crate::context::Context;
@@ -133,7 +131,8 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
             cluster::apply(&client, object).await?;
             applied.push(object.title());
         }
-        wait_for_profiles(&client, object, |status| context.progress.detail("deploy", status)).await?;
+        let tell = |status: &str| context.progress.detail("deploy", status);
+        rollout(context).wait_for_profiles(&client, object, tell).await?;
     }
     if superfluous_profiles(&client, &objects, namespace).await?.is_some() {
         remove_profiles(&client, namespace).await?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
 
-use super::super::describe;
 use super::super::pulls::Pulls;
 use super::super::refusal::Refusal;
+use super::super::{container_statuses, describe};
 
 /// Reasons for waiting that seldom go away by themselves.
 const STUCK: [&str; 3] = ["InvalidImageName", "CreateContainerConfigError", "CreateContainerError"];
@@ -80,17 +80,31 @@ impl Kind {
 pub(super) fn of_deployment(deployment: &Deployment, namespace: &str) -> Option<Trouble> {
     let conditions = deployment.status.as_ref()?.conditions.iter().flatten();
     let failure = conditions.into_iter().find(|it| it.type_ == "ReplicaFailure" && it.status == "True")?;
-    let message = failure.message.as_deref().unwrap_or_default();
-    Some(match Refusal::of(message, namespace) {
+    Some(not_made(failure.message.as_deref().unwrap_or_default(), namespace))
+}
+
+/// What hinders a DaemonSet from making its pods, as its last event about that says.
+pub(super) fn of_daemon_set(name: &str, events: &[Event], namespace: &str) -> Option<Trouble> {
+    let failures = events.iter().filter(|event| {
+        let of = &event.involved_object;
+        (of.kind.as_deref(), of.name.as_deref()) == (Some("DaemonSet"), Some(name))
+            && event.reason.as_deref() == Some("FailedCreate")
+    });
+    let last = failures.max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
+    Some(not_made(last.message.as_deref().unwrap_or_default(), namespace))
+}
+
+fn not_made(message: &str, namespace: &str) -> Trouble {
+    match Refusal::of(message, namespace) {
         Some(refusal) => Trouble { kind: Kind::Refused, text: refusal.to_string() },
         None => Trouble { kind: Kind::NotMade, text: format!("the pod cannot be made: {message}") },
-    })
+    }
 }
 
 /// What hinders one of the pods.
 pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
     pods.iter().find_map(|pod| {
-        let containers = || pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let containers = || container_statuses(pod);
         let kind = if containers().any(ended_unusable) {
             Kind::Unusable
         } else if containers().any(is_hopeless) {
@@ -108,10 +122,14 @@ pub(super) fn of_pods(pods: &[Pod]) -> Option<Trouble> {
     })
 }
 
-/// Whether Kubernetes has failed with the pod before, and waits until it tries again.
+/// Whether Kubernetes has failed with the pod before, and waits until it tries again, or is about to.
 pub(super) fn backs_off(pod: &Pod) -> bool {
-    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    containers.into_iter().any(|container| is_waiting(container, &[CRASH_LOOP, "ImagePullBackOff"]))
+    let has_failed = |container: &ContainerStatus| {
+        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+        ended.is_some_and(|ended| ended.exit_code != 0)
+    };
+    container_statuses(pod)
+        .any(|container| has_failed(container) || is_waiting(container, &[CRASH_LOOP, "ImagePullBackOff"]))
 }
 
 fn is_waiting(container: &ContainerStatus, reasons: &[&str]) -> bool {
@@ -155,7 +173,8 @@ fn ended_unusable(container: &ContainerStatus) -> bool {
             .any(|ended| ended.exit_code == UNUSABLE_CONFIGURATION)
 }
 
-fn is_unscheduled(pod: &Pod) -> bool {
+/// Whether no node takes the pod.
+pub(super) fn is_unscheduled(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions
         .into_iter()
@@ -286,6 +305,42 @@ mod tests {
         );
         let young = deployment("pods \"k\" is forbidden: error looking up service account edge/default");
         assert_eq!(of_deployment(&young, "edge").unwrap().kind, Kind::NotMade);
+    }
+
+    #[test]
+    fn a_policy_that_refuses_the_pods_of_a_daemon_set_is_named_by_its_events() {
+        let told = |name: &str, reason: &str, message: &str| {
+            of_daemon_set("kedge-profiles", &[event("DaemonSet", name, reason, message)], "edge")
+        };
+        let message = "admission webhook \"validation.gatekeeper.sh\" denied the request: no hostPath";
+        let found = told("kedge-profiles", "FailedCreate", message).unwrap();
+        assert_eq!(found.kind, Kind::Refused);
+        assert!(found.text.contains("no hostPath"), "{}", found.text);
+        assert_eq!(told("kedge-profiles", "FailedCreate", "try again").unwrap().kind, Kind::NotMade);
+        assert_eq!(told("other", "FailedCreate", message), None);
+        assert_eq!(told("kedge-profiles", "SuccessfulCreate", "Created pod"), None);
+    }
+
+    #[test]
+    fn the_container_that_comes_before_the_others_tells_what_is_wrong() {
+        let status = |name: &str, state: Value, last: Value| json!({ "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 2, "state": state, "lastState": last });
+        let message = "kedge: this node has no AppArmor, which is to confine the pod\n";
+        let ended = json!({ "terminated": { "exitCode": 1, "reason": "Error", "message": message } });
+        let backs_off_now = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } });
+        let check = status("check", json!({ "waiting": { "reason": "PodInitializing" } }), json!({}));
+        let with = |before: Value| {
+            pod(
+                &json!({ "phase": "Pending", "initContainerStatuses": [before], "containerStatuses": [check] }),
+            )
+        };
+        let failed = with(status("install", ended.clone(), json!({})));
+        let pod = with(status("install", backs_off_now, ended));
+        assert!(backs_off(&pod) && backs_off(&failed), "the kubelet says a little later that it backs off");
+        let found = of_pods(&[pod]).unwrap();
+        assert_eq!(found.kind, Kind::Hopeless);
+        let told = "kedge-1: Pending, restarts 2, CrashLoopBackOff: back-off 10s; before that it ended with code 1 (Error): \
+                    kedge: this node has no AppArmor, which is to confine the pod";
+        assert_eq!(found.text, told);
     }
 
     #[test]
