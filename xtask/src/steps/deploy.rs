@@ -23,6 +23,7 @@ use crate::verify::{self, Lookout};
 use crate::wait::Observation;
 
 const READY_LIMIT: Duration = Duration::from_secs(240);
+
 /// The objects of this deployment, exactly as they are applied.
 ///
 /// # Errors
@@ -61,18 +62,30 @@ async fn inside(context: &Context) -> Result<Inside> {
     Ok(Inside::read(&context.engine.exec(node, &["sh", "-c", SCRIPT]).await?.stdout))
 }
 
-/// A pod with a user namespace gets a /sys of its own, which the kernel allows only where a whole one is mounted already: kind covers
-/// two files of the node's. What is mounted goes with the node, so it is looked at each time.
-async fn prepare_nodes(context: &Context, tier: Tier) -> Result<()> {
-    const WHOLE_SYS: &str =
-        "mkdir -p /mnt/sysfs && { mountpoint -q /mnt/sysfs || mount -t sysfs none /mnt/sysfs; }";
-    if tier != Tier::Userns {
-        return Ok(());
+/// The nodes that are not ready for a pod of this tier. One with a user namespace gets a /sys of its own, which the kernel allows
+/// only where a whole one is mounted already: kind covers two files of the node's. What is mounted goes when the node is started
+/// anew, so it is looked at each time.
+async fn unprepared_nodes(context: &Context, tier: Tier) -> Result<Vec<String>> {
+    const HAS_WHOLE_SYS: &str = "[ \"$(stat -f -c %T /mnt/sysfs 2>/dev/null)\" = sysfs ]";
+    let mut unprepared = Vec::new();
+    if tier == Tier::Userns {
+        for node in context.engine.nodes().await? {
+            if !context.engine.exec(&node, &["sh", "-c", HAS_WHOLE_SYS]).await?.success {
+                unprepared.push(node);
+            }
+        }
     }
-    for node in context.engine.nodes().await? {
-        let output = context.engine.exec(&node, &["sh", "-c", WHOLE_SYS]).await?;
-        ensure!(output.success, "failed to prepare the node `{node}` for user namespaces: {}", output.text());
-    }
+    Ok(unprepared)
+}
+
+async fn prepare_node(context: &Context, node: &str) -> Result<()> {
+    const MOUNT_WHOLE_SYS: &str = "mkdir -p /mnt/sysfs && mount -t sysfs none /mnt/sysfs";
+    let output = context.engine.exec(node, &["sh", "-c", MOUNT_WHOLE_SYS]).await?;
+    ensure!(
+        output.success,
+        "failed to mount a whole /sys in the node `{node}`, without which its pods get no user namespace: {}",
+        output.text()
+    );
     Ok(())
 }
 
@@ -106,6 +119,9 @@ pub async fn observe(context: &Context) -> Result<Condition> {
     if superfluous_profiles(&client, &objects, &context.settings.deploy.namespace).await?.is_some() {
         drifts.push(format!("DaemonSet `{}` is of another tier", manifests::PROFILES));
     }
+    for node in unprepared_nodes(context, confined.decision.tier).await? {
+        drifts.push(format!("the node `{node}` is not prepared for user namespaces"));
+    }
     Ok(if drifts.is_empty() {
         Condition::Holds(format!("{} objects, {}", objects.len(), confined.decision))
     } else {
@@ -121,10 +137,13 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     let client = cluster::client(&context.paths.kubeconfig()).await?;
     let confined = confinement(context, &client).await?;
     let objects = render_confined(context, &confined).await?;
-    prepare_nodes(context, confined.decision.tier).await?;
+    let mut applied = Vec::new();
+    for node in unprepared_nodes(context, confined.decision.tier).await? {
+        prepare_node(context, &node).await?;
+        applied.push(format!("a whole /sys in `{node}`"));
+    }
     let namespace = &context.settings.deploy.namespace;
     let unwell = cluster::unwell_pods(&client, namespace).await?;
-    let mut applied = Vec::new();
     for object in &objects {
         // One after the other: until the namespace is there, nothing in it can be looked at.
         if cluster::apply::drift(&client, object).await?.is_some() {
