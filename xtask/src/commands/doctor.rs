@@ -8,6 +8,7 @@ use crate::engines;
 use crate::preflight::{self, Missing};
 use crate::session::Setup;
 use crate::steps::kind;
+use crate::tier::nodes::{self, Inside};
 use crate::tier::{self, judge};
 use crate::verdict::Verdict;
 
@@ -67,4 +68,18 @@ async fn tell(engine: &Engine, tier: tier::Choice) {
             }
         }
     }
+    for node in engine.nodes().await.unwrap_or_default() {
+        match look_into(engine, &node).await {
+            Ok(found) => println!("{:10} node {node}: {found}", ""),
+            Err(error) => println!("{:10} node {node}: not seen, {error:#}", ""),
+        }
+    }
+}
+
+/// What decides about tiers in a node of the deployment's own cluster.
+async fn look_into(engine: &Engine, node: &str) -> Result<String> {
+    let inside = engine.exec(node, &["sh", "-c", nodes::SCRIPT]).await?;
+    let handlers = engine.exec(node, &["sh", "-c", nodes::HANDLERS]).await?;
+    let (inside, handlers) = (Inside::read(&inside.stdout), nodes::runtime_handlers(&handlers.stdout));
+    Ok(format!("{}, {handlers}", inside.words()))
 }

@@ -2,6 +2,7 @@
 
 mod judgement;
 mod nodes;
+mod runtimes;
 mod suiting;
 
 use std::fmt;
@@ -37,6 +38,8 @@ pub struct Facts {
     nodes: Result<Vec<NodeFacts>, String>,
     namespace: NamespaceFacts,
     classes: Result<Vec<ClassFacts>, String>,
+    /// The RuntimeClasses, and the handlers of which kubelets tell.
+    runtimes: Vec<String>,
     /// Storage classes of the claims that are there already.
     claims: Vec<(String, Option<String>)>,
     /// What decides about the tier of the pod.
@@ -101,10 +104,14 @@ impl Facts {
             context: target.context.clone(),
             server: target.server.clone(),
             version,
-            nodes: nodes.map(|list| list.iter().map(NodeFacts::of).collect()).map_err(|error| told(&error)),
             namespace: space,
             classes: classes.map(|list| list.iter().map(class).collect()).map_err(|error| told(&error)),
             claims: claims?,
+            runtimes: runtimes::words(
+                runtimes.as_ref().map_or(&[], |list| list.items.as_slice()),
+                nodes.as_ref().map_or(&[], |list| list.items.as_slice()),
+            ),
+            nodes: nodes.map(|list| list.iter().map(NodeFacts::of).collect()).map_err(|error| told(&error)),
             tier,
             tier_before: deployed?.as_ref().and_then(tier_of),
         })
@@ -177,6 +184,9 @@ impl fmt::Display for Facts {
         match &self.nodes {
             Ok(nodes) => nodes::write(f, nodes)?,
             Err(reason) => writeln!(f, "nodes          not seen: {reason}")?,
+        }
+        if !self.runtimes.is_empty() {
+            writeln!(f, "runtimes       {}", self.runtimes.join(", "))?;
         }
         writeln!(f, "namespace      {}", self.namespace)?;
         match &self.classes {

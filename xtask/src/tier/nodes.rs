@@ -19,6 +19,9 @@ const VIRTUAL: &str = "virtual-kubelet.io/provider";
 /// files about AppArmor: a kernel that has it may not show it to a node that is a container.
 pub const SCRIPT: &str = "stat -f -c %T /sys/fs/cgroup; grep -m 1 ' /sys/fs/cgroup cgroup2 ' /proc/mounts; \
     echo apparmor=$([ -e /sys/kernel/security/apparmor ] && cat /sys/module/apparmor/parameters/enabled)";
+/// What a command on a node of ours prints about its runtime handlers; see [`runtime_handlers`].
+pub const HANDLERS: &str = r"containerd config dump 2>/dev/null |
+    sed -n 's/^ *\[.*[.]containerd[.]runtimes[.]\([^].]*\)\]$/handler \1/p; s/^ *cgroup_writable = /cgroup_writable /p'";
 
 /// What a node does not say of itself, and what is seen on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +51,47 @@ impl Inside {
         };
         Self { cgroups, nsdelegate, apparmor }
     }
+
+    /// In a few words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let word = |it: Option<bool>| it.map_or("unknown", |it| if it { "yes" } else { "no" });
+        let cgroups = self.cgroups.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+        let nsdelegate = self.nsdelegate.map(|it| format!(", nsdelegate {}", word(Some(it))));
+        format!(
+            "cgroups of version {cgroups}{}, AppArmor {}",
+            nsdelegate.unwrap_or_default(),
+            word(self.apparmor)
+        )
+    }
+}
+
+/// The runtime handlers of a node in a few words, of what [`HANDLERS`] has printed.
+#[must_use]
+pub fn runtime_handlers(output: &str) -> String {
+    let (mut handlers, mut knows_switch) = (Vec::new(), false);
+    for line in output.lines() {
+        match line.split_once(' ') {
+            Some(("handler", name)) => handlers.push((name, false)),
+            Some(("cgroup_writable", value)) => {
+                knows_switch = true;
+                if let Some((_, is_writable)) = handlers.last_mut() {
+                    *is_writable |= value == "true";
+                }
+            }
+            _ => {}
+        }
+    }
+    if handlers.is_empty() {
+        return "its runtime does not tell its handlers".to_owned();
+    }
+    let word = |(name, is_writable): (&str, bool)| match (knows_switch, is_writable) {
+        (false, _) => name.to_owned(),
+        (true, true) => format!("{name} (cgroup_writable)"),
+        (true, false) => format!("{name} (cgroups read-only)"),
+    };
+    let without = if knows_switch { "" } else { ", by a containerd without cgroup_writable" };
+    format!("handlers {}{without}", handlers.into_iter().map(word).collect::<Vec<_>>().join(", "))
 }
 
 /// A cluster, as it is asked about.
@@ -279,9 +323,21 @@ mod tests {
         let read = |second: &str| Inside::read(&format!("cgroup2fs\n{second}\napparmor=Y\n"));
         let new = Inside { cgroups: Some(2), nsdelegate: Some(true), apparmor: Some(true) };
         assert_eq!(read(mount), new);
+        assert_eq!(new.words(), "cgroups of version 2, nsdelegate yes, AppArmor yes");
         assert_eq!(read(&mount.replace("nsdelegate,", "")).nsdelegate, Some(false));
         let old = Inside::read("tmpfs\napparmor=\n");
         assert_eq!(old, Inside { cgroups: Some(1), nsdelegate: None, apparmor: Some(false) });
+        assert_eq!(old.words(), "cgroups of version 1, AppArmor no");
         assert_eq!(Inside::read(""), Inside::default());
+    }
+
+    #[test]
+    fn which_handlers_give_writable_cgroups_is_told() {
+        let told = |output| runtime_handlers(output);
+        let new = "cgroup_writable false\nhandler runc\ncgroup_writable false\nhandler edge\ncgroup_writable true\n";
+        assert_eq!(told(new), "handlers runc (cgroups read-only), edge (cgroup_writable)");
+        let old = "handler runc\nhandler test-handler\n";
+        assert_eq!(told(old), "handlers runc, test-handler, by a containerd without cgroup_writable");
+        assert_eq!(told(""), "its runtime does not tell its handlers");
     }
 }

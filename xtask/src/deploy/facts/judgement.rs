@@ -161,6 +161,7 @@ mod tests {
             namespace: super::super::namespace("edge", None),
             classes: Ok(vec![class("default", true), class("managed-csi", false)]),
             claims: Vec::new(),
+            runtimes: Vec::new(),
             tier: tier_facts(None),
             tier_before: None,
         }
