@@ -89,7 +89,7 @@ fn confined_from(
             server: Some(server),
             apparmor,
             seccomp: "kedge/edge-0123abcd.json",
-            sysbox: Some("sysbox-runc"),
+            class: Some(if tier == Tier::Sysbox { "sysbox-runc" } else { "kedge" }),
             profiles,
         },
     };

@@ -44,7 +44,7 @@ impl Confined {
             server: self.facts.server(),
             apparmor: self.facts.apparmor != AppArmor::Off,
             seccomp: &self.seccomp,
-            sysbox: self.facts.sysbox.as_deref(),
+            class: self.facts.runtime_class(self.decision.tier),
             profiles: &self.manifest,
         }
     }
@@ -99,6 +99,7 @@ mod tests {
             server: Some(Version(1, 36)),
             containerd: Some(Version(2, 1)),
             honours_userns: Some(true),
+            own_cgroups: Some("kedge".into()),
             level: None,
             namespace: "edge".into(),
         };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Tier;
+
 /// Major and minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u32, pub u32);
@@ -82,6 +84,8 @@ pub struct Cluster {
     pub containerd: Option<Version>,
     /// Whether the kubelets say that their runtime honours user namespaces; they do since Kubernetes 1.31.
     pub honours_userns: Option<bool>,
+    /// Name of the RuntimeClass by which a pod with a user namespace gets cgroups of its own, where there is one.
+    pub own_cgroups: Option<String>,
     /// The Pod Security level that a namespace of somebody else enforces.
     pub level: Option<String>,
     /// Name of that namespace.
@@ -97,11 +101,22 @@ impl Facts {
             server: None,
             containerd: None,
             honours_userns: None,
+            own_cgroups: None,
             level: None,
             namespace: String::new(),
         };
         let sysbox = Some(String::new());
         Self { host: Host::Kubernetes(cluster), apparmor: AppArmor::Ready, sysbox, ..self }
+    }
+
+    /// The RuntimeClass by which a pod of this tier goes.
+    #[must_use]
+    pub fn runtime_class(&self, tier: Tier) -> Option<&str> {
+        match (&self.host, tier) {
+            (Host::Kubernetes(_), Tier::Sysbox) => self.sysbox.as_deref(),
+            (Host::Kubernetes(cluster), Tier::Userns) => cluster.own_cgroups.as_deref(),
+            _ => None,
+        }
     }
 
     /// Version of the API server, where there is one.

@@ -127,8 +127,8 @@ const SECCOMP_FIELD: Version = Version(1, 19);
 /// From here, `restricted` does not ask a pod with a user namespace to run as somebody else than root.
 const RELAXED: Version = Version(1, 35);
 
-/// No cluster was at hand yet that has what it needs.
-const IN_A_POD: &str = "in a pod, it has not been seen to work";
+/// containerd knows `cgroup_writable` from here.
+const OWN_CGROUPS: Version = Version(2, 1);
 
 /// The strongest tier that works, or the one that was asked for.
 ///
@@ -237,17 +237,26 @@ fn userns_pod(facts: &Facts, cluster: &Cluster) -> Verdict {
             "volumes in memory need Linux 6.3 in a user namespace, and a node has {kernel}"
         ));
     }
-    if let Some(version) = cluster.containerd.filter(|version| *version < Version(2, 0)) {
+    if let Some(version) = cluster.containerd.filter(|version| *version < OWN_CGROUPS) {
         return Verdict::Fails(format!(
-            "containerd honours user namespaces from 2.0 on, and a node has {version}, which ignores them without a word"
+            "containerd gives a pod with a user namespace cgroups of its own from {OWN_CGROUPS} on, and a node has {version}"
         ));
     }
+    if cluster.honours_userns == Some(false) {
+        return Verdict::Fails(
+            "the kubelet of a node says that its runtime has no user namespaces".to_owned(),
+        );
+    }
+    if cluster.own_cgroups.is_none() {
+        return Verdict::Fails(
+            "no RuntimeClass has the handler `kedge`, by which a pod with a user namespace gets cgroups of its own; \
+             `manifests/runtime-class.yaml` is one, and says what makes the handler on the nodes"
+                .to_owned(),
+        );
+    }
     match cluster.honours_userns {
-        Some(true) => Verdict::Untried(IN_A_POD.to_owned()),
-        Some(false) => {
-            Verdict::Fails("the kubelet of a node says that its runtime has no user namespaces".to_owned())
-        }
         None => Verdict::Untried("no kubelet says whether its runtime honours user namespaces".to_owned()),
+        _ => Verdict::Works(Vec::new()),
     }
 }
 
@@ -313,10 +322,7 @@ fn confined(facts: &Facts) -> Verdict {
             super::profiles::APPARMOR
         ));
     }
-    match &facts.host {
-        Host::Kubernetes(_) => Verdict::Untried(IN_A_POD.to_owned()),
-        Host::Docker { .. } | Host::Podman { .. } => Verdict::Works(gaps(facts, Tier::Confined)),
-    }
+    Verdict::Works(gaps(facts, Tier::Confined))
 }
 
 fn privileged(facts: &Facts) -> Verdict {

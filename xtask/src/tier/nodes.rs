@@ -7,6 +7,8 @@ use super::facts::{AppArmor, Cluster, Facts, Host, Version};
 
 /// The handler of Sysbox.
 const SYSBOX: &str = "sysbox-runc";
+/// The handler that `manifests/runtime-class.yaml` names.
+const OWN_CGROUPS: &str = "kedge";
 /// How a kubelet says so, in the message of its condition `Ready`: there is no other place for it.
 const APPARMOR: &str = "AppArmor enabled";
 /// From here on, kubelets may say nothing of AppArmor though it is there.
@@ -115,12 +117,17 @@ pub struct Asked<'a> {
 #[must_use]
 pub fn facts(asked: &Asked<'_>) -> Facts {
     let nodes: Vec<_> = asked.nodes.unwrap_or_default().iter().filter(|node| may_take_pod(node)).collect();
+    let class_of = |handler: &str| {
+        let class = asked.classes.iter().find(|class| class.handler == handler);
+        class.and_then(|class| class.metadata.name.clone())
+    };
     let least = |version: fn(&Node) -> Option<Version>| nodes.iter().filter_map(|node| version(node)).min();
     Facts {
         host: Host::Kubernetes(Cluster {
             server: Version::of(asked.server),
             containerd: least(containerd),
             honours_userns: honour_userns(&nodes),
+            own_cgroups: class_of(OWN_CGROUPS),
             level: asked.level.map(str::to_owned),
             namespace: asked.namespace.to_owned(),
         }),
@@ -133,11 +140,7 @@ pub fn facts(asked: &Asked<'_>) -> Facts {
                 "you may not look at nodes, so that it is not known which have AppArmor".into(),
             ),
         },
-        sysbox: asked
-            .classes
-            .iter()
-            .find(|class| class.handler == SYSBOX)
-            .and_then(|class| class.metadata.name.clone()),
+        sysbox: class_of(SYSBOX),
     }
 }
 
@@ -193,13 +196,15 @@ fn has_apparmor(node: &Node, seen: Option<bool>) -> Option<bool> {
     seen.or_else(|| kubelet.filter(|version| *version < SILENT).map(|_| false))
 }
 
-/// Whether the default runtime of every node has user namespaces; none when one does not say so.
+/// Whether the runtime of every node has user namespaces, by the handler that the pod goes by or else the default one; none when
+/// one does not say so.
 fn honour_userns(nodes: &[&Node]) -> Option<bool> {
     let says = |node: &&Node| {
         let handlers = node.status.as_ref()?.runtime_handlers.as_ref()?;
-        let default =
-            handlers.iter().find(|handler| handler.name.as_deref().unwrap_or_default().is_empty())?;
-        Some(default.features.as_ref()?.user_namespaces.unwrap_or_default())
+        let named =
+            |name| handlers.iter().find(move |handler| handler.name.as_deref().unwrap_or_default() == name);
+        let handler = named(OWN_CGROUPS).or_else(|| named(""))?;
+        Some(handler.features.as_ref()?.user_namespaces.unwrap_or_default())
     };
     let all: Vec<Option<bool>> = nodes.iter().map(says).collect();
     if all.contains(&Some(false)) {
@@ -227,13 +232,14 @@ mod tests {
     }
 
     fn of(nodes: Option<&[Node]>) -> Facts {
-        let class: RuntimeClass =
-            serde_json::from_value(json!({ "metadata": { "name": "boxed" }, "handler": "sysbox-runc" }))
-                .unwrap();
+        let class = |name: &str, handler: &str| {
+            let class = json!({ "metadata": { "name": name }, "handler": handler });
+            serde_json::from_value::<RuntimeClass>(class).unwrap()
+        };
         facts(&Asked {
             server: "v1.36.1",
             nodes,
-            classes: &[class],
+            classes: &[class("boxed", "sysbox-runc"), class("edge", "kedge")],
             namespace: "edge",
             level: Some("baseline"),
             inside: Inside { cgroups: Some(2), ..Inside::default() },
@@ -252,8 +258,13 @@ mod tests {
         let told = cluster(&found);
         assert_eq!((told.server, told.containerd), (Some(Version(1, 36)), Some(Version(2, 3))));
         assert_eq!((told.honours_userns, told.level.as_deref()), (Some(true), Some("baseline")));
+        assert_eq!((found.sysbox.as_deref(), told.own_cgroups.as_deref()), (Some("boxed"), Some("edge")));
         assert_eq!((found.kernel, found.apparmor), (Some(Version(6, 12)), AppArmor::Ready));
-        assert_eq!(found.sysbox.as_deref(), Some("boxed"));
+        let own = |userns: bool| json!([{ "name": "kedge", "features": { "userNamespaces": userns } }]);
+        let by_handler = of(Some(&[node(ready, "containerd://2.1.9", &own(true))]));
+        assert_eq!(cluster(&by_handler).honours_userns, Some(true));
+        let by_handler = of(Some(&[node(ready, "containerd://2.1.9", &own(false))]));
+        assert_eq!(cluster(&by_handler).honours_userns, Some(false));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub struct Confinement<'a> {
     pub apparmor: bool,
     /// Name of the seccomp profile on the nodes.
     pub seccomp: &'a str,
-    /// The RuntimeClass of Sysbox.
-    pub sysbox: Option<&'a str>,
+    /// The RuntimeClass by which the tier goes.
+    pub class: Option<&'a str>,
     /// `manifests/profiles.yaml`.
     pub profiles: &'a str,
 }
@@ -45,7 +45,7 @@ impl Confinement<'static> {
         server: None,
         apparmor: false,
         seccomp: "",
-        sysbox: None,
+        class: None,
         profiles: "",
     };
 }
@@ -67,7 +67,7 @@ pub(super) fn fill_namespace(namespace: &mut Namespace, confinement: &Confinemen
 
 /// Confines the edge's container.
 pub(super) fn fill_template(template: &mut PodTemplateSpec, confinement: &Confinement<'_>) -> Result<()> {
-    let Confinement { tier, apparmor, seccomp, sysbox, .. } = *confinement;
+    let Confinement { tier, apparmor, seccomp, class, .. } = *confinement;
     annotate(template, TIER, tier.word());
     if tier == Tier::Privileged {
         return Ok(());
@@ -75,9 +75,7 @@ pub(super) fn fill_template(template: &mut PodTemplateSpec, confinement: &Confin
     let pod = template.spec.as_mut().context("the Deployment has no pod template")?;
     if matches!(tier, Tier::Userns | Tier::Sysbox) {
         pod.host_users = Some(false);
-    }
-    if tier == Tier::Sysbox {
-        pod.runtime_class_name = sysbox.map(str::to_owned);
+        pod.runtime_class_name = class.map(str::to_owned);
     }
     let security = container(pod)?.security_context.get_or_insert_default();
     security.privileged = None;

@@ -16,6 +16,7 @@ fn cluster() -> Cluster {
         server: Some(Version(1, 36)),
         containerd: Some(Version(2, 1)),
         honours_userns: Some(true),
+        own_cgroups: Some("kedge".into()),
         level: None,
         namespace: "edge".into(),
     }
@@ -78,26 +79,29 @@ fn an_edge_that_is_there_does_not_get_less_than_it_has_unless_that_is_asked_for(
 }
 
 #[test]
-fn in_a_pod_a_stronger_tier_than_privileged_is_taken_when_it_is_asked_for() {
+fn in_a_pod_the_strongest_tier_that_works_is_taken() {
     let of = |change: fn(&mut Cluster)| {
         let mut cluster = cluster();
         change(&mut cluster);
         pod(cluster)
     };
-    for (facts, userns, confined) in [
-        (of(|_| {}), true, true),
-        (of(|it| it.honours_userns = None), true, true),
-        (of(|it| it.honours_userns = Some(false)), false, true),
-        (of(|it| it.server = Some(Version(1, 32))), false, true),
-        (of(|it| it.containerd = Some(Version(1, 7))), false, true),
-        (of(|it| it.server = Some(Version(1, 18))), false, false),
-        (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, false, true),
-        (Facts { cgroups: Some(1), ..pod(cluster()) }, false, false),
-        (Facts { apparmor: AppArmor::Off, ..pod(cluster()) }, true, true),
-        (Facts { apparmor: AppArmor::Unknown("nobody says so".into()), ..pod(cluster()) }, true, true),
-        (Facts { apparmor: AppArmor::NotLoaded("some have it".into()), ..pod(cluster()) }, true, false),
+    use Tier::{Confined, Privileged, Userns};
+    let without = |apparmor| Facts { apparmor, ..of(|it| it.own_cgroups = None) };
+    for (facts, strongest, userns, confined) in [
+        (of(|_| {}), Userns, true, true),
+        (of(|it| it.honours_userns = None), Confined, true, true),
+        (of(|it| it.honours_userns = Some(false)), Confined, false, true),
+        (of(|it| it.own_cgroups = None), Confined, false, true),
+        (of(|it| it.server = Some(Version(1, 32))), Confined, false, true),
+        (of(|it| it.containerd = Some(Version(2, 0))), Confined, false, true),
+        (of(|it| it.server = Some(Version(1, 18))), Privileged, false, false),
+        (Facts { kernel: Some(Version(5, 14)), ..pod(cluster()) }, Confined, false, true),
+        (Facts { cgroups: Some(1), ..pod(cluster()) }, Privileged, false, false),
+        (without(AppArmor::Off), Privileged, false, true),
+        (without(AppArmor::Unknown("nobody says so".into())), Privileged, false, true),
+        (without(AppArmor::NotLoaded("some have it".into())), Privileged, false, false),
     ] {
-        assert_eq!(decide(&facts, Choice::Auto).unwrap().tier, Tier::Privileged, "{facts:?}");
+        assert_eq!(decide(&facts, Choice::Auto).unwrap().tier, strongest, "{facts:?}");
         let works = |choice| decide(&facts, choice).is_ok();
         assert_eq!((works(Choice::Userns), works(Choice::Confined)), (userns, confined), "{facts:?}");
     }
@@ -153,7 +157,7 @@ fn what_nobody_has_seen_is_taken_only_when_it_is_asked_for() {
     assert!(decide(&old, Choice::Confined).unwrap_err().to_string().contains("/dev/console"));
     let sysbox =
         Facts { sysbox: Some("sysbox-runc".into()), ..pod(Cluster { honours_userns: None, ..cluster() }) };
-    assert_eq!(decide(&sysbox, Choice::Auto).unwrap().tier, Tier::Privileged);
+    assert_eq!(decide(&sysbox, Choice::Auto).unwrap().tier, Tier::Confined);
     assert_eq!(decide(&sysbox, Choice::Sysbox).unwrap().tier, Tier::Sysbox);
 }
 
