@@ -1,6 +1,6 @@
 //! The tiers of confinement on a machine that has cgroup v2, AppArmor and every capability: a virtual one. In each, the edge
 //! comes up and is proved by KEdge's own tool, withstands attacks, and keeps its modules within its limits.
-//! Only `cargo xtask test --vm` runs this; plain `cargo test` does the part that needs no machine.
+//! `cargo xtask test` runs this, with `--vm` nothing else; plain `cargo test` does the part that needs no machine.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
