@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 
 use super::manifests::{self, Object, PROFILES};
@@ -48,6 +49,33 @@ impl Confined {
             profiles: &self.manifest,
         }
     }
+}
+
+/// Whether the cluster has this RuntimeClass.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn has_runtime_class(client: &Client, class: &RuntimeClass) -> Result<bool> {
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    let found = classes.get_opt(class.metadata.name.as_deref().unwrap_or_default()).await.map_err(plainly);
+    Ok(found
+        .context("failed to look for the RuntimeClass")?
+        .is_some_and(|found| found.handler == class.handler))
+}
+
+/// Makes the RuntimeClass anew: its handler cannot be changed.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn replace_runtime_class(client: &Client, class: &RuntimeClass) -> Result<()> {
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    let replaced = async {
+        fine_when_gone(classes.delete(name, &DeleteParams::default()).await)?;
+        classes.create(&PostParams::default(), class).await
+    };
+    replaced.await.map_err(plainly).with_context(|| format!("failed to make the RuntimeClass `{name}`"))?;
+    Ok(())
 }
 
 /// The tier that a pod was made for.
@@ -100,6 +128,8 @@ mod tests {
             containerd: Some(Version(2, 1)),
             honours_userns: Some(true),
             own_cgroups: Some("kedge".into()),
+            lacks_handler: false,
+            is_ours: false,
             level: None,
             namespace: "edge".into(),
         };

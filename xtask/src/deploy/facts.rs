@@ -94,8 +94,8 @@ impl Facts {
         let tier = tier::nodes::facts(&Asked {
             server: &version,
             nodes: nodes.as_ref().ok().map(|list| list.items.as_slice()),
-            // Who may not look at them cannot use one either.
-            classes: runtimes.as_ref().map_or(&[], |list| list.items.as_slice()),
+            classes: runtimes.as_ref().ok().map(|list| list.items.as_slice()),
+            is_ours: false,
             namespace,
             level: space.level.as_deref().filter(|_| space.is_foreign()),
             inside: Inside::default(),

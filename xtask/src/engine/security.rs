@@ -14,6 +14,7 @@ use crate::capabilities;
 use crate::paths::write_private;
 use crate::process::{Process, find_on_path};
 use crate::tier::facts::{AppArmor, Host, Version};
+use crate::tier::judge::decide;
 use crate::tier::profiles::APPARMOR;
 use crate::tier::{Choice, Facts, Profiles, Tier};
 
@@ -169,10 +170,9 @@ impl Engine {
         let mut facts = facts(self.kind, &info, &machine);
         let is_open = matches!(facts.apparmor, AppArmor::NotLoaded(_)) && machine.has_profile().is_none();
         // Somebody may have loaded it who was allowed to.
-        if is_open
-            && choice.admits(Tier::Confined)
-            && *self.profile_tried.get_or_try_init(|| self.try_profile()).await?
-        {
+        let ready = Facts { apparmor: AppArmor::Ready, ..facts.clone() };
+        let would_go_by_it = decide(&ready, choice).is_ok_and(|decision| decision.tier == Tier::Confined);
+        if is_open && would_go_by_it && *self.profile_tried.get_or_try_init(|| self.try_profile()).await? {
             facts.apparmor = AppArmor::Ready;
         }
         Ok(facts)

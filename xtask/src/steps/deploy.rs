@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::ListParams;
@@ -16,9 +16,9 @@ use crate::execute::Effect;
 use crate::images::Image;
 use crate::place::Place;
 use crate::plan::Condition;
-use crate::steps::{device, registry};
+use crate::steps::{device, registry, userns};
+use crate::tier;
 use crate::tier::nodes::{Asked, Inside, SCRIPT};
-use crate::tier::{self, Tier};
 use crate::verify::{self, Lookout};
 use crate::wait::Observation;
 
@@ -42,7 +42,8 @@ async fn confinement(context: &Context, client: &Client) -> Result<Confined> {
     let facts = tier::nodes::facts(&Asked {
         server: &server,
         nodes: Some(&nodes),
-        classes: &classes.items,
+        classes: Some(&classes.items),
+        is_ours: true,
         namespace: &context.settings.deploy.namespace,
         // The namespace is ours, and is labelled for the tier.
         level: None,
@@ -60,33 +61,6 @@ async fn inside(context: &Context) -> Result<Inside> {
     let nodes = context.engine.nodes().await?;
     let Some(node) = nodes.first() else { return Ok(Inside::default()) };
     Ok(Inside::read(&context.engine.exec(node, &["sh", "-c", SCRIPT]).await?.stdout))
-}
-
-/// The nodes that are not ready for a pod of this tier. One with a user namespace gets a /sys of its own, which the kernel allows
-/// only where a whole one is mounted already: kind covers two files of the node's. What is mounted goes when the node is started
-/// anew, so it is looked at each time.
-async fn unprepared_nodes(context: &Context, tier: Tier) -> Result<Vec<String>> {
-    const HAS_WHOLE_SYS: &str = "[ \"$(stat -f -c %T /mnt/sysfs 2>/dev/null)\" = sysfs ]";
-    let mut unprepared = Vec::new();
-    if tier == Tier::Userns {
-        for node in context.engine.nodes().await? {
-            if !context.engine.exec(&node, &["sh", "-c", HAS_WHOLE_SYS]).await?.success {
-                unprepared.push(node);
-            }
-        }
-    }
-    Ok(unprepared)
-}
-
-async fn prepare_node(context: &Context, node: &str) -> Result<()> {
-    const MOUNT_WHOLE_SYS: &str = "mkdir -p /mnt/sysfs && mount -t sysfs none /mnt/sysfs";
-    let output = context.engine.exec(node, &["sh", "-c", MOUNT_WHOLE_SYS]).await?;
-    ensure!(
-        output.success,
-        "failed to mount a whole /sys in the node `{node}`, without which its pods get no user namespace: {}",
-        output.text()
-    );
-    Ok(())
 }
 
 async fn render_confined(context: &Context, confined: &Confined) -> Result<Vec<manifests::Object>> {
@@ -119,9 +93,8 @@ pub async fn observe(context: &Context) -> Result<Condition> {
     if superfluous_profiles(&client, &objects, &context.settings.deploy.namespace).await?.is_some() {
         drifts.push(format!("DaemonSet `{}` is of another tier", manifests::PROFILES));
     }
-    for node in unprepared_nodes(context, confined.decision.tier).await? {
-        drifts.push(format!("the node `{node}` is not prepared for user namespaces"));
-    }
+    let unprepared = userns::unprepared(context, &client, confined.decision.tier).await?;
+    drifts.extend(unprepared.into_iter().map(|it| format!("{it} is not there")));
     Ok(if drifts.is_empty() {
         Condition::Holds(format!("{} objects, {}", objects.len(), confined.decision))
     } else {
@@ -138,10 +111,7 @@ pub async fn ensure(context: &Context) -> Result<Effect> {
     let confined = confinement(context, &client).await?;
     let objects = render_confined(context, &confined).await?;
     let mut applied = Vec::new();
-    for node in unprepared_nodes(context, confined.decision.tier).await? {
-        prepare_node(context, &node).await?;
-        applied.push(format!("a whole /sys in `{node}`"));
-    }
+    applied.extend(userns::prepare(context, &client, confined.decision.tier).await?);
     let namespace = &context.settings.deploy.namespace;
     let unwell = cluster::unwell_pods(&client, namespace).await?;
     for object in &objects {

@@ -13,6 +13,7 @@ pub mod network;
 pub mod node_image;
 pub mod preload;
 pub mod registry;
+mod userns;
 
 use std::sync::Arc;
 

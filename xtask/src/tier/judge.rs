@@ -212,7 +212,7 @@ fn userns(facts: &Facts) -> Verdict {
         Host::Docker { rootless: true, .. } | Host::Podman { rootless: true, .. } => Verdict::Untried(
             "the engine runs without root, where the edge has not been seen to work".to_owned(),
         ),
-        Host::Docker { remaps: true, .. } => Verdict::Works(gaps(facts, Tier::Userns)),
+        Host::Docker { remaps: true, .. } => Verdict::Works(Vec::new()),
         Host::Docker { remaps: false, .. } => fails(
             "Docker does not remap users; put `\"userns-remap\": \"default\"` into /etc/docker/daemon.json and restart it",
         ),
@@ -254,7 +254,21 @@ fn userns_pod(facts: &Facts, cluster: &Cluster) -> Verdict {
                 .to_owned(),
         );
     }
+    if cluster.lacks_handler {
+        return Verdict::Fails(
+            "a node does not have the handler `kedge`; `manifests/runtime-class.yaml` says what makes it"
+                .to_owned(),
+        );
+    }
     match cluster.honours_userns {
+        _ if cluster.is_ours => Verdict::Untried(
+            "in a cluster of kind, whose nodes are made ready for it, it has not been seen to work"
+                .to_owned(),
+        ),
+        _ if cluster.server.is_some() && cluster.containerd.is_none() => Verdict::Untried(
+            "the runtime of the nodes is not containerd, where alone the edge has been seen to work"
+                .to_owned(),
+        ),
         None => Verdict::Untried("no kubelet says whether its runtime honours user namespaces".to_owned()),
         _ => Verdict::Works(Vec::new()),
     }

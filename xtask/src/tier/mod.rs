@@ -63,12 +63,6 @@ impl Choice {
             Self::Privileged => Some(Tier::Privileged),
         }
     }
-
-    /// Whether the edge may get this tier.
-    #[must_use]
-    pub fn admits(self, tier: Tier) -> bool {
-        self.tier().is_none_or(|asked| asked == tier)
-    }
 }
 
 impl Tier {

@@ -103,8 +103,10 @@ pub struct Asked<'a> {
     pub server: &'a str,
     /// Its nodes; none where one may not look at them.
     pub nodes: Option<&'a [Node]>,
-    /// Its runtime classes.
-    pub classes: &'a [RuntimeClass],
+    /// Its runtime classes; none where one may not look at them.
+    pub classes: Option<&'a [RuntimeClass]>,
+    /// Whether the tool makes ready what it lacks.
+    pub is_ours: bool,
     /// The namespace.
     pub namespace: &'a str,
     /// The Pod Security level that it enforces, where it is somebody else's.
@@ -118,16 +120,20 @@ pub struct Asked<'a> {
 pub fn facts(asked: &Asked<'_>) -> Facts {
     let nodes: Vec<_> = asked.nodes.unwrap_or_default().iter().filter(|node| may_take_pod(node)).collect();
     let class_of = |handler: &str| {
-        let class = asked.classes.iter().find(|class| class.handler == handler);
-        class.and_then(|class| class.metadata.name.clone())
+        let class = asked.classes?.iter().find(|class| class.handler == handler)?;
+        class.metadata.name.clone()
     };
+    // Whoever may not look at them may go by them all the same.
+    let is_believed = asked.is_ours || asked.classes.is_none();
     let least = |version: fn(&Node) -> Option<Version>| nodes.iter().filter_map(|node| version(node)).min();
     Facts {
         host: Host::Kubernetes(Cluster {
             server: Version::of(asked.server),
             containerd: least(containerd),
             honours_userns: honour_userns(&nodes),
-            own_cgroups: class_of(OWN_CGROUPS),
+            own_cgroups: class_of(OWN_CGROUPS).or_else(|| is_believed.then(|| OWN_CGROUPS.to_owned())),
+            lacks_handler: !asked.is_ours && nodes.iter().any(|node| lacks_handler(node)),
+            is_ours: asked.is_ours,
             level: asked.level.map(str::to_owned),
             namespace: asked.namespace.to_owned(),
         }),
@@ -189,7 +195,9 @@ fn apparmor_of(nodes: &[&Node], seen: Option<bool>) -> AppArmor {
 fn has_apparmor(node: &Node, seen: Option<bool>) -> Option<bool> {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-    if ready.any(|condition| condition.message.as_deref().is_some_and(|text| text.contains(APPARMOR))) {
+    // The message of a node that is down is somebody else's.
+    let Some(ready) = ready.find(|condition| condition.status == "True") else { return seen };
+    if ready.message.as_deref().is_some_and(|text| text.contains(APPARMOR)) {
         return Some(true);
     }
     let kubelet = info(node).and_then(|info| Version::of(&info.kubelet_version));
@@ -211,6 +219,12 @@ fn honour_userns(nodes: &[&Node]) -> Option<bool> {
         return Some(false);
     }
     if all.is_empty() || all.contains(&None) { None } else { Some(true) }
+}
+
+/// Whether a node tells its handlers, and not this one among them.
+fn lacks_handler(node: &Node) -> bool {
+    let handlers = node.status.as_ref().and_then(|status| status.runtime_handlers.as_ref());
+    handlers.is_some_and(|all| !all.iter().any(|it| it.name.as_deref() == Some(OWN_CGROUPS)))
 }
 
 #[cfg(test)]
@@ -239,7 +253,8 @@ mod tests {
         facts(&Asked {
             server: "v1.36.1",
             nodes,
-            classes: &[class("boxed", "sysbox-runc"), class("edge", "kedge")],
+            classes: Some(&[class("boxed", "sysbox-runc"), class("edge", "kedge")]),
+            is_ours: false,
             namespace: "edge",
             level: Some("baseline"),
             inside: Inside { cgroups: Some(2), ..Inside::default() },
@@ -259,12 +274,14 @@ mod tests {
         assert_eq!((told.server, told.containerd), (Some(Version(1, 36)), Some(Version(2, 3))));
         assert_eq!((told.honours_userns, told.level.as_deref()), (Some(true), Some("baseline")));
         assert_eq!((found.sysbox.as_deref(), told.own_cgroups.as_deref()), (Some("boxed"), Some("edge")));
+        assert!(told.lacks_handler);
         assert_eq!((found.kernel, found.apparmor), (Some(Version(6, 12)), AppArmor::Ready));
-        let own = |userns: bool| json!([{ "name": "kedge", "features": { "userNamespaces": userns } }]);
-        let by_handler = of(Some(&[node(ready, "containerd://2.1.9", &own(true))]));
-        assert_eq!(cluster(&by_handler).honours_userns, Some(true));
-        let by_handler = of(Some(&[node(ready, "containerd://2.1.9", &own(false))]));
-        assert_eq!(cluster(&by_handler).honours_userns, Some(false));
+        for userns in [true, false] {
+            let own = json!([{ "name": "kedge", "features": { "userNamespaces": userns } }]);
+            let by_handler = of(Some(&[node(ready, "containerd://2.1.9", &own)]));
+            let told = cluster(&by_handler);
+            assert_eq!((told.honours_userns, told.lacks_handler), (Some(userns), false));
+        }
     }
 
     #[test]

@@ -68,8 +68,8 @@ fn way_out(means: Means<'_>) -> &'static str {
         }
         Means::Own(_, Place::Cluster) => "run `cargo xtask up`, which makes the pod anew",
         Means::Foreign(..) => {
-            "run `cargo xtask deploy`, which tells what works there; where it changes nothing, `kubectl delete pod` lets the \
-             Deployment make the pod anew"
+            "run `cargo xtask deploy`, which tells what works there; where it changes nothing, `kubectl delete pod --selector \
+             app.kubernetes.io/name=kedge` in the namespace lets the Deployment make the pod anew"
         }
         #[cfg(test)]
         Means::Played(_) => "there is none",

@@ -2,6 +2,7 @@
 //! is the same.
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Pod, PodSpec};
 use kube::api::ListParams;
@@ -33,7 +34,7 @@ impl Rollout<'_> {
         if !matches!(object, Object::DaemonSet(_)) {
             return Ok(());
         }
-        let lasting = Lasting::default();
+        let (lasting, began) = (Lasting::default(), Timestamp::now());
         if let Ok(seen) = self.look_at_profiles(client).await {
             self.try_anew(client, &seen.pods).await;
         }
@@ -44,7 +45,7 @@ impl Rollout<'_> {
                 Err(error) => return Observation::NotYet(plainly(error).to_string()),
             };
             let Err(progress) = seen.progress(&away) else { return Observation::Ready(()) };
-            let trouble = self.trouble_of_profiles(client, &seen, &away).await;
+            let trouble = self.trouble_of_profiles(client, &seen, &away, began).await;
             let status = match &trouble {
                 Some(trouble) => format!("{progress}: {}", trouble.text),
                 None => progress,
@@ -71,7 +72,13 @@ impl Rollout<'_> {
         Ok(Seen { set, pods: self.pods(client).list(&selector).await?.items })
     }
 
-    async fn trouble_of_profiles(&self, client: &Client, seen: &Seen, away: &[String]) -> Option<Trouble> {
+    async fn trouble_of_profiles(
+        &self,
+        client: &Client,
+        seen: &Seen,
+        away: &[String],
+        since: Timestamp,
+    ) -> Option<Trouble> {
         let late = seen.late(away);
         if let Some(found) = trouble::of_pods(&late) {
             return Some(self.looked_into(client, found, &late).await);
@@ -82,7 +89,7 @@ impl Rollout<'_> {
         // Nothing else than its events says why a DaemonSet makes no pods.
         let events: Api<Event> = Api::namespaced(client.clone(), self.namespace);
         let events = events.list(&ListParams::default()).await.ok()?.items;
-        trouble::of_daemon_set(PROFILES, &events, self.namespace)
+        trouble::of_daemon_set(PROFILES, &events, self.namespace, since)
     }
 }
 
@@ -120,8 +127,14 @@ impl Seen {
         self.is_current(pod) && is_pod_ready(pod)
     }
 
-    /// Whether the pod is made of the present template. Others may have put containers beside ours.
+    /// Whether the pod is made of the present template, by what the controller notes, for others may have changed what is in the pod.
     fn is_current(&self, pod: &Pod) -> bool {
+        const OF_SET: &str = "deprecated.daemonset.template.generation";
+        let wanted = self.set.metadata.annotations.as_ref().and_then(|all| all.get(OF_SET));
+        let found = pod.metadata.labels.as_ref().and_then(|all| all.get("pod-template-generation"));
+        if let (Some(wanted), Some(found)) = (wanted, found) {
+            return wanted == found;
+        }
         fn programs(spec: &PodSpec) -> impl Iterator<Item = (&str, Option<&String>, Option<&Vec<String>>)> {
             let all = spec.init_containers.iter().flatten().chain(&spec.containers);
             all.map(|it| (it.name.as_str(), it.image.as_ref(), it.command.as_ref()))
@@ -182,6 +195,20 @@ mod tests {
         assert_eq!(told(2, vec![pod("new", "a", "True"), pod("old", "b", "True")]), one);
         assert_eq!(told(2, vec![pod("new", "a", "True")]), one);
         assert!(Seen { set: DaemonSet::default(), pods: both() }.progress(&[]).is_err());
+    }
+
+    #[test]
+    fn a_pod_into_which_a_policy_has_put_another_image_is_known_by_its_generation() {
+        let mut found = seen(2, vec![pod("mirror/new", "a", "True"), pod("mirror/new", "b", "True")]);
+        assert!(found.progress(&[]).is_err());
+        let of_set = [("deprecated.daemonset.template.generation".to_owned(), "7".to_owned())];
+        found.set.metadata.annotations = Some(of_set.into());
+        for (generation, expected) in [("7", true), ("6", false)] {
+            for pod in &mut found.pods {
+                pod.metadata.labels = Some([("pod-template-generation".into(), generation.into())].into());
+            }
+            assert_eq!(found.progress(&[]).is_ok(), expected);
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
 
@@ -83,11 +85,17 @@ pub(super) fn of_deployment(deployment: &Deployment, namespace: &str) -> Option<
     Some(not_made(failure.message.as_deref().unwrap_or_default(), namespace))
 }
 
-/// What hinders a DaemonSet from making its pods, as its last event about that says.
-pub(super) fn of_daemon_set(name: &str, events: &[Event], namespace: &str) -> Option<Trouble> {
+/// What hinders a DaemonSet from making its pods, as its last event since then says: what was before may be mended.
+pub(super) fn of_daemon_set(
+    name: &str,
+    events: &[Event],
+    namespace: &str,
+    since: Timestamp,
+) -> Option<Trouble> {
     let failures = events.iter().filter(|event| {
         let of = &event.involved_object;
         (of.kind.as_deref(), of.name.as_deref()) == (Some("DaemonSet"), Some(name))
+            && event.last_timestamp.as_ref().is_none_or(|time| time.0 >= since)
             && event.reason.as_deref() == Some("FailedCreate")
     });
     let last = failures.max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
@@ -310,7 +318,8 @@ mod tests {
     #[test]
     fn a_policy_that_refuses_the_pods_of_a_daemon_set_is_named_by_its_events() {
         let told = |name: &str, reason: &str, message: &str| {
-            of_daemon_set("kedge-profiles", &[event("DaemonSet", name, reason, message)], "edge")
+            let events = [event("DaemonSet", name, reason, message)];
+            of_daemon_set("kedge-profiles", &events, "edge", Timestamp::UNIX_EPOCH)
         };
         let message = "admission webhook \"validation.gatekeeper.sh\" denied the request: no hostPath";
         let found = told("kedge-profiles", "FailedCreate", message).unwrap();
@@ -318,6 +327,10 @@ mod tests {
         assert!(found.text.contains("no hostPath"), "{}", found.text);
         assert_eq!(told("kedge-profiles", "FailedCreate", "try again").unwrap().kind, Kind::NotMade);
         assert_eq!(told("other", "FailedCreate", message), None);
+        let mut before = event("DaemonSet", "kedge-profiles", "FailedCreate", message);
+        before.last_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(of_daemon_set("kedge-profiles", &[before], "edge", Timestamp::now()), None);
         assert_eq!(told("kedge-profiles", "SuccessfulCreate", "Created pod"), None);
     }
 

@@ -171,7 +171,8 @@ mod tests {
         tier::nodes::facts(&tier::nodes::Asked {
             server: "v1.33.1",
             nodes: Some(&[]),
-            classes: &[],
+            classes: Some(&[]),
+            is_ours: false,
             namespace: "edge",
             level,
             inside: tier::nodes::Inside::default(),

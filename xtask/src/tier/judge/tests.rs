@@ -17,6 +17,8 @@ fn cluster() -> Cluster {
         containerd: Some(Version(2, 1)),
         honours_userns: Some(true),
         own_cgroups: Some("kedge".into()),
+        lacks_handler: false,
+        is_ours: false,
         level: None,
         namespace: "edge".into(),
     }
@@ -92,6 +94,9 @@ fn in_a_pod_the_strongest_tier_that_works_is_taken() {
         (of(|it| it.honours_userns = None), Confined, true, true),
         (of(|it| it.honours_userns = Some(false)), Confined, false, true),
         (of(|it| it.own_cgroups = None), Confined, false, true),
+        (of(|it| it.lacks_handler = true), Confined, false, true),
+        (of(|it| it.containerd = None), Confined, true, true),
+        (of(|it| it.is_ours = true), Confined, true, true),
         (of(|it| it.server = Some(Version(1, 32))), Confined, false, true),
         (of(|it| it.containerd = Some(Version(2, 0))), Confined, false, true),
         (of(|it| it.server = Some(Version(1, 18))), Privileged, false, false),
@@ -138,6 +143,8 @@ fn of_a_cluster_to_come_the_kernel_is_known() {
         assert!(decide(&old, choice).is_ok(), "{choice:?}");
     }
     assert!(decide(&docker().of_nodes_to_come(), Choice::Userns).is_err(), "its Linux is 6.1");
+    let new = Facts { kernel: Some(Version(6, 8)), ..docker() }.of_nodes_to_come();
+    assert!(decide(&new, Choice::Userns).is_ok());
 }
 
 #[test]
