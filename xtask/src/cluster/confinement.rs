@@ -128,7 +128,7 @@ mod tests {
             containerd: Some(Version(2, 1)),
             honours_userns: Some(true),
             own_cgroups: Some("kedge".into()),
-            lacks_handler: false,
+            lacks_handler: None,
             is_ours: false,
             level: None,
             namespace: "edge".into(),

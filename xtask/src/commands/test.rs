@@ -22,13 +22,15 @@ const FUZZ_SECONDS: u32 = 60;
 const MACHINE_LIMIT: Duration = Duration::from_secs(120 * 60);
 /// What a machine of 8 GiB says that it has, of which the kernel keeps a part to itself.
 const MACHINE_MEMORY: u64 = 7 << 30;
+/// Always of the whole workspace, also for one test: of one package, dependencies have other features, and are compiled again.
+const EVERYTHING: [&str; 3] = ["--workspace", "--locked", "--no-fail-fast"];
 /// One after the other: the tests share the machine's engine and the names of the deployment.
 const FLAGS: [&str; 3] = ["--include-ignored", "--test-threads=1", "--nocapture"];
 
 /// Flags of `test`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Leave out the end-to-end tests, which need a container engine
+    /// Leave out all that needs an engine, a virtual machine, a browser or other implementations, and fuzzing
     #[arg(long)]
     quick: bool,
     /// Cause every way to fail for real, and nothing else; this takes long and is no part of the other tests
@@ -78,17 +80,15 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         }
         Ok(command.run()?)
     };
-    let of_xtask =
-        |test: &str| cmd!(shell, "{cargo} test --locked --package xtask --test {test} -- {FLAGS...}");
+    let one = |test: &str| cmd!(shell, "{cargo} test {EVERYTHING...} --test {test} -- {FLAGS...}");
     if args.faults || args.vm {
-        return show_or_run(of_xtask(if args.faults { "faults" } else { "vm" }));
+        return show_or_run(one(if args.faults { "faults" } else { "vm" }));
     }
-    let everything = ["--workspace", "--locked", "--no-fail-fast"];
     if !whole {
-        return show_or_run(cmd!(shell, "{cargo} test {everything...}"));
+        return show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...}"));
     }
     // Compiled before anything runs beside it: whoever compiles keeps others from it.
-    show_or_run(cmd!(shell, "{cargo} test {everything...} --no-run"))?;
+    show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...} --no-run"))?;
     let machine = match no_machine {
         None => Some(MachineTest::start(&setup, &cargo)?),
         Some(reason) => {
@@ -97,11 +97,10 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         }
     };
     let beside = async {
-        show_or_run(cmd!(shell, "{cargo} test {everything...}"))?;
-        let sdk = ["--package", "kedge-sim", "--test", "sdk"];
-        show_or_run(cmd!(shell, "{cargo} test --locked {sdk...} -- --include-ignored --nocapture"))?;
-        let others = ["--package", "xtask", "--test", "arrival", "--test", "report"];
-        show_or_run(cmd!(shell, "{cargo} test --locked {others...} -- --include-ignored"))?;
+        show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...}"))?;
+        show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...} --test sdk -- --include-ignored --nocapture"))?;
+        let others = ["--test", "arrival", "--test", "report"];
+        show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...} {others...} -- --include-ignored"))?;
         fuzz::run(&setup, &fuzz::Args::everything(FUZZ_SECONDS)).await
     };
     let beside = beside.await;
@@ -109,7 +108,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         machine.end(beside.is_ok()).await?;
     }
     beside?;
-    show_or_run(of_xtask("e2e"))
+    show_or_run(one("e2e"))
 }
 
 /// The test in the virtual machine, beside those that need no engine: emulation keeps one processor busy for ten minutes.
@@ -124,10 +123,11 @@ struct MachineTest {
 impl MachineTest {
     fn start(setup: &Setup, cargo: &str) -> Result<Self> {
         let log = setup.paths.project.join("target/kedge/test-vm.log");
-        let words = ["test", "--locked", "--package", "xtask", "--test", "vm", "--"];
         let cancel = setup.cancel.child_token();
         let test = Process::new("test the tiers in a virtual machine", cargo)
-            .args(words)
+            .args(["test"])
+            .args(EVERYTHING)
+            .args(["--test", "vm", "--"])
             .args(FLAGS)
             .dir(&setup.paths.project)
             .log(&log)

@@ -86,8 +86,8 @@ pub struct Cluster {
     pub honours_userns: Option<bool>,
     /// Name of the RuntimeClass by which a pod with a user namespace gets cgroups of its own, where there is one.
     pub own_cgroups: Option<String>,
-    /// Whether a node tells the handlers of its runtime, and that of this RuntimeClass is not one of them.
-    pub lacks_handler: bool,
+    /// A node that tells the handlers of its runtime, of which that of this RuntimeClass is none.
+    pub lacks_handler: Option<String>,
     /// Whether it is the tool's own, which makes ready what the nodes lack.
     pub is_ours: bool,
     /// The Pod Security level that a namespace of somebody else enforces.
@@ -106,7 +106,7 @@ impl Facts {
             containerd: None,
             honours_userns: None,
             own_cgroups: Some(String::new()),
-            lacks_handler: false,
+            lacks_handler: None,
             is_ours: true,
             level: None,
             namespace: String::new(),

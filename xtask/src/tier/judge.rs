@@ -254,11 +254,10 @@ fn userns_pod(facts: &Facts, cluster: &Cluster) -> Verdict {
                 .to_owned(),
         );
     }
-    if cluster.lacks_handler {
-        return Verdict::Fails(
-            "a node does not have the handler `kedge`; `manifests/runtime-class.yaml` says what makes it"
-                .to_owned(),
-        );
+    if let Some(node) = &cluster.lacks_handler {
+        return Verdict::Fails(format!(
+            "the node `{node}` does not have the handler `kedge`; `manifests/runtime-class.yaml` says what makes it"
+        ));
     }
     match cluster.honours_userns {
         _ if cluster.is_ours => Verdict::Untried(

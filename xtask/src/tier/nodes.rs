@@ -132,7 +132,7 @@ pub fn facts(asked: &Asked<'_>) -> Facts {
             containerd: least(containerd),
             honours_userns: honour_userns(&nodes),
             own_cgroups: class_of(OWN_CGROUPS).or_else(|| is_believed.then(|| OWN_CGROUPS.to_owned())),
-            lacks_handler: !asked.is_ours && nodes.iter().any(|node| lacks_handler(node)),
+            lacks_handler: nodes.iter().filter(|_| !asked.is_ours).find_map(|node| without_handler(node)),
             is_ours: asked.is_ours,
             level: asked.level.map(str::to_owned),
             namespace: asked.namespace.to_owned(),
@@ -221,10 +221,11 @@ fn honour_userns(nodes: &[&Node]) -> Option<bool> {
     if all.is_empty() || all.contains(&None) { None } else { Some(true) }
 }
 
-/// Whether a node tells its handlers, and not this one among them.
-fn lacks_handler(node: &Node) -> bool {
-    let handlers = node.status.as_ref().and_then(|status| status.runtime_handlers.as_ref());
-    handlers.is_some_and(|all| !all.iter().any(|it| it.name.as_deref() == Some(OWN_CGROUPS)))
+/// The name of a node that tells its handlers, and not this one among them.
+fn without_handler(node: &Node) -> Option<String> {
+    let handlers = node.status.as_ref()?.runtime_handlers.as_ref()?;
+    let has_it = handlers.iter().any(|it| it.name.as_deref() == Some(OWN_CGROUPS));
+    (!has_it).then(|| node.metadata.name.clone().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -274,13 +275,13 @@ mod tests {
         assert_eq!((told.server, told.containerd), (Some(Version(1, 36)), Some(Version(2, 3))));
         assert_eq!((told.honours_userns, told.level.as_deref()), (Some(true), Some("baseline")));
         assert_eq!((found.sysbox.as_deref(), told.own_cgroups.as_deref()), (Some("boxed"), Some("edge")));
-        assert!(told.lacks_handler);
+        assert_eq!(told.lacks_handler.as_deref(), Some("n"));
         assert_eq!((found.kernel, found.apparmor), (Some(Version(6, 12)), AppArmor::Ready));
         for userns in [true, false] {
             let own = json!([{ "name": "kedge", "features": { "userNamespaces": userns } }]);
             let by_handler = of(Some(&[node(ready, "containerd://2.1.9", &own)]));
             let told = cluster(&by_handler);
-            assert_eq!((told.honours_userns, told.lacks_handler), (Some(userns), false));
+            assert_eq!((told.honours_userns, &told.lacks_handler), (Some(userns), &None));
         }
     }
 
