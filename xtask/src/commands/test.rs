@@ -54,21 +54,7 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     }
     let has_machine = args.vm || (whole && no_machine.is_none());
     if !args.quick && !setup.dry_run {
-        // The tests start the tool themselves; whatever has to be installed is installed here.
-        let goal = if args.vm { Action::Image(Image::Edge) } else { Action::Pod };
-        drop(setup.engine(Action::demand(&[goal], setup.settings.security.tier)).await?);
-        let mut tools = Vec::new();
-        if has_machine {
-            tools.extend(preflight::VIRTUAL_MACHINE);
-        }
-        if !args.vm {
-            tools.extend(preflight::BROWSER);
-            tools.extend(preflight::FUZZING);
-            tools.extend(preflight::PYTHON_SDK);
-            tools.extend(preflight::QPID);
-            tools.extend(preflight::SIGNING);
-        }
-        preflight::ensure_tools(preflight::absent(&tools), setup.yes).await?;
+        prepare(&setup, args, has_machine).await?;
     }
     let shell = Shell::new()?;
     shell.change_dir(&setup.paths.project);
@@ -84,11 +70,10 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
     if args.faults || args.vm {
         return show_or_run(one(if args.faults { "faults" } else { "vm" }));
     }
+    show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...}"))?;
     if !whole {
-        return show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...}"));
+        return Ok(());
     }
-    // Compiled before anything runs beside it: whoever compiles keeps others from it.
-    show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...} --no-run"))?;
     let machine = match no_machine {
         None => Some(MachineTest::start(&setup, &cargo)?),
         Some(reason) => {
@@ -97,21 +82,39 @@ pub async fn run(setup: Setup, args: &Args) -> Result<()> {
         }
     };
     let beside = async {
-        show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...}"))?;
         show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...} --test sdk -- --include-ignored --nocapture"))?;
         let others = ["--test", "arrival", "--test", "report"];
         show_or_run(cmd!(shell, "{cargo} test {EVERYTHING...} {others...} -- --include-ignored"))?;
         fuzz::run(&setup, &fuzz::Args::everything(FUZZ_SECONDS)).await
     };
-    let beside = beside.await;
+    let done = beside.await;
     if let Some(machine) = machine {
-        machine.end(beside.is_ok()).await?;
+        machine.end(done.is_ok()).await?;
     }
-    beside?;
+    done?;
     show_or_run(one("e2e"))
 }
 
-/// The test in the virtual machine, beside those that need no engine: emulation keeps one processor busy for ten minutes.
+/// The tests start the tool themselves; whatever has to be installed is installed here.
+async fn prepare(setup: &Setup, args: &Args, has_machine: bool) -> Result<()> {
+    let goal = if args.vm { Action::Image(Image::Edge) } else { Action::Pod };
+    drop(setup.engine(Action::demand(&[goal], setup.settings.security.tier)).await?);
+    let mut tools = Vec::new();
+    if has_machine {
+        tools.extend(preflight::VIRTUAL_MACHINE);
+    }
+    if !args.vm {
+        tools.extend(preflight::BROWSER);
+        tools.extend(preflight::FUZZING);
+        tools.extend(preflight::PYTHON_SDK);
+        tools.extend(preflight::QPID);
+        tools.extend(preflight::SIGNING);
+    }
+    preflight::ensure_tools(preflight::absent(&tools), setup.yes).await.map(drop)
+}
+
+/// The test in the virtual machine, beside those that need no engine and measure no time: emulation keeps one processor busy for ten
+/// minutes.
 struct MachineTest {
     log: PathBuf,
     /// Ends it; Ctrl-C cancels it as well.
