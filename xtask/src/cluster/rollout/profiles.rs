@@ -109,6 +109,10 @@ impl Seen {
         let excused = count(&|pod| !self.has_profiles(pod) && is_excused(pod, away));
         let needed =
             usize::try_from(status.desired_number_scheduled).unwrap_or_default().saturating_sub(excused);
+        // Where every node is away, as for a moment after its runtime was restarted, there is none that could go first.
+        if there == 0 && self.pods.iter().any(|pod| is_on(pod, away)) {
+            return Err("no node was ready for the profiles".to_owned());
+        }
         if is_seen && there >= needed {
             return Ok(());
         }
@@ -147,8 +151,13 @@ impl Seen {
 
 /// Whether nobody has to wait for this pod: its node is down, or has no room for it and so none for the edge either.
 fn is_excused(pod: &Pod, away: &[String]) -> bool {
+    is_on(pod, away) || trouble::is_unscheduled(pod)
+}
+
+/// Whether the pod is on one of these nodes.
+fn is_on(pod: &Pod, nodes: &[String]) -> bool {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
-    node.is_some_and(|node| away.contains(node)) || trouble::is_unscheduled(pod)
+    node.is_some_and(|node| nodes.contains(node))
 }
 
 #[cfg(test)]
@@ -217,6 +226,8 @@ mod tests {
         let found = seen(2, vec![pod("new", "a", "True"), pod("new", "b", "False")]);
         assert_eq!((found.progress(&away), found.late(&away).len()), (Ok(()), 0));
         assert_eq!(found.late(&[]).len(), 1);
+        let alone = seen(2, vec![pod("new", "b", "False")]);
+        assert!(alone.progress(&away).is_err(), "then nobody has the profiles");
         let full = seen(2, vec![pod("new", "a", "True"), unscheduled()]);
         assert_eq!((full.progress(&[]), full.late(&[]).len()), (Ok(()), 0));
         let both = seen(2, vec![pod("new", "a", "False"), unscheduled()]);
