@@ -15,6 +15,13 @@ struct Need {
     make: &'static str,
 }
 
+impl Need {
+    fn title(&self, node: &str) -> String {
+        format!("{} in the node `{node}`", self.name)
+    }
+}
+
+const CLASS: &str = "the RuntimeClass";
 const NEEDS: [Need; 2] = [
     // Such a pod gets a /sys of its own, which the kernel allows only where a whole one is mounted already: kind covers two files of
     // the node's. What is mounted goes when the node is started anew.
@@ -41,20 +48,18 @@ const NEEDS: [Need; 2] = [
     },
 ];
 
-/// What is not ready for a pod of this tier: nothing, or a line for each thing.
+/// What is not ready for a pod of this tier: nothing, or a few words for each thing.
 ///
 /// # Errors
 /// When a node or the API server cannot be asked.
 pub(super) async fn unprepared(context: &Context, client: &Client, tier: Tier) -> Result<Vec<String>> {
-    let mut lacking = Vec::new();
     if tier != Tier::Userns {
-        return Ok(lacking);
+        return Ok(Vec::new());
     }
-    for (node, need) in lacking_nodes(context).await? {
-        lacking.push(format!("{} in the node `{node}`", need.name));
-    }
+    let mut lacking: Vec<_> =
+        lacking_nodes(context).await?.iter().map(|(node, need)| need.title(node)).collect();
     if !has_runtime_class(client, &runtime_class(context)?).await? {
-        lacking.push("the RuntimeClass".to_owned());
+        lacking.push(CLASS.to_owned());
     }
     Ok(lacking)
 }
@@ -64,25 +69,27 @@ pub(super) async fn unprepared(context: &Context, client: &Client, tier: Tier) -
 /// # Errors
 /// When a node or the API server refuses.
 pub(super) async fn prepare(context: &Context, client: &Client, tier: Tier) -> Result<Vec<String>> {
-    let lacking = unprepared(context, client, tier).await?;
-    if lacking.is_empty() {
-        return Ok(lacking);
+    let mut made = Vec::new();
+    if tier != Tier::Userns {
+        return Ok(made);
     }
     for (node, need) in lacking_nodes(context).await? {
         let output = context.engine.exec(&node, &["sh", "-c", need.make]).await?;
         let is_there = output.success && context.engine.exec(&node, &["sh", "-c", need.look]).await?.success;
+        let title = need.title(&node);
         ensure!(
             is_there,
-            "failed to make {} in the node `{node}`, without which its pods get no user namespace: {}",
-            need.name,
+            "failed to make {title}, without which its pods get no user namespace: {}",
             output.text()
         );
+        made.push(title);
     }
     let class = runtime_class(context)?;
     if !has_runtime_class(client, &class).await? {
         replace_runtime_class(client, &class).await?;
+        made.push(CLASS.to_owned());
     }
-    Ok(lacking)
+    Ok(made)
 }
 
 async fn lacking_nodes(context: &Context) -> Result<Vec<(String, &'static Need)>> {

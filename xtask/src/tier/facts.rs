@@ -76,7 +76,7 @@ pub enum Host {
 }
 
 /// A cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// Version of the API server.
     pub server: Option<Version>,
@@ -101,16 +101,7 @@ impl Facts {
     /// is believed to be for the best.
     #[must_use]
     pub fn of_nodes_to_come(self) -> Self {
-        let cluster = Cluster {
-            server: None,
-            containerd: None,
-            honours_userns: None,
-            own_cgroups: Some(String::new()),
-            lacks_handler: None,
-            is_ours: true,
-            level: None,
-            namespace: String::new(),
-        };
+        let cluster = Cluster { own_cgroups: Some(String::new()), is_ours: true, ..Cluster::default() };
         let sysbox = Some(String::new());
         Self { host: Host::Kubernetes(cluster), apparmor: AppArmor::Ready, sysbox, ..self }
     }

@@ -325,6 +325,12 @@ fn confined(facts: &Facts) -> Verdict {
                     "{reason}; a node without it does not get the profiles, and the pod is not started"
                 ));
             }
+            if let AppArmor::NotLoaded(reason) = &facts.apparmor {
+                return fails(reason.clone());
+            }
+            if cluster.is_ours {
+                return Verdict::Untried("in a cluster of kind, it has not been seen to work".to_owned());
+            }
         }
         _ => {}
     }

@@ -96,7 +96,7 @@ fn in_a_pod_the_strongest_tier_that_works_is_taken() {
         (of(|it| it.own_cgroups = None), Confined, false, true),
         (of(|it| it.lacks_handler = Some("node-2".into())), Confined, false, true),
         (of(|it| it.containerd = None), Confined, true, true),
-        (of(|it| it.is_ours = true), Confined, true, true),
+        (of(|it| it.is_ours = true), Privileged, true, true),
         (of(|it| it.server = Some(Version(1, 32))), Confined, false, true),
         (of(|it| it.containerd = Some(Version(2, 0))), Confined, false, true),
         (of(|it| it.server = Some(Version(1, 18))), Privileged, false, false),
